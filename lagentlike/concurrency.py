@@ -1,0 +1,245 @@
+"""Where blocking and async code meet: the only such place.
+
+Blocking units run the same coroutines as async ones, stepped without an event loop; what can only be done by an event
+loop (HTTP, an async tool under a blocking executor) runs on one background loop of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, AsyncContextManager, Protocol, TypeVar
+
+from .errors import ColourError, SessionBusy
+
+__all__ = ["TurnQueue", "background", "in_thread", "iterate_in_background", "run_in_background", "step", "stepped"]
+
+T = TypeVar("T")
+
+
+def step(coroutine: Coroutine[Any, Any, T], doing: str = "this call") -> T:
+    """Run a coroutine that never has to wait to its end, without an event loop.
+
+    It works in a plain script, in Jupyter and inside a running event loop alike.
+
+    Raises:
+        ColourError: the coroutine awaited something that needs an event loop; `doing` says in the message what it did.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise ColourError(
+        f"{doing} had to wait for something asynchronous, which a blocking call cannot do: "
+        "use the async class (AsyncAgent, AsyncActionExecutor, …), or make it a plain function"
+    )
+
+
+@contextmanager
+def stepped(manager: AsyncContextManager[T]) -> Iterator[T]:
+    """Enter and leave an async context manager from blocking code, by `step`."""
+    value = step(manager.__aenter__(), "entering the call")
+    try:
+        yield value
+    except BaseException as error:
+        if not step(manager.__aexit__(type(error), error, error.__traceback__), "leaving the call"):
+            raise
+    else:
+        step(manager.__aexit__(None, None, None), "leaving the call")
+
+
+class _Waiter(Protocol):
+    def wake(self) -> bool:
+        """Hand it the turn; False if nobody is there any more to take it."""
+
+
+class _ThreadWaiter:
+    """A blocked thread."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def wake(self) -> bool:
+        self.event.set()
+        return True
+
+
+class _TaskWaiter:
+    """A waiting asyncio task, woken from whatever thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
+
+    def wake(self) -> bool:
+        try:
+            self.loop.call_soon_threadsafe(self._resolve)
+        except RuntimeError:  # its loop was closed while it waited
+            return False
+        return True
+
+    def _resolve(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class TurnQueue:
+    """A first-come lock that threads and asyncio tasks may wait for together.
+
+    The turns of one session hold it one after another. Taking it again from the call that holds it is an error instead
+    of a deadlock.
+    """
+
+    __slots__ = ("_guard", "_held", "_owner", "_waiters")
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiters: deque[_Waiter] = deque()
+        self._held = False
+        self._owner: object = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody holds it or waits for it."""
+        return not self._held
+
+    def acquire(self, *, streaming: bool = False) -> None:
+        """Block this thread until it is its turn."""
+        me = None if streaming else threading.get_ident()
+        with self._guard:
+            if not self._held:
+                self._held, self._owner = True, me
+                return
+            self._refuse_nesting(threading.get_ident())
+            waiter = _ThreadWaiter()
+            self._waiters.append(waiter)
+        try:
+            waiter.event.wait()
+        except BaseException:
+            self._abandon(waiter)
+            raise
+        self._owner = me
+
+    async def acquire_async(self, *, streaming: bool = False) -> None:
+        """Wait until it is this task's turn."""
+        with self._guard:
+            if not self._held:
+                self._held, self._owner = True, None if streaming else asyncio.current_task()
+                return
+            self._refuse_nesting(asyncio.current_task())
+            waiter = _TaskWaiter()
+            self._waiters.append(waiter)
+        try:
+            await waiter.future
+        except BaseException:
+            self._abandon(waiter)
+            raise
+        self._owner = None if streaming else asyncio.current_task()
+
+    def release(self) -> None:
+        """Hand it to the next in line."""
+        with self._guard:
+            self._owner = None
+            while self._waiters:
+                if self._waiters.popleft().wake():
+                    return
+            self._held = False
+
+    def _refuse_nesting(self, me: object) -> None:
+        if me is not None and self._owner is me:
+            raise SessionBusy(
+                "this call runs inside a turn of the same unit and session, and would wait for itself: "
+                "use another session_id, or call a sub-unit instead"
+            )
+
+    def _abandon(self, waiter: _Waiter) -> None:
+        """Leave the line; if the turn was already handed over, pass it on."""
+        with self._guard:
+            try:
+                self._waiters.remove(waiter)
+                return
+            except ValueError:
+                handed_over = True
+        if handed_over:
+            self.release()
+
+
+class _Background:
+    """One event loop in a daemon thread, started on first use and anew after a fork."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        with self._guard:
+            if self._loop is None or self._pid != os.getpid():
+                self._loop = asyncio.new_event_loop()
+                self._pid = os.getpid()
+                self._thread = threading.Thread(target=self._run, args=(self._loop,), daemon=True, name="lagentlike-loop")
+                self._thread.start()
+            return self._loop
+
+    def is_current(self) -> bool:
+        return self._thread is threading.current_thread()
+
+    @staticmethod
+    def _run(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+
+
+background = _Background()
+
+
+def run_in_background(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the background loop and block until it is done.
+
+    An interrupt of this thread (Ctrl-C) cancels it.
+
+    Raises:
+        ColourError: called from the background loop itself, which would wait for itself.
+    """
+    if background.is_current():
+        coroutine.close()
+        raise ColourError("a blocking call was made from async code on the background loop: use its async form there")
+    future = asyncio.run_coroutine_threadsafe(coroutine, background.loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def iterate_in_background(stream: AsyncIterator[T]) -> Iterator[T]:
+    """Iterate over an async iterator that lives on the background loop; closing this iterator closes that one."""
+
+    async def next_item() -> T:
+        return await anext(stream)
+
+    try:
+        while True:
+            try:
+                yield run_in_background(next_item())
+            except StopAsyncIteration:
+                return
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            run_in_background(close())
+
+
+async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Run a blocking function in a worker thread, with this task's context variables."""
+    loop = asyncio.get_running_loop()
+    context = copy_context()
+    return await loop.run_in_executor(None, lambda: context.run(function, *args, **kwargs))

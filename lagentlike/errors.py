@@ -1,0 +1,209 @@
+"""Every exception of the package.
+
+    LagentlikeError
+    ├── InvalidArgument (ValueError)        an argument is wrong: names it, its value and the cure
+    ├── ColourError (TypeError)             blocking and async code were mixed
+    ├── SessionBusy                         a turn of this session is already under way in this very call
+    ├── StateError (ValueError)             a state cannot be written, or what should be loaded is no state
+    ├── BudgetExceeded                      a `Budget` is used up
+    ├── MissingExtra (ImportError)          an optional dependency is not installed
+    ├── LLMError                            a model call failed; `partial` keeps what was already received
+    │   ├── ConnectFailed                   no connection: refused, unknown host, TLS
+    │   ├── RequestTimeout                  first-byte, idle or total deadline passed
+    │   ├── RateLimited                     429; `retry_after` in seconds
+    │   │   └── QuotaExhausted              429 that no waiting cures
+    │   ├── RequestRefused                  400, 404, 413, 422 …: the same request will fail again
+    │   │   ├── AuthenticationFailed        401, 403
+    │   │   └── ContextLengthExceeded       `used` and `limit` in tokens where the server tells
+    │   ├── ServerError                     5xx; `status`
+    │   ├── BadResponse                     an answer that cannot be read; `raw` keeps its first KB
+    │   ├── StreamTruncated                 the stream ended before the answer did
+    │   ├── ResponseTooLarge                the answer passes the cap
+    │   ├── RealRequestsForbidden           `forbid_real_requests()` is on
+    │   └── ScriptExhausted                 a `ScriptedLLM` has no reply left
+    └── ToolError                           a tool failed
+        ├── ToolArgumentsError (ValueError) arguments do not fit the tool's schema
+        ├── ToolTimeout (TimeoutError)      the tool took too long
+        └── KernelDied                      the kernel's process ended; `returncode`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "AuthenticationFailed",
+    "BadResponse",
+    "BudgetExceeded",
+    "ColourError",
+    "ConnectFailed",
+    "ContextLengthExceeded",
+    "InvalidArgument",
+    "KernelDied",
+    "LLMError",
+    "LagentlikeError",
+    "MissingExtra",
+    "QuotaExhausted",
+    "RateLimited",
+    "RealRequestsForbidden",
+    "RequestRefused",
+    "RequestTimeout",
+    "ResponseTooLarge",
+    "ScriptExhausted",
+    "ServerError",
+    "SessionBusy",
+    "StateError",
+    "StreamTruncated",
+    "ToolArgumentsError",
+    "ToolError",
+    "ToolTimeout",
+]
+
+
+class LagentlikeError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidArgument(LagentlikeError, ValueError):
+    """An argument is wrong; the message names it, its value and what to pass instead."""
+
+    def __init__(self, argument: str, value: Any, cure: str) -> None:
+        shown = repr(value)
+        if len(shown) > 200:
+            shown = shown[:197] + "..."
+        super().__init__(f"{argument}={shown}: {cure}")
+        self.argument = argument
+        self.value = value
+        self.cure = cure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.argument, self.value, self.cure)
+
+
+class ColourError(LagentlikeError, TypeError):
+    """Blocking and async code were mixed."""
+
+
+class SessionBusy(LagentlikeError):
+    """A turn of this session is already under way in this very call, so waiting for it would never end."""
+
+
+class StateError(LagentlikeError, ValueError):
+    """A state cannot be written, or what should be loaded is no state."""
+
+
+class BudgetExceeded(LagentlikeError):
+    """A budget of requests, tokens, tool calls or time is used up."""
+
+    def __init__(self, what: str, used: float, limit: float) -> None:
+        super().__init__(f"the budget of {limit:g} {what} is used up ({used:g}): raise it, or catch BudgetExceeded")
+        self.what = what
+        self.used = used
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what, self.used, self.limit)
+
+
+class MissingExtra(LagentlikeError, ImportError):
+    """An optional dependency is not installed; the message says which extra brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'lagentlike[{extra}]'")
+
+
+class LLMError(LagentlikeError):
+    """A model call failed.
+
+    Attributes:
+        partial: text that was received before it failed, if any.
+        status: the HTTP status, if the server answered.
+        raw: up to 1 KB of the server's body, as text, if there was one.
+    """
+
+    def __init__(self, message: str, *, partial: str = "", status: int | None = None, raw: str = "") -> None:
+        super().__init__(message)
+        self.partial = partial
+        self.status = status
+        self.raw = raw[:1024]
+
+
+class ConnectFailed(LLMError):
+    """No connection: refused, unknown host, TLS."""
+
+
+class RequestTimeout(LLMError, TimeoutError):
+    """A deadline passed: to the first byte, between two bytes, or for the whole answer."""
+
+
+class RateLimited(LLMError):
+    """The server answers 429; `retry_after` is in seconds, None where the server does not tell."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.retry_after = retry_after
+
+
+class QuotaExhausted(RateLimited):
+    """The key's quota is used up: waiting does not help, another key may."""
+
+
+class RequestRefused(LLMError):
+    """The server refuses the request (400, 404, 413, 422 …); the same request will fail again."""
+
+
+class AuthenticationFailed(RequestRefused):
+    """The server does not accept the key (401, 403)."""
+
+
+class ContextLengthExceeded(RequestRefused):
+    """The prompt is longer than the model's window; `used` and `limit` in tokens where the server tells."""
+
+    def __init__(self, message: str, *, used: int | None = None, limit: int | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.used = used
+        self.limit = limit
+
+
+class ServerError(LLMError):
+    """The server failed (5xx)."""
+
+
+class BadResponse(LLMError):
+    """The server's answer cannot be read."""
+
+
+class StreamTruncated(LLMError):
+    """The stream ended before the answer did; `partial` is what came."""
+
+
+class ResponseTooLarge(LLMError):
+    """The answer passes the cap on response bytes."""
+
+
+class RealRequestsForbidden(LLMError):
+    """A request to a real server was about to be made while `forbid_real_requests()` is on."""
+
+
+class ScriptExhausted(LLMError):
+    """A `ScriptedLLM` was asked more often than it has replies."""
+
+
+class ToolError(LagentlikeError):
+    """A tool failed."""
+
+
+class ToolArgumentsError(ToolError, ValueError):
+    """Arguments do not fit the tool's schema."""
+
+
+class ToolTimeout(ToolError, TimeoutError):
+    """A tool took longer than its time limit."""
+
+
+class KernelDied(ToolError):
+    """The process of a kernel ended; its variables are gone."""
+
+    def __init__(self, message: str, *, returncode: int | None = None) -> None:
+        super().__init__(message)
+        self.returncode = returncode

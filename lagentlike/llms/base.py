@@ -1,0 +1,258 @@
+"""What every language model backend has in common."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing, contextmanager
+from typing import Any, ClassVar, overload
+
+from ..budget import charge_request, charge_usage
+from ..errors import InvalidArgument, RealRequestsForbidden
+from ..schema import Completion, ModelStatusCode, Usage
+
+__all__ = ["AsyncBaseLLM", "BaseLLM", "Conversation", "StreamItem", "forbid_real_requests"]
+
+Conversation = Sequence[Mapping[str, Any]]
+"""Messages in chat format: dicts with `role` and `content`, and what else the role carries."""
+
+Params = dict[str, Any]
+"""Generation parameters of one call: `max_new_tokens`, `temperature`, `top_p`, `top_k`, `repetition_penalty`,
+`stop_words` (list of texts), `tools` (JSON schemas), and whatever else a backend knows; None means not set."""
+
+StreamItem = tuple[ModelStatusCode, str, Completion]
+"""How far the answer is, its new text, and the answer so far."""
+
+
+class _LLM:
+    """The part that both colours share: parameters, budgets, usage."""
+
+    real: ClassVar[bool] = True
+    """Whether calls leave this process; `forbid_real_requests` refuses those."""
+
+    def __init__(
+        self,
+        path: str = "",
+        *,
+        max_new_tokens: int | None = 512,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        repetition_penalty: float | None = None,
+        stop_words: str | Sequence[str] | None = None,
+        **gen_params: Any,
+    ) -> None:
+        self.path = path
+        self.gen_params: Params = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "repetition_penalty": repetition_penalty,
+            "stop_words": [stop_words] if isinstance(stop_words, str) else list(stop_words or ()),
+            **gen_params,
+        }
+        self.usage = Usage()
+
+    @property
+    def model(self) -> str:
+        """The model's name, as `repr` and `summary` show it."""
+        return self.path
+
+    def update_gen_params(self, **gen_params: Any) -> None:
+        """Change parameters for all calls to come."""
+        self.gen_params.update(gen_params)
+
+    def _params(self, gen_params: Mapping[str, Any]) -> Params:
+        if not gen_params:
+            return dict(self.gen_params)
+        params = {**self.gen_params, **gen_params}
+        if isinstance(params.get("stop_words"), str):
+            params["stop_words"] = [params["stop_words"]]
+        return params
+
+    def _start(self) -> None:
+        """Charge the budgets around this call with one request, or refuse it."""
+        if self.real and _forbidden():
+            raise RealRequestsForbidden(
+                f"{self!r} would make a real request, and real requests are forbidden here: "
+                "use ScriptedLLM or TinyLM, or leave forbid_real_requests()"
+            )
+        charge_request()
+
+    def _finish(self, answer: Completion) -> Completion:
+        """Count what the answer cost."""
+        usage = answer.usage
+        if usage is None:
+            usage = answer.usage = Usage(requests=1)
+        self.usage += usage
+        charge_usage(usage)
+        return answer
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r})"
+
+
+class BaseLLM(_LLM):
+    """A language model, called blocking.
+
+    A backend implements `_chat` and, to stream for real, `_stream`; everything else is here.
+
+    Args:
+        path: name or path of the model.
+        max_new_tokens: most tokens an answer may have.
+        temperature, top_p, top_k, repetition_penalty: sampling; None leaves it to the backend's default.
+        stop_words: texts that end an answer; they are not part of it.
+        **gen_params: any other generation parameter of the backend.
+
+    Attributes:
+        gen_params: the parameters of every call; those given with a call go before them.
+        usage: what all calls of this object cost so far.
+    """
+
+    @overload
+    def chat(self, messages: Conversation, **gen_params: Any) -> Completion: ...
+    @overload
+    def chat(self, messages: Sequence[Conversation], **gen_params: Any) -> list[Completion]: ...
+    def chat(self, messages: Any, **gen_params: Any) -> Completion | list[Completion]:
+        """The answer to a conversation, or the list of answers to a list of conversations.
+
+        Args:
+            messages: dicts with `role` and `content` (shape `[turns]`, or `[batch][turns]`).
+            **gen_params: parameters of this call; `tools` takes JSON schemas of tools the model may call.
+
+        Returns:
+            A `Completion` (a `str` with `tool_calls`, `reasoning`, `usage`, `tokens`, `finish_reason`), or a list.
+
+        Raises:
+            LLMError: the call failed; see `lagentlike.errors`.
+            BudgetExceeded: a `Budget` around this call is used up.
+        """
+        params = self._params(gen_params)
+        if _is_batch(messages):
+            return self._chat_batch([_checked(item) for item in messages], params)
+        self._start()
+        return self._finish(self._chat(_checked(messages), params))
+
+    def stream_chat(self, messages: Conversation, **gen_params: Any) -> Iterator[StreamItem]:
+        """The answer to a conversation, part by part.
+
+        Yields:
+            `(status, chunk, response)`: STREAM_ING with the new text and the answer so far; at last END, an empty
+            chunk and the whole answer.
+
+        Raises:
+            LLMError: the call failed; its `partial` is what came before.
+        """
+        params = self._params(gen_params)
+        self._start()
+        answer = Completion()
+        with closing(self._stream(_checked(messages), params)) as parts:  # type: ignore[type-var]  # generators close
+            for chunk, answer in parts:
+                if chunk or answer.finish_reason is None:
+                    yield ModelStatusCode.STREAM_ING, chunk, answer
+        yield ModelStatusCode.END, "", self._finish(answer)
+
+    def _chat(self, messages: Conversation, params: Params) -> Completion:
+        """The backend's answer; `params` are this call's parameters."""
+        raise NotImplementedError(f"{type(self).__name__} must define _chat(messages, params) -> Completion")
+
+    def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
+        """Answers to several conversations; a backend that decodes batches overrides this."""
+        answers = []
+        for messages in batch:
+            self._start()
+            answers.append(self._finish(self._chat(messages, params)))
+        return answers
+
+    def _stream(self, messages: Conversation, params: Params) -> Iterator[tuple[str, Completion]]:
+        """New text and the answer so far, part by part; only the last one has `finish_reason` set."""
+        answer = self._chat(messages, params)
+        yield answer.text, answer
+
+
+class AsyncBaseLLM(_LLM):
+    """A language model, called from async code: the surface of `BaseLLM`, awaited."""
+
+    @overload
+    async def chat(self, messages: Conversation, **gen_params: Any) -> Completion: ...
+    @overload
+    async def chat(self, messages: Sequence[Conversation], **gen_params: Any) -> list[Completion]: ...
+    async def chat(self, messages: Any, **gen_params: Any) -> Completion | list[Completion]:
+        """The answer to a conversation, or the list of answers to a list of conversations; see `BaseLLM.chat`."""
+        params = self._params(gen_params)
+        if _is_batch(messages):
+            return await self._chat_batch([_checked(item) for item in messages], params)
+        self._start()
+        return self._finish(await self._chat(_checked(messages), params))
+
+    async def stream_chat(self, messages: Conversation, **gen_params: Any) -> AsyncIterator[StreamItem]:
+        """The answer to a conversation, part by part; see `BaseLLM.stream_chat`."""
+        params = self._params(gen_params)
+        self._start()
+        answer = Completion()
+        async with aclosing(self._stream(_checked(messages), params)) as parts:  # type: ignore[type-var]
+            async for chunk, answer in parts:
+                if chunk or answer.finish_reason is None:
+                    yield ModelStatusCode.STREAM_ING, chunk, answer
+        yield ModelStatusCode.END, "", self._finish(answer)
+
+    async def _chat(self, messages: Conversation, params: Params) -> Completion:
+        """The backend's answer; `params` are this call's parameters."""
+        raise NotImplementedError(f"{type(self).__name__} must define async _chat(messages, params) -> Completion")
+
+    async def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
+        """Answers to several conversations, asked for side by side."""
+        async def one(messages: Conversation) -> Completion:
+            self._start()
+            return self._finish(await self._chat(messages, params))
+
+        return list(await asyncio.gather(*(one(messages) for messages in batch)))
+
+    async def _stream(self, messages: Conversation, params: Params) -> AsyncIterator[tuple[str, Completion]]:
+        """New text and the answer so far, part by part; only the last one has `finish_reason` set."""
+        answer = await self._chat(messages, params)
+        yield answer.text, answer
+
+
+def _is_batch(messages: Any) -> bool:
+    return isinstance(messages, list | tuple) and bool(messages) and isinstance(messages[0], list | tuple)
+
+
+def _checked(messages: Any) -> Conversation:
+    """The conversation, its shape looked at in constant time; backends check each message as they encode it."""
+    if isinstance(messages, str):
+        raise InvalidArgument("messages", messages, "give a list such as [{'role': 'user', 'content': 'Hi'}]")
+    if not isinstance(messages, list | tuple) or not messages:
+        raise InvalidArgument("messages", messages, "give a non-empty list of dicts with 'role' and 'content'")
+    last = messages[-1]
+    if not isinstance(last, Mapping) or "role" not in last:
+        raise InvalidArgument("messages[-1]", last, "each message is a dict with 'role' and 'content'")
+    return messages
+
+
+_FORBID = "LAGENTLIKE_FORBID_REAL_REQUESTS"
+_forbid_depth = 0
+
+
+def _forbidden() -> bool:
+    return _forbid_depth > 0 or os.environ.get(_FORBID, "") not in ("", "0")
+
+
+@contextmanager
+def forbid_real_requests() -> Iterator[None]:
+    """Refuse every model call that would leave this process, in all threads, while the block lasts.
+
+    The environment variable `LAGENTLIKE_FORBID_REAL_REQUESTS=1` does the same for a whole process. `ScriptedLLM` and
+    `TinyLM` are not affected.
+
+    Raises:
+        RealRequestsForbidden: from the call that would have been made.
+    """
+    global _forbid_depth
+    _forbid_depth += 1
+    try:
+        yield
+    finally:
+        _forbid_depth -= 1

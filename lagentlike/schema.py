@@ -1,0 +1,453 @@
+"""What travels between agents, tools, models and people."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum, IntEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+__all__ = [
+    "ActionReturn",
+    "ActionStatusCode",
+    "ActionValidCode",
+    "AgentMessage",
+    "AgentStatusCode",
+    "ChatMessage",
+    "Completion",
+    "FunctionCall",
+    "ModelStatusCode",
+    "TokenSpan",
+    "ToolCall",
+    "ToolResult",
+    "ToolStatusCode",
+    "Usage",
+    "to_plain",
+]
+
+
+class ModelStatusCode(IntEnum):
+    """How far a model's answer has come; the first item of what `stream_chat` yields."""
+
+    END = 0
+    STREAM_ING = 1
+    SERVER_ERR = -1
+    SESSION_CLOSED = -2
+    SESSION_OUT_OF_LIMIT = -3
+    SESSION_INVALID_ARG = -4
+    SESSION_READY = 2
+
+
+class AgentStatusCode(IntEnum):
+    """How far an agent's answer has come; `AgentMessage.stream_state`."""
+
+    END = 0
+    STREAM_ING = 1
+    SERVER_ERR = -1
+    SESSION_CLOSED = -2
+    SESSION_OUT_OF_LIMIT = -3
+    SESSION_INVALID_ARG = -4
+    SESSION_READY = 2
+    PLUGIN_START = 3
+    PLUGIN_END = 4
+    PLUGIN_RETURN = 5
+    CODING = 6
+    CODE_END = 7
+    CODE_RETURN = 8
+
+
+class ActionStatusCode(IntEnum):
+    """How an action ended."""
+
+    ING = 1
+    SUCCESS = 0
+    HTTP_ERROR = -1000
+    ARGS_ERROR = -1001
+    API_ERROR = -1002
+
+
+class ActionValidCode(IntEnum):
+    """Whether an action may be called."""
+
+    FINISH = 1
+    OPEN = 0
+    CLOSED = -1
+    INVALID = -2
+    ABSENT = -3
+
+
+class ToolStatusCode(IntEnum):
+    """What a tool parser found in a model's text."""
+
+    NO_TOOL = 0
+    VALID_TOOL = 1
+    PARSING_ERROR = -1
+
+
+@dataclass
+class FunctionCall:
+    """The call of one action: `parameters` by name, or the text that should have been them."""
+
+    name: str
+    parameters: dict[str, Any] | str = field(default_factory=dict)
+
+
+@dataclass
+class ActionReturn:
+    """What an action gave back.
+
+    `result` is a list of items such as `{"type": "text", "content": "4"}` or
+    `{"type": "image", "content": "plots/figure_0.png"}`; `errmsg` tells what went wrong when `state` is not SUCCESS.
+    """
+
+    args: dict[str, Any] | None = None
+    url: str | None = None
+    type: str | None = None
+    result: list[dict[str, Any]] | None = None
+    errmsg: str | None = None
+    state: ActionStatusCode = ActionStatusCode.SUCCESS
+    thought: str | None = None
+    valid: ActionValidCode = ActionValidCode.OPEN
+
+    def format_result(self) -> str:
+        """Join the items into one text: text as it is, anything else as `[type](content)`."""
+        parts = (
+            str(item["content"]) if item.get("type") == "text" else f"[{item.get('type')}]({item.get('content')})"
+            for item in self.result or ()
+        )
+        return "\n".join(parts)
+
+    @property
+    def text(self) -> str:
+        """What a model is shown: the result, or the error."""
+        if self.state == ActionStatusCode.SUCCESS:
+            return self.format_result()
+        return self.errmsg or self.format_result() or f"the call failed ({self.state.name})"
+
+
+@dataclass
+class ToolCall:
+    """A tool call that a model made.
+
+    `arguments` is a dict, or the model's own text where that is no JSON object; `raw_text` is the text the call was
+    parsed from (empty for native calls); `id` ties the result to the call.
+    """
+
+    name: str
+    arguments: dict[str, Any] | str
+    raw_text: str = ""
+    id: str = ""
+
+    def as_openai(self) -> dict[str, Any]:
+        """The call as an item of an assistant message's `tool_calls`, with its arguments as JSON text."""
+        arguments = self.arguments
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
+
+
+@dataclass
+class ToolResult:
+    """What a tool call gave back; `id` is the id of its `ToolCall`."""
+
+    success: bool
+    output: str = ""
+    error: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+    name: str = ""
+
+    @property
+    def text(self) -> str:
+        """What a model is shown: the output, or the error."""
+        return self.output if self.success else f"Error: {self.error}"
+
+
+@dataclass
+class Usage:
+    """What model calls cost: requests made, and tokens in and out."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __iadd__(self, other: Usage) -> Usage:
+        self.requests += other.requests
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.cached_tokens += other.cached_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+        return self
+
+    def __add__(self, other: Usage) -> Usage:
+        total = copy.copy(self)
+        total += other
+        return total
+
+
+@dataclass
+class TokenSpan:
+    """The tokens a model sampled, as the engine gave them.
+
+    `ids` are the sampled token ids, the end-of-turn token included where it was sampled; `logprobs` their natural
+    log-probabilities (same length); `prompt_ids` the ids they were sampled from.
+    """
+
+    ids: list[int]
+    logprobs: list[float] | None = None
+    prompt_ids: list[int] | None = None
+
+
+class AgentMessage(BaseModel):
+    """The message that agents, executors, hooks and servers exchange.
+
+    Args:
+        content: a text, a tool's `FunctionCall` or `ActionReturn`, or anything else that JSON can hold.
+        sender: name of the unit (or person) it comes from.
+        formatted: what an output parser made of `content`.
+        extra_info: whatever travels along.
+        type: a free label.
+        receiver: name of the unit it is meant for.
+        stream_state: STREAM_ING for a part of an answer (`content` is the answer so far), END for the whole.
+        tool_calls: tools the model asks for, in order.
+        tool_results: their results, in the order of the calls.
+        reasoning: the model's thinking, where it gives it apart from the answer.
+        usage, model, finish_reason: what the answer cost, which model gave it, why it stopped.
+        tokens: token ids and log-probabilities of the answer, where the engine gives them.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    content: Any
+    sender: str = "user"
+    formatted: Any | None = None
+    extra_info: Any | None = None
+    type: str | None = None
+    receiver: str | None = None
+    stream_state: AgentStatusCode = AgentStatusCode.END
+    tool_calls: list[ToolCall] | None = None
+    tool_results: list[ToolResult] | None = None
+    reasoning: str | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+    tokens: TokenSpan | None = None
+
+    @field_validator("stream_state", mode="before")
+    @classmethod
+    def _one_code(cls, value: Any) -> Any:
+        return AgentStatusCode(int(value)) if isinstance(value, ModelStatusCode) else value
+
+    def clone(self) -> AgentMessage:
+        """A copy whose fields, and the lists and dicts in them, can be edited without touching this message."""
+        twin = self.model_copy()
+        state = twin.__dict__
+        for name in _CONTAINER_FIELDS:
+            value = state[name]
+            if value is not None and type(value) is not str:
+                state[name] = _copy_containers(value)
+        return twin
+
+    def plain(self) -> dict[str, Any]:
+        """This message as plain JSON data: the seven fields of every message, and the others where they are set.
+
+        Raises:
+            TypeError: a value has no JSON form (a set, NaN, an object); the message names where it is.
+        """
+        state = self.__dict__
+        shown = {name: state[name] for name in _BASE_FIELDS}
+        shown.update((name, state[name]) for name in _MORE_FIELDS if state[name] is not None)
+        return {name: to_plain(value, name) for name, value in shown.items()}
+
+
+_BASE_FIELDS = ("content", "sender", "formatted", "extra_info", "type", "receiver", "stream_state")
+_MORE_FIELDS = tuple(name for name in AgentMessage.model_fields if name not in _BASE_FIELDS)
+_CONTAINER_FIELDS = ("content", "formatted", "extra_info", "tool_calls", "tool_results")
+
+
+def _copy_containers(value: Any) -> Any:
+    """Copy lists, dicts and our own records, as deep as they go; anything else is shared."""
+    kind = type(value)
+    if kind is str or kind is int:
+        return value
+    if kind is dict:
+        return {key: _copy_containers(item) for key, item in value.items()}
+    if kind is list:
+        return [_copy_containers(item) for item in value]
+    if kind in (ToolCall, ToolResult, FunctionCall, ActionReturn):
+        twin = copy.copy(value)
+        for name, item in vars(value).items():
+            if type(item) in (dict, list):
+                setattr(twin, name, _copy_containers(item))
+        return twin
+    if isinstance(value, BaseModel):
+        return value.model_copy(deep=True)
+    return value
+
+
+def to_plain(value: Any, where: str = "value") -> Any:
+    """`value` as data that JSON gives back equal: dicts with text keys, lists, text, finite numbers, booleans, None.
+
+    Enums become their value, dataclasses and pydantic models dicts, tuples lists.
+
+    Raises:
+        TypeError: something in it has no such form; the message names the place, the value and the cure.
+    """
+    kind = type(value)
+    if value is None or kind is str or kind is int or kind is bool:
+        return value
+    if kind is float:
+        if value != value or value in (float("inf"), float("-inf")):
+            raise TypeError(f"{where} is {value!r}, which JSON cannot hold: use None or a text instead")
+        return value
+    if isinstance(value, Enum):
+        return to_plain(value.value, where)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        return {_plain_key(key, where): to_plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, AgentMessage):
+        return value.plain()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_plain(getattr(value, item.name), f"{where}.{item.name}") for item in fields(value)}
+    if isinstance(value, BaseModel):
+        return {name: to_plain(item, f"{where}.{name}") for name, item in value}
+    if isinstance(value, int):
+        return int(value)
+    raise TypeError(
+        f"{where} is {_short(value)} of type {kind.__name__}, which has no JSON form: store a text, a number, a list or a dict"
+    )
+
+
+def _plain_key(key: Any, where: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"a key of {where} is {_short(key)}: JSON objects have text keys, so use str(key)")
+    return key
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class Completion(str):
+    """A model's answer: its text, and beside it all else that the model gave.
+
+    It is a `str`, so `llm.chat(messages).upper()` works; an `AgentMessage` made from it keeps the rest.
+    """
+
+    __slots__ = ("finish_reason", "model", "reasoning", "tokens", "tool_calls", "usage")
+
+    tool_calls: list[ToolCall] | None
+    reasoning: str | None
+    usage: Usage | None
+    model: str | None
+    finish_reason: str | None
+    tokens: TokenSpan | None
+
+    def __new__(
+        cls,
+        text: str = "",
+        *,
+        tool_calls: list[ToolCall] | None = None,
+        reasoning: str | None = None,
+        usage: Usage | None = None,
+        model: str | None = None,
+        finish_reason: str | None = None,
+        tokens: TokenSpan | None = None,
+    ) -> Completion:
+        self = super().__new__(cls, text)
+        self.tool_calls = tool_calls
+        self.reasoning = reasoning
+        self.usage = usage
+        self.model = model
+        self.finish_reason = finish_reason
+        self.tokens = tokens
+        return self
+
+    @property
+    def text(self) -> str:
+        return str.__str__(self)
+
+    def extras(self) -> dict[str, Any]:
+        """What an `AgentMessage` takes over from this answer besides its text."""
+        return {
+            "tool_calls": self.tool_calls,
+            "reasoning": self.reasoning,
+            "usage": self.usage,
+            "model": self.model,
+            "finish_reason": self.finish_reason,
+            "tokens": self.tokens,
+        }
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (self.text,), self.extras()
+
+
+class ChatMessage(dict[str, Any]):
+    """One message as a model is sent it (`role`, `content`, …), encoded once however often it is sent.
+
+    Editing it forgets the encoded bytes and marks it, so that whoever keeps rendered messages renders it anew.
+    """
+
+    __slots__ = ("_encoded", "edited")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._encoded: dict[str, bytes] = {}
+        self.edited = False
+
+    def encoded(self, dialect: str, encode: Callable[[Mapping[str, Any]], bytes]) -> bytes:
+        """The bytes of this message in a server's `dialect`, made by `encode` the first time."""
+        wire = self._encoded.get(dialect)
+        if wire is None:
+            wire = self._encoded[dialect] = encode(self)
+        return wire
+
+    def _edit(self) -> None:
+        self._encoded = {}
+        self.edited = True
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._edit()
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._edit()
+        super().__delitem__(key)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        self._edit()
+        super().update(*args, **kwargs)
+
+    def pop(self, *args: Any) -> Any:
+        self._edit()
+        return super().pop(*args)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self._edit()
+        return super().setdefault(key, default)
+
+    def clear(self) -> None:
+        self._edit()
+        super().clear()
+
+    def popitem(self) -> tuple[str, Any]:
+        self._edit()
+        return super().popitem()
+
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> ChatMessage:  # type: ignore[override,misc]  # dict's own overloads return Self
+        self.update(other)
+        return self
