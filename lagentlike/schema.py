@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, IntEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -258,6 +258,10 @@ class AgentMessage(BaseModel):
                 state[name] = _copy_containers(value)
         return twin
 
+    def is_from(self, name: str) -> bool:
+        """Whether the unit of that name made it (rather than a namesake sent it to that unit)."""
+        return self.sender == name and self.receiver != name
+
     def plain(self) -> dict[str, Any]:
         """This message as plain JSON data: the seven fields of every message, and the others where they are set.
 
@@ -404,6 +408,9 @@ class ChatMessage(dict[str, Any]):
 
     __slots__ = ("_encoded", "edited")
 
+    edits: ClassVar[int] = 0
+    """How many edits there were of any message, so that one look tells that nothing changed."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._encoded: dict[str, bytes] = {}
@@ -419,6 +426,7 @@ class ChatMessage(dict[str, Any]):
     def _edit(self) -> None:
         self._encoded = {}
         self.edited = True
+        ChatMessage.edits += 1
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._edit()

@@ -1,0 +1,192 @@
+"""The agent: a model, a memory by session, and an aggregator between them, in four colours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from typing import Any, Self
+
+from ..aggregators import DefaultAggregator
+from ..errors import ColourError, InvalidArgument
+from ..hooks import Hook
+from ..llms.base import AsyncBaseLLM, BaseLLM
+from ..memory import Memory, MemoryManager, SessionId
+from ..module import AsyncModule, AsyncStreamingModule, Module, StreamingModule
+from ..prompts import StrParser
+from ..registry import create_object
+from ..schema import AgentMessage, AgentStatusCode, Completion, ModelStatusCode
+
+__all__ = ["Agent", "AsyncAgent", "AsyncStreamingAgent", "StreamingAgent"]
+
+
+class Agent(Module):
+    """A model with a memory for each session, called blocking.
+
+    Args:
+        llm: the model, or `dict(type=...)` of one.
+        template: system prompt: a text, a `PromptTemplate`, a chat message, or a list of these.
+        memory: what each session's memory is made from, such as `dict(type=Memory, recent_n=10)`.
+        output_format: parser whose instruction goes with the prompt and whose result goes into `formatted`.
+        aggregator: turns memory into the messages that the model is sent.
+        name: sender of its messages; the class's name by default.
+        description: what it is good for, for people and for agents that choose among agents.
+        hooks: a hook, or a list of them.
+
+    Wherever an object is taken, `dict(type=Class or "dotted.path", **options)` is too.
+
+    A subclass overrides `forward`, which for this class asks the model once:
+
+    >>> from lagentlike.llms import ScriptedLLM
+    >>> agent = Agent(ScriptedLLM(["Hello!"]), "Be brief.")
+    >>> agent("Hi").content
+    'Hello!'
+    >>> [message["content"] for message in agent.state_dict()["memory"]]
+    ['Hi', 'Hello!']
+    """
+
+    llm: Any = None
+    template: Any = None
+    output_format: StrParser | None = None
+    aggregator: DefaultAggregator
+    description: str | None = None
+    memory: MemoryManager | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self.memory = MemoryManager()
+        self.aggregator = DefaultAggregator()
+        return self
+
+    def __init__(
+        self,
+        llm: Any = None,
+        template: Any = None,
+        memory: Mapping[str, Any] | type[Memory] | Memory | None = None,
+        output_format: StrParser | Mapping[str, Any] | None = None,
+        aggregator: DefaultAggregator | Mapping[str, Any] | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        hooks: Hook | Mapping[str, Any] | Sequence[Hook | Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.llm = self._checked_llm(create_object(llm, "llm"))
+        self.template = create_object(template, "template")
+        self.output_format = create_object(output_format, "output_format")
+        if memory is not None:
+            self.memory = MemoryManager(memory)
+        if aggregator is not None:
+            self.aggregator = create_object(aggregator, "aggregator")
+        if name is not None:
+            if not isinstance(name, str) or not name:
+                raise InvalidArgument("name", name, "give a non-empty text, or None for the class's name")
+            self.name = name
+        if description is not None:
+            self.description = description
+        for hook in [hooks] if isinstance(hooks, Hook | Mapping) else hooks or ():
+            self.register_hook(hook)
+
+    def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
+        """Ask the model for the reply to what the session remembers; `kwargs` are generation parameters."""
+        return self._read(self._model().chat(self._prompt(session_id), **self._asking(kwargs)))
+
+    def agents(self) -> Iterator[Agent]:
+        """The agents assigned to this one, each once."""
+        return (child for child in self.children() if isinstance(child, Agent))
+
+    def named_agents(self) -> Iterator[tuple[str, Agent]]:
+        """The agents assigned to this one with their names, each once."""
+        return ((name, child) for name, child in self.named_children() if isinstance(child, Agent))
+
+    def extra_repr(self) -> str:
+        shown = []
+        if self.name != type(self).__name__:
+            shown.append(f"name={self.name!r}")
+        if self.llm is not None:
+            shown.append(f"llm={self.llm!r}")
+        if isinstance(self.output_format, StrParser):
+            shown.append(f"output_format={self.output_format!r}")
+        if type(self.aggregator) is not DefaultAggregator:
+            shown.append(f"aggregator={self.aggregator!r}")
+        return ", ".join(shown)
+
+    def _prompt(self, session_id: SessionId) -> list[dict[str, Any]]:
+        """The messages that the model is sent."""
+        if self.memory is None:
+            raise InvalidArgument("memory", None, f"{type(self).__name__} needs one to ask its model; define forward otherwise")
+        return self.aggregator.aggregate(self.memory.get(session_id), self.name, self.output_format, self.template)
+
+    def _model(self) -> Any:
+        if self.llm is None:
+            raise InvalidArgument(
+                "llm", None, f"{type(self).__name__} has no model to ask: pass llm=..., or define forward in a subclass"
+            )
+        return self.llm
+
+    def _asking(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if self.training:
+            kwargs.setdefault("logprobs", True)
+        return kwargs
+
+    def _read(self, completion: Any) -> AgentMessage:
+        """The model's answer as this agent's message."""
+        text = str.__str__(completion)
+        extras = completion.extras() if isinstance(completion, Completion) else {}
+        formatted = None if self.output_format is None else self.output_format.parse_response(text)
+        return AgentMessage(sender=self.name, content=text, formatted=formatted, **extras)
+
+    def _open_memory(self, session_id: SessionId) -> Memory | None:
+        return None if self.memory is None else self.memory.open(session_id)
+
+    def _checked_llm(self, llm: Any) -> Any:
+        """Refuse a model of the other colour when the agent is made, not at its first call."""
+        if isinstance(llm, str):
+            raise InvalidArgument("llm", llm, "give a model object, such as TinyLM() or GPTAPI('gpt-4o')")
+        wrong = BaseLLM if self.colour.is_async else AsyncBaseLLM
+        if isinstance(llm, wrong):
+            name = type(llm).__name__
+            twin = f"Async{name}" if self.colour.is_async else name.removeprefix("Async")
+            raise ColourError(f"llm={llm!r}: {type(self).__name__} needs a model of its own colour: give it {twin}")
+        return llm
+
+
+class AsyncAgent(Agent, AsyncModule):
+    """A model with a memory for each session, called with `await`; see `Agent`."""
+
+    async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
+        """Ask the model for the reply to what the session remembers; `kwargs` are generation parameters."""
+        return self._read(await self._model().chat(self._prompt(session_id), **self._asking(kwargs)))
+
+
+class StreamingAgent(Agent, StreamingModule):
+    """A model with a memory for each session, whose call is an iterator of messages; see `Agent`.
+
+    >>> from lagentlike.llms import ScriptedLLM
+    >>> agent = StreamingAgent(ScriptedLLM(["one two"], chunk_size=4))
+    >>> [message.content for message in agent("Count")]
+    ['one ', 'one two', 'one two']
+    """
+
+    def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[AgentMessage]:
+        """Ask the model for the reply to what the session remembers, giving it out as it comes."""
+        with closing(self._model().stream_chat(self._prompt(session_id), **self._asking(kwargs))) as stream:
+            for status, _, answer in stream:
+                yield _part(self.name, answer) if status == ModelStatusCode.STREAM_ING else self._read(answer)
+
+
+class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
+    """A model with a memory for each session, whose call is an async iterator of messages; see `Agent`."""
+
+    async def forward(  # type: ignore[override,misc]  # the streaming form of the same call
+        self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
+    ) -> AsyncIterator[AgentMessage]:
+        """Ask the model for the reply to what the session remembers, giving it out as it comes."""
+        async with aclosing(self._model().stream_chat(self._prompt(session_id), **self._asking(kwargs))) as stream:
+            async for status, _, answer in stream:
+                yield _part(self.name, answer) if status == ModelStatusCode.STREAM_ING else self._read(answer)
+
+
+def _part(name: str, answer: Any) -> AgentMessage:
+    """The answer so far as a message."""
+    reasoning = answer.reasoning if isinstance(answer, Completion) else None
+    return AgentMessage(
+        sender=name, content=str.__str__(answer), stream_state=AgentStatusCode.STREAM_ING, reasoning=reasoning
+    )

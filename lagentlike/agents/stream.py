@@ -1,0 +1,5 @@
+"""What Lagent keeps in `agents.stream`: the InternLM agents and the description of tools for a prompt."""
+
+from .internlm import AgentForInternLM, AsyncAgentForInternLM, AsyncMathCoder, MathCoder, get_plugin_prompt
+
+__all__ = ["AgentForInternLM", "AsyncAgentForInternLM", "AsyncMathCoder", "MathCoder", "get_plugin_prompt"]

@@ -1,0 +1,67 @@
+"""Turn what an output parser found into the call that an executor runs, and the result into text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InvalidArgument
+from ..schema import ActionReturn, AgentMessage, FunctionCall
+from .hook import Hook
+
+__all__ = ["ActionPreprocessor", "InternLMActionProcessor"]
+
+
+class ActionPreprocessor(Hook):
+    """Before the executor: the call in `message.formatted` becomes the content. After it: the result becomes text.
+
+    `formatted` is what a parser gave, with the call under `action` (`{"name", "parameters"}`), or the call itself.
+    """
+
+    def before_action(self, executor: Any, message: AgentMessage, session_id: Any) -> AgentMessage:
+        if message.tool_calls or isinstance(message.content, FunctionCall):
+            return message
+        call = message.formatted if message.formatted is not None else message.content
+        if isinstance(call, Mapping) and "action" in call:
+            call = self._call(executor, call)
+        message.content = call
+        return message
+
+    def after_action(self, executor: Any, message: AgentMessage, session_id: Any) -> AgentMessage:
+        if isinstance(message.content, ActionReturn):
+            message.content = message.content.text
+        return message
+
+    def _call(self, executor: Any, parsed: Mapping[str, Any]) -> Any:
+        return parsed["action"]
+
+
+class InternLMActionProcessor(ActionPreprocessor):
+    """Also takes bare code: it becomes a call of the executor's code tool.
+
+    Args:
+        code_parameter: name of the parameter of the code tool that takes the code.
+        interpreter: name of the code tool; None for the tool named by the parser's `tool_type` if there is one, else
+            the first whose only required parameter is `code_parameter`, else the first one.
+    """
+
+    def __init__(self, code_parameter: str = "command", interpreter: str | None = None) -> None:
+        self.code_parameter = code_parameter
+        self.interpreter = interpreter
+
+    def _call(self, executor: Any, parsed: Mapping[str, Any]) -> Any:
+        action = parsed["action"]
+        if not isinstance(action, str):
+            return action
+        return {"name": self._code_tool(executor, parsed.get("tool_type")), "parameters": {self.code_parameter: action}}
+
+    def _code_tool(self, executor: Any, tool_type: Any) -> str:
+        names = list(executor.keys())
+        if not names:
+            raise InvalidArgument("actions", names, "the executor has no tool to run code with: add IPythonInterpreter()")
+        if self.interpreter is not None:
+            return self.interpreter
+        if tool_type in names:
+            return str(tool_type)
+        takers = [tool["name"] for tool in executor.description() if tool.get("required") == [self.code_parameter]]
+        return str(takers[0] if takers else names[0])

@@ -1,0 +1,107 @@
+"""One memory for each session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..errors import InvalidArgument
+from ..registry import create_object
+from ..schema import AgentMessage
+from .memory import Memory
+from .state import SessionId, SessionState, check_session_id
+
+__all__ = ["MemoryManager"]
+
+
+class MemoryManager(SessionState):
+    """One memory for each session, made when the session first speaks.
+
+    Args:
+        memory: what a session's memory is made from: `dict(type=Memory, recent_n=10)`, a class, or a `Memory` whose
+            settings new sessions get.
+    """
+
+    def __init__(self, memory: Mapping[str, Any] | type[Memory] | Memory | None = None) -> None:
+        self._make = _memory_factory(memory)
+        self.memory_map: dict[SessionId, Memory] = {}
+
+    def open(self, session_id: SessionId = 0) -> Memory:
+        """The session's memory, made if need be."""
+        memory = self.memory_map.get(session_id)
+        if memory is None:
+            memory = self.memory_map.setdefault(check_session_id(session_id), self._make())
+        return memory
+
+    def get(self, session_id: SessionId = 0) -> Memory:
+        """The session's memory; an empty one, which is not kept, for a session that has not spoken."""
+        memory = self.memory_map.get(session_id)
+        return self._make() if memory is None else memory
+
+    def get_memory(self, session_id: SessionId = 0, **options: Any) -> list[AgentMessage]:
+        """The session's messages; options as for `Memory.get_memory`."""
+        return self.get(session_id).get_memory(**options)
+
+    def add(self, memories: AgentMessage | str | Sequence[AgentMessage | str], session_id: SessionId = 0) -> None:
+        """Append to the session's memory."""
+        self.open(session_id).add(memories)
+
+    def delete(self, index: int | Sequence[int], session_id: SessionId = 0) -> None:
+        """Remove messages of the session; see `Memory.delete`."""
+        self.get(session_id).delete(index)
+
+    def load(self, memories: Any, session_id: SessionId = 0, overwrite: bool = True) -> None:
+        """Take over what `save` gave; see `Memory.load`."""
+        parsed = self.parse([memories] if isinstance(memories, str | Mapping | AgentMessage) else memories)
+        self.open(session_id).load(parsed, overwrite=overwrite)
+
+    def save(self, session_id: SessionId = 0) -> list[dict[str, Any]]:
+        """The session's messages as plain dicts."""
+        return self.get(session_id).save()
+
+    def session_ids(self) -> list[SessionId]:
+        return [session_id for session_id, memory in self.memory_map.items() if len(memory)]
+
+    def dump(self, session_id: SessionId) -> list[dict[str, Any]]:
+        return self.save(session_id)
+
+    def parse(self, value: Any) -> list[AgentMessage]:
+        return Memory.parse(value)
+
+    def restore(self, session_id: SessionId, parsed: list[AgentMessage]) -> None:
+        if parsed:
+            self.open(session_id)._replace(parsed)
+        else:
+            self.reset(session_id)
+
+    def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
+        if session_id in self.memory_map:
+            self.memory_map[check_session_id(new_session_id)] = self.memory_map[session_id].fork()
+
+    def reset(self, session_id: SessionId = 0) -> None:
+        self.memory_map.pop(session_id, None)
+
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self.memory_map
+
+    def __len__(self) -> int:
+        return len(self.memory_map)
+
+    def __repr__(self) -> str:
+        messages = sum(len(memory) for memory in self.memory_map.values())
+        return f"{type(self).__name__}({len(self.memory_map)} sessions, {messages} messages)"
+
+
+def _memory_factory(memory: Any) -> Callable[[], Memory]:
+    if memory is None:
+        return Memory
+    if isinstance(memory, Memory):
+        return lambda: type(memory)(recent_n=memory.recent_n)
+    if isinstance(memory, type) and issubclass(memory, Memory):
+        return memory
+    if isinstance(memory, Mapping) and "type" in memory:
+        first = create_object(memory, "memory")
+        if not isinstance(first, Memory):
+            raise InvalidArgument("memory", memory, "its 'type' must be Memory or a subclass of it")
+        return lambda: create_object(memory, "memory")  # type: ignore[no-any-return]
+    raise InvalidArgument("memory", memory, "give dict(type=Memory, …), a Memory class, or a Memory")

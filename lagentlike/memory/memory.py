@@ -1,0 +1,208 @@
+"""The messages of one session, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from ..concurrency import TurnQueue
+from ..errors import InvalidArgument, StateError
+from ..schema import AgentMessage
+from .state import plain_state
+
+__all__ = ["Mark", "Memory"]
+
+
+class Mark(NamedTuple):
+    """A point that a memory can be taken back to."""
+
+    log: list[AgentMessage]
+    length: int
+
+
+class Memory:
+    """The messages of one session, in order.
+
+    What is added is kept as a copy and never changed afterwards: treat what `get_memory` returns as read-only, and use
+    `message.clone()` for a copy to edit.
+
+    Args:
+        recent_n: how many of the last messages `get_memory` gives when it is not told; None for all of them.
+
+    A log only ever grows at its end; whatever else changes it makes a new one. So a mark is a log and a length, going
+    back to it costs nothing, and forks share the log until one of them writes.
+    """
+
+    def __init__(self, recent_n: int | None = None) -> None:
+        self.recent_n = _checked_recent_n(recent_n)
+        self.turns = TurnQueue()
+        self.views: dict[Any, Any] = {}
+        self._log: list[AgentMessage] = []
+        self._length = 0
+        self._shared = False
+
+    def add(self, memories: AgentMessage | str | Sequence[AgentMessage | str]) -> None:
+        """Append messages; a plain text becomes a user message."""
+        items = [memories] if isinstance(memories, AgentMessage | str) else memories
+        for item in items:
+            self.append(_as_message(item).clone())
+
+    def append(self, message: AgentMessage) -> None:
+        """Append a message that nobody else will change, without copying it."""
+        if self._shared or self._length != len(self._log):
+            self._log = self._log[: self._length]
+            self._shared = False
+        self._log.append(message)
+        self._length += 1
+
+    def get_memory(
+        self, recent_n: int | None = None, filter_func: Callable[[int, AgentMessage], bool] | None = None
+    ) -> list[AgentMessage]:
+        """The messages, oldest first.
+
+        Args:
+            recent_n: only so many of the last ones; None for this memory's own `recent_n`.
+            filter_func: called with index and message; keeps those it returns true for. It sees the messages that
+                `recent_n` left, with indexes counted from the first of them.
+        """
+        recent_n = self.recent_n if recent_n is None else _checked_recent_n(recent_n)
+        start = 0 if recent_n is None else max(0, self._length - recent_n)
+        messages = self._log[start : self._length]
+        if filter_func is not None:
+            messages = [message for index, message in enumerate(messages) if filter_func(index, message)]
+        return messages
+
+    def since(self, count: int) -> list[AgentMessage]:
+        """The messages after the first `count`."""
+        return self._log[count : self._length]
+
+    def delete(self, index: int | Sequence[int]) -> None:
+        """Remove the message at an index, or at several; all indexes count in the memory as it is now.
+
+        Raises:
+            InvalidArgument: there is no message at an index; nothing is removed then.
+        """
+        indexes = [index] if isinstance(index, int) else list(index)
+        for item in indexes:
+            if isinstance(item, bool) or not isinstance(item, int) or not -self._length <= item < self._length:
+                raise InvalidArgument("index", item, f"there are {self._length} messages, so give {-self._length} to {self._length - 1}")
+        gone = {item % self._length for item in indexes}
+        self._replace([message for position, message in enumerate(self) if position not in gone])
+
+    def load(self, memories: str | Mapping[str, Any] | AgentMessage | Sequence[Any], overwrite: bool = True) -> None:
+        """Take over what `save` gave (or texts, messages, a single one of these).
+
+        Args:
+            memories: plain dicts, texts or messages.
+            overwrite: replace what is there; otherwise append.
+
+        Raises:
+            StateError: an item is no message; nothing is changed then.
+        """
+        items = [memories] if isinstance(memories, str | Mapping | AgentMessage) else memories
+        loaded = self.parse(items)
+        self._replace(loaded if overwrite else [*self, *loaded])
+
+    def save(self) -> list[dict[str, Any]]:
+        """All messages as plain dicts that `json.dumps` writes and `load` takes.
+
+        Raises:
+            StateError: something in a message has no JSON form.
+        """
+        return [plain_state(message, f"message {index}") for index, message in enumerate(self)]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._replace([])
+
+    @staticmethod
+    def parse(items: Any) -> list[AgentMessage]:
+        """Messages from what `save` gave, checked whole before any of it is used.
+
+        Raises:
+            StateError: it is no list of messages; the error names the item.
+        """
+        if not isinstance(items, list | tuple):
+            raise StateError(f"expected a list of messages, got {type(items).__name__}")
+        return [_parsed(index, item) for index, item in enumerate(items)]
+
+    def fork(self) -> Memory:
+        """A memory that begins where this one is, at no cost: they share their past until one of them goes on."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.turns = TurnQueue()
+        twin.views = dict(self.views)
+        self._shared = twin._shared = True
+        return twin
+
+    def mark(self) -> Mark:
+        """The present point, for `rewind`."""
+        return Mark(self._log, self._length)
+
+    def rewind(self, mark: Mark) -> list[AgentMessage]:
+        """Go back to a mark; returns the messages given up."""
+        same = self._log is mark.log
+        given_up = self._log[mark.length if same else 0 : self._length]
+        if same and not self._shared:
+            del self._log[mark.length :]
+        self._log, self._length = mark
+        self.views = {}
+        return given_up
+
+    def _replace(self, messages: list[AgentMessage]) -> None:
+        self._log, self._length, self._shared = messages, len(messages), False
+        self.views = {}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[AgentMessage]:
+        return iter(self._log[: self._length])
+
+    def __getitem__(self, index: int) -> AgentMessage:
+        return self._log[range(self._length)[index]]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._length} messages{'' if self.recent_n is None else f', recent_n={self.recent_n}'})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.update(_log=list(self), _shared=False)
+        del state["turns"], state["views"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, turns=TurnQueue(), views={})
+
+
+def _as_message(item: Any) -> AgentMessage:
+    if isinstance(item, AgentMessage):
+        return item
+    if isinstance(item, str):
+        return AgentMessage(content=item)
+    raise InvalidArgument("memories", item, "give an AgentMessage, a text, or a list of those")
+
+
+def _parsed(index: int, item: Any) -> AgentMessage:
+    if isinstance(item, AgentMessage):
+        return item.clone()
+    if isinstance(item, str):
+        return AgentMessage(content=item)
+    if not isinstance(item, Mapping):
+        raise StateError(f"message {index} is {type(item).__name__}: expected a dict with 'content' and 'sender'")
+    unknown = [key for key in item if key not in AgentMessage.model_fields]
+    if unknown:
+        raise StateError(f"message {index} has unknown fields {unknown!r}: known are {list(AgentMessage.model_fields)}")
+    try:
+        return AgentMessage(**plain_state(item, f"message {index}"))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise StateError(f"message {index}, field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _checked_recent_n(recent_n: int | None) -> int | None:
+    if recent_n is not None and (isinstance(recent_n, bool) or not isinstance(recent_n, int) or recent_n < 0):
+        raise InvalidArgument("recent_n", recent_n, "give how many of the last messages to keep in view, or None for all")
+    return recent_n

@@ -1,0 +1,139 @@
+"""State kept by session: what `state_dict`, `fork` and `reset` work on."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+from ..errors import InvalidArgument, StateError
+from ..schema import to_plain
+
+__all__ = ["ALL_SESSIONS", "SessionId", "SessionState", "SessionValue", "check_session_id"]
+
+SessionId = Hashable
+"""An int, a text, or a tuple of those: what survives JSON and can be told apart."""
+
+ALL_SESSIONS = "all"
+"""The word that means every session; no session can have it as its id."""
+
+T = TypeVar("T")
+
+
+class SessionState(ABC):
+    """Something with a value for each session; a unit that holds one as an attribute has it in its tree.
+
+    It is to agents what parameters and buffers are to `nn.Module`.
+    """
+
+    @abstractmethod
+    def session_ids(self) -> list[SessionId]:
+        """The sessions it has a value for."""
+
+    @abstractmethod
+    def dump(self, session_id: SessionId) -> Any:
+        """The session's value as plain JSON data (an empty one for a session it does not know).
+
+        Raises:
+            StateError: something in it has no JSON form.
+        """
+
+    @abstractmethod
+    def parse(self, value: Any) -> Any:
+        """Check what `dump` gave, changing nothing, and return what `restore` takes.
+
+        Raises:
+            StateError: it is nothing that `dump` gives.
+        """
+
+    @abstractmethod
+    def restore(self, session_id: SessionId, parsed: Any) -> None:
+        """Put what `parse` returned in the place of the session's value."""
+
+    @abstractmethod
+    def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
+        """Let the new session begin where the other one is; later changes of one do not reach the other."""
+
+    @abstractmethod
+    def reset(self, session_id: SessionId) -> None:
+        """Forget the session."""
+
+
+class SessionValue(SessionState, Generic[T]):
+    """A JSON value for each session, for tools and agents with state of their own.
+
+    Args:
+        default: makes the value of a new session.
+
+    >>> notes = SessionValue(list)
+    >>> notes[0].append("buy milk")
+    >>> notes[0], notes["other"]
+    (['buy milk'], [])
+    """
+
+    def __init__(self, default: Callable[[], T]) -> None:
+        if not callable(default):
+            raise InvalidArgument("default", default, "give a function that makes the first value, such as list")
+        self._default = default
+        self._values: dict[SessionId, T] = {}
+
+    def __getitem__(self, session_id: SessionId) -> T:
+        if session_id not in self._values:
+            self._values[check_session_id(session_id)] = self._default()
+        return self._values[session_id]
+
+    def __setitem__(self, session_id: SessionId, value: T) -> None:
+        self._values[check_session_id(session_id)] = value
+
+    def session_ids(self) -> list[SessionId]:
+        return list(self._values)
+
+    def dump(self, session_id: SessionId) -> Any:
+        value = self._values[session_id] if session_id in self._values else self._default()
+        return plain_state(value, f"the value of session {session_id!r}")
+
+    def parse(self, value: Any) -> Any:
+        expected = type(plain_state(self._default(), "the default"))
+        plain = plain_state(value, "the value")
+        if expected is not type(None) and type(plain) is not expected:
+            raise StateError(f"expected a {expected.__name__}, got {type(value).__name__}")
+        return copy.deepcopy(plain)
+
+    def restore(self, session_id: SessionId, parsed: Any) -> None:
+        self._values[session_id] = parsed
+
+    def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
+        if session_id in self._values:
+            self._values[new_session_id] = copy.deepcopy(self._values[session_id])
+
+    def reset(self, session_id: SessionId) -> None:
+        self._values.pop(session_id, None)
+
+
+def plain_state(value: Any, where: str) -> Any:
+    """`value` as plain JSON data, or a `StateError` that names the place."""
+    try:
+        return to_plain(value, where)
+    except TypeError as error:
+        raise StateError(str(error)) from error
+    except RecursionError:
+        raise StateError(f"{where} is nested too deeply to be written: flatten it, or leave it out of the state") from None
+
+
+def check_session_id(session_id: Any) -> SessionId:
+    """The session id, if it is one.
+
+    Raises:
+        InvalidArgument: it is not an int, a text, or a tuple of those.
+    """
+    kind = type(session_id)
+    if kind is int or (kind is str and session_id != ALL_SESSIONS):
+        return session_id  # type: ignore[no-any-return]
+    if kind is tuple and session_id:
+        for part in session_id:
+            check_session_id(part)
+        return session_id  # type: ignore[no-any-return]
+    if session_id == ALL_SESSIONS:
+        raise InvalidArgument("session_id", session_id, "'all' means every session; choose another id")
+    raise InvalidArgument("session_id", session_id, "give an int, a text, or a tuple of those")

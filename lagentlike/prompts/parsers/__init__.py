@@ -1,0 +1,8 @@
+"""Output parsers: what a model wrote, as data. They never raise on model output."""
+
+from .json_parser import JSONParser
+from .mixed import MixedToolParser
+from .str_parser import StrParser
+from .tool_parser import InterpreterParser, PluginParser, ToolParser
+
+__all__ = ["InterpreterParser", "JSONParser", "MixedToolParser", "PluginParser", "StrParser", "ToolParser"]

@@ -1,0 +1,63 @@
+"""Several tool parsers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...errors import InvalidArgument
+from ...registry import create_object
+from ...schema import ToolStatusCode
+from .str_parser import StrParser
+from .tool_parser import ToolParser
+
+__all__ = ["MixedToolParser"]
+
+
+class MixedToolParser(StrParser):
+    """Tries several tool parsers; the first that finds a call, in the order they are given, has it.
+
+    Args:
+        tool_type: name for the instruction message of this parser itself.
+        template: instruction shown to the model before those of the parsers.
+        parsers: the tool parsers, or `dict(type=...)` of them.
+    """
+
+    def __init__(
+        self,
+        tool_type: str | None = None,
+        template: str = "",
+        parsers: Sequence[ToolParser | Mapping[str, Any]] = (),
+        **format_field: Any,
+    ) -> None:
+        super().__init__(template, **format_field)
+        self.tool_type = tool_type
+        built = [create_object(parser, f"parsers[{index}]") for index, parser in enumerate(parsers)]
+        for index, parser in enumerate(built):
+            if not isinstance(parser, ToolParser):
+                raise InvalidArgument(f"parsers[{index}]", parser, "give a ToolParser or dict(type=ToolParser, …)")
+        self.parsers: dict[str, ToolParser] = {str(parser.tool_type): parser for parser in built}
+
+    def format_instruction(self) -> list[dict[str, str]]:
+        """One system message for this parser and each of its parsers that has an instruction."""
+        messages = []
+        for name, text in [
+            (self.tool_type, super().format_instruction()),
+            *((name, parser.format_instruction()) for name, parser in self.parsers.items()),
+        ]:
+            if text:
+                messages.append({"role": "system", "content": text, **({"name": name} if name else {})})
+        return messages
+
+    def parse_response(self, data: str) -> dict[str, Any]:
+        """What the first parser that finds a call makes of it; else the text as a thought without a call."""
+        for parser in self.parsers.values():
+            parsed = parser.parse_response(data)
+            if parsed["tool_type"] is not None:
+                return parsed
+        return {"tool_type": None, "thought": data, "action": None, "status": ToolStatusCode.NO_TOOL}
+
+    def format_response(self, parsed: dict[str, Any]) -> str:
+        if parsed["tool_type"] is None:
+            return str(parsed["thought"])
+        return self.parsers[parsed["tool_type"]].format_response(parsed)
