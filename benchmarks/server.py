@@ -15,14 +15,18 @@ import os
 
 from benchmarks.workloads import ANSWER, REPLY, STREAM_PIECES, TOOL_ARGUMENTS, TOOL_CLASS, TOOL_NAME
 
-__all__ = ["serve"]
+__all__ = ["serve", "start"]
+
+
+async def start(port: int = 0) -> asyncio.Server:
+    """Answer on loopback, at any free port unless one is given."""
+    return await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", port, backlog=1024)
 
 
 async def serve(port: int = 0) -> None:
-    """Answer on loopback until cancelled; the first line printed is the port."""
-    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", port, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    async with server:
+    """Answer until cancelled; the first line printed is the port."""
+    async with await start(port) as server:
+        print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
 
 

@@ -22,6 +22,7 @@ LAYERS = (
     {"tools"},
     {"actions", "llms", "sandbox"},
     {"module", "aggregators"},
+    {"summary"},
     {"hooks", "memory", "prompts"},
     {"budget", "concurrency", "registry"},
     {"schema"},

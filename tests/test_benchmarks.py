@@ -1,0 +1,55 @@
+"""The contestants of `benchmarks/` do the work they are measured on."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from benchmarks import workloads as w
+from benchmarks.report import FIGURES
+from benchmarks.server import start
+
+CLIENTS = ["raw", "lagentlike"]
+
+
+@asynccontextmanager
+async def _client(name: str, behaviour: str) -> AsyncIterator[w.Client]:
+    async with await start() as server:
+        port = server.sockets[0].getsockname()[1]
+        module = importlib.import_module(f"benchmarks.clients.{name}")
+        client = module.Client(f"http://127.0.0.1:{port}/{behaviour}/v1/chat/completions")
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_converses(name: str) -> None:
+    async with _client(name, "plain") as client:
+        assert [await client.turn(0, w.QUESTION.format(number=number)) for number in range(3)] == [w.REPLY] * 3
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_calls_the_tool_and_answers(name: str) -> None:
+    async with _client(name, "tools") as client:
+        assert await client.tool_session(0, w.TOOL_QUESTION) == w.ANSWER
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_streams_the_whole_text(name: str) -> None:
+    async with _client(name, "stream") as client:
+        assert await client.stream(0, w.QUESTION.format(number=1)) == w.STREAMED
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_refines_a_blog_post(name: str) -> None:
+    async with _client(name, "1ms/plain") as client:
+        assert await client.refine(0, w.BLOG_REQUEST.format(topic="tests")) == w.REPLY
+
+
+def test_every_workload_has_a_figure() -> None:
+    assert {figure.workload for figure in FIGURES} == set(w.WORKLOADS)
