@@ -41,7 +41,9 @@ class Budget:
         limits = {"requests": requests, "tokens": tokens, "tool calls": tool_calls, "seconds": seconds}
         for name, limit in limits.items():
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0):
-                raise InvalidArgument(name.replace(" ", "_"), limit, "give a number of at least 0, or None for no limit")
+                raise InvalidArgument(
+                    name.replace(" ", "_"), limit, "give a number of at least 0, or None for no limit"
+                )
         self.limits = limits
         self.used = Usage()
         self.tool_calls = 0

@@ -11,9 +11,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import copy_context
-from typing import Any, AsyncContextManager, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .errors import ColourError, SessionBusy
 
@@ -43,7 +43,7 @@ def step(coroutine: Coroutine[Any, Any, T], doing: str = "this call") -> T:
 
 
 @contextmanager
-def stepped(manager: AsyncContextManager[T]) -> Iterator[T]:
+def stepped(manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
     """Enter and leave an async context manager from blocking code, by `step`."""
     value = step(manager.__aenter__(), "entering the call")
     try:
@@ -185,7 +185,9 @@ class _Background:
             if self._loop is None or self._pid != os.getpid():
                 self._loop = asyncio.new_event_loop()
                 self._pid = os.getpid()
-                self._thread = threading.Thread(target=self._run, args=(self._loop,), daemon=True, name="lagentlike-loop")
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._loop,), daemon=True, name="lagentlike-loop"
+                )
                 self._thread.start()
             return self._loop
 

@@ -1,30 +1,30 @@
 """Every exception of the package.
 
-    LagentlikeError
-    ├── InvalidArgument (ValueError)        an argument is wrong: names it, its value and the cure
-    ├── ColourError (TypeError)             blocking and async code were mixed
-    ├── SessionBusy                         a turn of this session is already under way in this very call
-    ├── StateError (ValueError)             a state cannot be written, or what should be loaded is no state
-    ├── BudgetExceeded                      a `Budget` is used up
-    ├── MissingExtra (ImportError)          an optional dependency is not installed
-    ├── LLMError                            a model call failed; `partial` keeps what was already received
-    │   ├── ConnectFailed                   no connection: refused, unknown host, TLS
-    │   ├── RequestTimeout                  first-byte, idle or total deadline passed
-    │   ├── RateLimited                     429; `retry_after` in seconds
-    │   │   └── QuotaExhausted              429 that no waiting cures
-    │   ├── RequestRefused                  400, 404, 413, 422 …: the same request will fail again
-    │   │   ├── AuthenticationFailed        401, 403
-    │   │   └── ContextLengthExceeded       `used` and `limit` in tokens where the server tells
-    │   ├── ServerError                     5xx; `status`
-    │   ├── BadResponse                     an answer that cannot be read; `raw` keeps its first KB
-    │   ├── StreamTruncated                 the stream ended before the answer did
-    │   ├── ResponseTooLarge                the answer passes the cap
-    │   ├── RealRequestsForbidden           `forbid_real_requests()` is on
-    │   └── ScriptExhausted                 a `ScriptedLLM` has no reply left
-    └── ToolError                           a tool failed
-        ├── ToolArgumentsError (ValueError) arguments do not fit the tool's schema
-        ├── ToolTimeout (TimeoutError)      the tool took too long
-        └── KernelDied                      the kernel's process ended; `returncode`
+LagentlikeError
+├── InvalidArgument (ValueError)        an argument is wrong: names it, its value and the cure
+├── ColourError (TypeError)             blocking and async code were mixed
+├── SessionBusy                         a turn of this session is already under way in this very call
+├── StateError (ValueError)             a state cannot be written, or what should be loaded is no state
+├── BudgetExceeded                      a `Budget` is used up
+├── MissingExtra (ImportError)          an optional dependency is not installed
+├── LLMError                            a model call failed; `partial` keeps what was already received
+│   ├── ConnectFailed                   no connection: refused, unknown host, TLS
+│   ├── RequestTimeout                  first-byte, idle or total deadline passed
+│   ├── RateLimited                     429; `retry_after` in seconds
+│   │   └── QuotaExhausted              429 that no waiting cures
+│   ├── RequestRefused                  400, 404, 413, 422 …: the same request will fail again
+│   │   ├── AuthenticationFailed        401, 403
+│   │   └── ContextLengthExceeded       `used` and `limit` in tokens where the server tells
+│   ├── ServerError                     5xx; `status`
+│   ├── BadResponse                     an answer that cannot be read; `raw` keeps its first KB
+│   ├── StreamTruncated                 the stream ended before the answer did
+│   ├── ResponseTooLarge                the answer passes the cap
+│   ├── RealRequestsForbidden           `forbid_real_requests()` is on
+│   └── ScriptExhausted                 a `ScriptedLLM` has no reply left
+└── ToolError                           a tool failed
+    ├── ToolArgumentsError (ValueError) arguments do not fit the tool's schema
+    ├── ToolTimeout (TimeoutError)      the tool took too long
+    └── KernelDied                      the kernel's process ended; `returncode`
 """
 
 from __future__ import annotations

@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
-import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, closing, suppress
-from contextvars import ContextVar, copy_context
-from enum import Enum
+from contextlib import aclosing, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
+from .colour import check_forward, Colour
 from .concurrency import stepped
-from .errors import ColourError, InvalidArgument, SessionBusy, StateError
+from .errors import ColourError, InvalidArgument, StateError
 from .hooks import Hook, RemovableHandle
-from .memory import Memory, SessionId, SessionState, check_session_id
+from .mapping import map_async, map_blocking
+from .memory import check_session_id, Memory, SessionId, SessionState
 from .memory.state import ALL_SESSIONS
 from .registry import create_object
-from .schema import AgentMessage, AgentStatusCode, Completion
-from .summary import Summary, mermaid, tree
+from .schema import AgentMessage, Completion
+from .summary import mermaid, Summary, tree
+from .turn import FunctionHook, Turn
 
 __all__ = [
     "AsyncModule",
     "AsyncStreamingModule",
-    "Colour",
     "IncompatibleKeys",
     "Module",
     "StreamingModule",
 ]
-
-logger = logging.getLogger(__name__)
-
-
-class Colour(Enum):
-    """How a unit is called, and how its `forward` is written."""
-
-    BLOCKING = "a plain function"
-    ASYNC = "an `async def`"
-    STREAMING = "a generator (a `def` with `yield`)"
-    ASYNC_STREAMING = "an async generator (an `async def` with `yield`)"
-
-    @property
-    def is_async(self) -> bool:
-        return self in (Colour.ASYNC, Colour.ASYNC_STREAMING)
-
-    @property
-    def is_streaming(self) -> bool:
-        return self in (Colour.STREAMING, Colour.ASYNC_STREAMING)
 
 
 class IncompatibleKeys(NamedTuple):
@@ -92,7 +69,7 @@ class Module:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _check_forward(cls)
+        check_forward(cls)
 
     # Calling
 
@@ -115,7 +92,7 @@ class Module:
             Whatever `forward` or a hook raises; memory is then as it was before the turn in the whole tree, and the
             error's `produced` lists the messages that were given up.
         """
-        turn = _Turn(self, message, session_id, kwargs)
+        turn = Turn(self, message, session_id, kwargs)
         with stepped(turn):
             turn.reply = self.forward(*turn.messages, session_id=session_id, **turn.kwargs)
         return turn.reply
@@ -141,19 +118,7 @@ class Module:
         Returns:
             The replies in the order of the messages; where a call failed, its exception.
         """
-        jobs = _jobs(messages, session_ids, max_concurrency)
-        with _progress(len(jobs), progress, self.name) as advance, ThreadPoolExecutor(max_concurrency) as pool:
-
-            def call(message: tuple[Any, ...], session_id: SessionId) -> Any:
-                try:
-                    return _last(self(*message, session_id=session_id, **kwargs))
-                except Exception as error:  # a failure is a result: the other calls go on
-                    return error
-                finally:
-                    advance()
-
-            futures = [pool.submit(copy_context().run, call, message, session_id) for message, session_id in jobs]
-            return [future.result() for future in futures]
+        return map_blocking(self, messages, session_ids, max_concurrency, progress, kwargs)
 
     # The tree
 
@@ -278,7 +243,7 @@ class Module:
             with_kwargs: call `hook(unit, messages, kwargs)`, `kwargs` holding `session_id` and what the call was given
                 by name; it may return `(messages, kwargs)`.
         """
-        return self._register_function(_FunctionHook(before=_callable(hook), with_kwargs=with_kwargs), prepend)
+        return self._register_function(FunctionHook(before=_callable(hook), with_kwargs=with_kwargs), prepend)
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -290,9 +255,9 @@ class Module:
             prepend: run it before the hooks that are there.
             with_kwargs: call `hook(unit, messages, kwargs, reply)`.
         """
-        return self._register_function(_FunctionHook(after=_callable(hook), with_kwargs=with_kwargs), prepend)
+        return self._register_function(FunctionHook(after=_callable(hook), with_kwargs=with_kwargs), prepend)
 
-    def _register_function(self, hook: _FunctionHook, prepend: bool) -> RemovableHandle:
+    def _register_function(self, hook: FunctionHook, prepend: bool) -> RemovableHandle:
         handle = self.register_hook(hook)
         if prepend:
             self._hooks = {handle._key: hook, **self._hooks}
@@ -327,9 +292,7 @@ class Module:
             StateError: something has no JSON form; the message names its key and place.
         """
         if session_id == ALL_SESSIONS:
-            sessions = [
-                {"session_id": _id_to_json(one), "state": self.state_dict(one)} for one in self.session_ids()
-            ]
+            sessions = [{"session_id": _id_to_json(one), "state": self.state_dict(one)} for one in self.session_ids()]
             return {"version": _VERSION, "sessions": sessions}
         check_session_id(session_id)
         return {key: _dumped(key, state, session_id) for key, state in self.named_states()}
@@ -418,9 +381,7 @@ class Module:
             raise StateError(f"{os.fspath(path)!r} holds no state: {error}") from error
         return self.load_state_dict(state, ALL_SESSIONS, strict)
 
-    def reset(
-        self, session_id: SessionId = 0, keypath: str | None = None, recursive: bool = False
-    ) -> None:
+    def reset(self, session_id: SessionId = 0, keypath: str | None = None, recursive: bool = False) -> None:
         """Forget a session.
 
         Args:
@@ -499,11 +460,10 @@ class Module:
             if inspect.iscoroutine(reply):
                 reply.close()
             raise ColourError(
-                f"forward of {type(self).__name__} returned a coroutine: await it in an async class, or call a blocking unit"
+                f"forward of {type(self).__name__} returned a coroutine: "
+                "await it in an async class, or call a blocking unit"
             )
-        raise InvalidArgument(
-            f"the reply of {type(self).__name__}.forward", reply, "return an AgentMessage or a text"
-        )
+        raise InvalidArgument(f"the reply of {type(self).__name__}.forward", reply, "return an AgentMessage or a text")
 
 
 class AsyncModule(Module):
@@ -517,7 +477,7 @@ class AsyncModule(Module):
 
     async def __call__(self, *message: AgentMessage | str, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Run one turn: hooks, memory, `forward`, memory, hooks; see `Module.__call__`."""
-        async with _Turn(self, message, session_id, kwargs) as turn:
+        async with Turn(self, message, session_id, kwargs) as turn:
             turn.reply = await self.forward(*turn.messages, session_id=session_id, **turn.kwargs)
         return turn.reply
 
@@ -531,7 +491,7 @@ class AsyncModule(Module):
         **kwargs: Any,
     ) -> list[AgentMessage | Exception]:
         """Call the unit once for each message, several at once; see `Module.map`."""
-        return await _map_async(self, messages, session_ids, max_concurrency, progress, kwargs)
+        return await map_async(self, messages, session_ids, max_concurrency, progress, kwargs)
 
 
 class StreamingModule(Module):
@@ -541,7 +501,9 @@ class StreamingModule(Module):
 
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[Any]:
         """What the unit does with its messages; override it."""
-        raise NotImplementedError(f"{type(self).__name__} must define a generator forward(self, *message, session_id=0)")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define a generator forward(self, *message, session_id=0)"
+        )
 
     def __call__(
         self, *message: AgentMessage | str, session_id: SessionId = 0, **kwargs: Any
@@ -552,7 +514,7 @@ class StreamingModule(Module):
             Messages whose `content` is the answer so far, with `stream_state` STREAM_ING; at last the reply, with END.
             The turn is in memory when the reply comes. Leaving the iterator before that takes the turn back.
         """
-        turn = _Turn(self, message, session_id, kwargs)
+        turn = Turn(self, message, session_id, kwargs)
         with stepped(turn), closing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts:  # type: ignore[type-var]
             while (part := turn.running(next, parts, None)) is not None:
                 yield from turn.passing(part)
@@ -565,381 +527,35 @@ class AsyncStreamingModule(AsyncModule):
 
     colour = Colour.ASYNC_STREAMING
 
-    async def forward(  # type: ignore[override,misc]  # the streaming form of the same call
+    async def forward(  # type: ignore[override]  # the streaming form of the same call
         self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """What the unit does with its messages; override it."""
         raise NotImplementedError(f"{type(self).__name__} must define an async generator forward")
         yield
 
-    async def __call__(  # type: ignore[override,misc]  # the streaming form of the same call
+    async def __call__(  # type: ignore[override]  # the streaming form of the same call
         self, *message: AgentMessage | str, session_id: SessionId = 0, **kwargs: Any
     ) -> AsyncIterator[AgentMessage]:
         """Run one turn, giving out its messages as they come; see `StreamingModule.__call__`."""
-        async with _Turn(self, message, session_id, kwargs) as turn:
-            async with aclosing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts:
-                while (part := await turn.running_async(anext, parts, None)) is not None:
-                    for item in turn.passing(part):
-                        yield item
+        async with (
+            Turn(self, message, session_id, kwargs) as turn,
+            aclosing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts,  # type: ignore[type-var]  # a generator closes
+        ):
+            while (part := await turn.running_async(anext, parts, None)) is not None:
+                for item in turn.passing(part):
+                    yield item
         assert turn.reply is not None
         yield turn.reply
 
 
-_enclosing: ContextVar[_Turn | None] = ContextVar("lagentlike_turn", default=None)
-
-
-class _Turn:
-    """One call of a unit, from the messages it is given to the reply it makes: the protocol of all four colours.
-
-    It waits for its place in the session, runs the hooks before, remembers the messages; around `forward`, nothing;
-    then it remembers the reply and runs the hooks after. If anything fails, memory goes back to where it was, in this
-    unit and in every unit whose turn ran inside this one.
-    """
-
-    __slots__ = ("_held", "_journal", "_mark", "_memory", "_parent", "kwargs", "messages", "reply", "session_id", "unit")
-
-    def __init__(self, unit: Module, messages: tuple[Any, ...], session_id: SessionId, kwargs: dict[str, Any]) -> None:
-        self.unit = unit
-        self.messages = messages
-        self.session_id = session_id
-        self.kwargs = kwargs
-        self.reply: Any = None
-        self._memory: Memory | None = None
-        self._parent = _enclosing.get()
-        self._journal: list[tuple[Module, Memory, Any, Any]] = []
-
-    async def __aenter__(self) -> _Turn:
-        unit = self.unit
-        check_session_id(self.session_id)
-        self.messages = tuple([_as_message(item) for item in self.messages])
-        if not self.messages:
-            raise InvalidArgument("message", (), f"call {type(unit).__name__} with at least one message or text")
-        self._memory = memory = await self._open()
-        if memory is not None:
-            self._mark = memory.mark()
-        try:
-            if unit._hooks:
-                await self._within(self._before())
-            if memory is not None:
-                for message in self.messages:
-                    memory.append(_received(message, unit.name))
-        except BaseException as error:
-            self._give_up(error)
-            raise
-        if not unit.colour.is_streaming:
-            _enclosing.set(self)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self.unit.colour.is_streaming:
-            _enclosing.set(self._parent)
-        if error is not None:
-            self._give_up(error)
-            return
-        try:
-            self._conclude()
-            if self.unit._hooks:
-                await self._within(self._after())
-        except BaseException as failure:
-            self._give_up(failure)
-            raise
-        self._keep()
-
-    def running(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a piece of a streaming `forward` as part of this turn; what its consumer does in between is not."""
-        token = _enclosing.set(self)
-        try:
-            return function(*args)
-        finally:
-            _enclosing.reset(token)
-
-    async def running_async(self, function: Callable[..., Any], *args: Any) -> Any:
-        token = _enclosing.set(self)
-        try:
-            return await function(*args)
-        finally:
-            _enclosing.reset(token)
-
-    def passing(self, part: Any) -> Iterator[AgentMessage]:
-        """What to give out now that `forward` yielded a part: only the last one of all may be the reply."""
-        if not isinstance(part, AgentMessage):
-            part = self.unit._as_reply(part)
-            part.stream_state = AgentStatusCode.STREAM_ING
-        held, self.reply = self.reply, part
-        if held is not None and held.stream_state == AgentStatusCode.END:
-            yield held.model_copy(update={"stream_state": AgentStatusCode.STREAM_ING})
-        if part.stream_state != AgentStatusCode.END:
-            yield part
-
-    async def _open(self) -> Memory | None:
-        """The session's memory, once it is this turn's place in the line."""
-        unit = self.unit
-        colour = unit.colour
-        while True:
-            memory = unit._open_memory(self.session_id)
-            if memory is None:
-                return None
-            try:
-                if colour.is_async:
-                    await memory.turns.acquire_async(streaming=colour.is_streaming)
-                else:
-                    memory.turns.acquire(streaming=colour.is_streaming)
-            except SessionBusy as error:
-                raise SessionBusy(f"{type(unit).__name__}, session {self.session_id!r}: {error}") from None
-            if unit._open_memory(self.session_id) is memory:
-                return memory
-            memory.turns.release()  # the session was reset while this turn waited
-
-    async def _within(self, work: Any) -> None:
-        token = _enclosing.set(self)
-        try:
-            await work
-        finally:
-            _enclosing.reset(token)
-
-    async def _before(self) -> None:
-        before = self.unit.hook_events[0]
-        for hook in list(self.unit._hooks.values()):
-            if isinstance(hook, _FunctionHook):
-                await hook.run_before(self)
-                continue
-            given: Any = self.messages if before == "before_agent" else self.messages[0]
-            returned = await _settled(getattr(hook, before)(self.unit, given, self.session_id))
-            if returned is not None:
-                self.messages = _as_messages(returned)
-
-    async def _after(self) -> None:
-        after = self.unit.hook_events[1]
-        self.reply = self.reply.clone()
-        for hook in list(self.unit._hooks.values()):
-            if isinstance(hook, _FunctionHook):
-                returned = await hook.run_after(self)
-            else:
-                returned = await _settled(getattr(hook, after)(self.unit, self.reply, self.session_id))
-            if returned is not None:
-                self.reply = self.unit._as_reply(returned)
-
-    def _conclude(self) -> None:
-        """Make the reply a message, and remember it."""
-        reply = self.unit._as_reply(self.reply)
-        if reply.stream_state == AgentStatusCode.STREAM_ING:
-            reply = reply.model_copy(update={"stream_state": AgentStatusCode.END})
-        self.reply = reply
-        if self._memory is not None:
-            self._memory.append(reply.clone())
-
-    def _keep(self) -> None:
-        """Let the turn stand, unless the turn that it runs in is taken back."""
-        self.unit.calls += 1
-        memory = self._memory
-        if self._parent is not None:
-            self._parent._journal += self._journal
-            if memory is not None:
-                self._parent._journal.append((self.unit, memory, self._mark, memory.mark()))
-        if memory is not None:
-            memory.turns.release()
-
-    def _give_up(self, error: BaseException) -> None:
-        """Take back what this turn, and the turns inside it, put into memories."""
-        produced = []
-        for unit, memory, before, after in reversed(self._journal):
-            if memory.mark() == after:
-                produced[:0] = memory.rewind(before)
-            else:
-                logger.warning("%s went on in this session meanwhile: its part of a failed turn stays", unit.name)
-        produced += getattr(error, "produced", ())
-        if isinstance(self.reply, AgentMessage):
-            produced.append(self.reply)
-        with suppress(AttributeError, TypeError):  # an exception that takes no attributes goes without
-            error.produced = produced  # type: ignore[attr-defined]
-        if self._memory is not None:
-            self._memory.rewind(self._mark)
-            self._memory.turns.release()
-
-
-class _FunctionHook(Hook):
-    """A plain function as a hook, called as torch calls forward hooks."""
-
-    def __init__(
-        self,
-        before: Callable[..., Any] | None = None,
-        after: Callable[..., Any] | None = None,
-        with_kwargs: bool = False,
-    ) -> None:
-        self.before = before
-        self.after = after
-        self.with_kwargs = with_kwargs
-
-    async def run_before(self, turn: _Turn) -> None:
-        if self.before is None:
-            return
-        if not self.with_kwargs:
-            returned = await _settled(self.before(turn.unit, turn.messages))
-        else:
-            kwargs = {"session_id": turn.session_id, **turn.kwargs}
-            returned = await _settled(self.before(turn.unit, turn.messages, kwargs))
-            if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict):
-                returned, kwargs = returned
-            if kwargs.pop("session_id", turn.session_id) != turn.session_id:
-                raise InvalidArgument("session_id", kwargs, "a hook cannot move a turn to another session")
-            turn.kwargs = kwargs
-        if returned is not None:
-            turn.messages = _as_messages(returned)
-
-    async def run_after(self, turn: _Turn) -> Any:
-        if self.after is None:
-            return None
-        if not self.with_kwargs:
-            return await _settled(self.after(turn.unit, turn.messages, turn.reply))
-        kwargs = {"session_id": turn.session_id, **turn.kwargs}
-        return await _settled(self.after(turn.unit, turn.messages, kwargs, turn.reply))
-
-
 _VERSION = 1
-
-
-async def _settled(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
-
-
-def _as_message(item: Any) -> AgentMessage:
-    """The unit's own copy of a message it is called with."""
-    if isinstance(item, AgentMessage):
-        return item.clone()
-    if isinstance(item, str):
-        return AgentMessage(content=str.__str__(item))
-    raise InvalidArgument("message", item, "call a unit with an AgentMessage or a text")
-
-
-def _received(message: AgentMessage, name: str) -> AgentMessage:
-    """The copy that the memory keeps; one from a namesake is marked, so that it is not taken for an own reply."""
-    copy = message.clone()
-    if copy.sender == name:
-        copy.receiver = name
-    return copy
-
-
-def _as_messages(returned: Any) -> tuple[AgentMessage, ...]:
-    """What a hook returned, as the messages that `forward` gets."""
-    if isinstance(returned, AgentMessage | str):
-        return (_as_message(returned),)
-    if isinstance(returned, list | tuple):
-        return tuple(_as_message(item) for item in returned)
-    raise InvalidArgument("the value a hook returned", returned, "return a message, a list of messages, or None")
 
 
 def _callable(hook: Any) -> Callable[..., Any]:
     if not callable(hook):
         raise InvalidArgument("hook", hook, "give a function")
     return hook  # type: ignore[no-any-return]
-
-
-def _check_forward(cls: type[Module]) -> None:
-    """Refuse a `forward` that the class cannot call, when the class is defined."""
-    forward = inspect.unwrap(cls.forward)
-    written = Colour.BLOCKING
-    if inspect.isasyncgenfunction(forward):
-        written = Colour.ASYNC_STREAMING
-    elif inspect.iscoroutinefunction(forward):
-        written = Colour.ASYNC
-    elif inspect.isgeneratorfunction(forward):
-        written = Colour.STREAMING
-    if written is not cls.colour and not (cls.colour.is_streaming and written is Colour.BLOCKING):
-        raise ColourError(
-            f"{cls.__name__}.forward is {written.value}, but {cls.__name__} derives from a class whose forward is "
-            f"{cls.colour.value}: derive from {_BASES[written]}, or change forward"
-        )
-    parameters = inspect.signature(forward).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    if "session_id" not in parameters and not takes_any:
-        raise InvalidArgument(
-            f"{cls.__name__}.forward", str(inspect.signature(forward)), "it must take session_id, such as session_id=0"
-        )
-
-
-_BASES = {
-    Colour.BLOCKING: "Agent",
-    Colour.ASYNC: "AsyncAgent",
-    Colour.STREAMING: "StreamingAgent",
-    Colour.ASYNC_STREAMING: "AsyncStreamingAgent",
-}
-
-
-async def _map_async(
-    unit: Any, messages: Any, session_ids: Any, max_concurrency: int, progress: bool | str, kwargs: dict[str, Any]
-) -> list[AgentMessage | Exception]:
-    jobs = _jobs(messages, session_ids, max_concurrency)
-    slots = asyncio.Semaphore(max_concurrency)
-    with _progress(len(jobs), progress, unit.name) as advance:
-
-        async def call(message: tuple[Any, ...], session_id: SessionId) -> Any:
-            async with slots:
-                try:
-                    return await _last_async(unit(*message, session_id=session_id, **kwargs))
-                except Exception as error:  # a failure is a result: the other calls go on
-                    return error
-                finally:
-                    advance()
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call(message, session_id)) for message, session_id in jobs]
-    return [task.result() for task in tasks]
-
-
-def _jobs(messages: Any, session_ids: Any, max_concurrency: Any) -> list[tuple[tuple[Any, ...], SessionId]]:
-    if isinstance(messages, str | AgentMessage):
-        raise InvalidArgument("messages", messages, "give a list with one message for each call")
-    if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
-        raise InvalidArgument("max_concurrency", max_concurrency, "give a whole number of at least 1")
-    calls = [tuple(item) if isinstance(item, list | tuple) else (item,) for item in messages]
-    ids = list(range(len(calls))) if session_ids is None else list(session_ids)
-    if len(ids) != len(calls):
-        raise InvalidArgument("session_ids", ids, f"give one for each of the {len(calls)} messages")
-    for session_id in ids:
-        check_session_id(session_id)
-    return list(zip(calls, ids, strict=True))
-
-
-def _last(reply: Any) -> Any:
-    """The reply of a call: what it returned, or the last message of its stream."""
-    if isinstance(reply, AgentMessage):
-        return reply
-    last = None
-    for last in reply:
-        continue
-    return last
-
-
-async def _last_async(reply: Any) -> Any:
-    if inspect.isawaitable(reply):
-        return await reply
-    last = None
-    async for last in reply:
-        continue
-    return last
-
-
-class _progress:  # noqa: N801  # reads as a function at its call sites
-    """A tqdm bar, or nothing."""
-
-    def __init__(self, total: int, shown: bool | str, label: str) -> None:
-        self._bar: Any = None
-        if shown:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, desc=shown if isinstance(shown, str) else label, unit="call")
-
-    def __enter__(self) -> Callable[[], None]:
-        return (lambda: None) if self._bar is None else self._advance
-
-    def _advance(self) -> None:
-        self._bar.update()
-
-    def __exit__(self, *exc: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _dumped(key: str, state: SessionState, session_id: SessionId) -> Any:
@@ -963,7 +579,11 @@ def _sessions_of(state: Mapping[str, Any]) -> list[tuple[SessionId, Mapping[str,
         raise StateError(f"'sessions' is {type(sessions).__name__}, expected a list")
     found = []
     for index, item in enumerate(sessions):
-        if not isinstance(item, Mapping) or set(item) != {"session_id", "state"} or not isinstance(item["state"], Mapping):
+        if (
+            not isinstance(item, Mapping)
+            or set(item) != {"session_id", "state"}
+            or not isinstance(item["state"], Mapping)
+        ):
             raise StateError(f"sessions[{index}] is not of the form {{'session_id': …, 'state': {{…}}}}")
         try:
             session_id = check_session_id(_id_from_json(item["session_id"]))
@@ -993,9 +613,7 @@ def _write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
+            Path(file.name).replace(path)
         except BaseException:
-            os.unlink(file.name)
+            Path(file.name).unlink()
             raise
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, IntEnum
 from typing import Any, ClassVar
@@ -200,12 +200,14 @@ class TokenSpan:
     """The tokens a model sampled, as the engine gave them.
 
     `ids` are the sampled token ids, the end-of-turn token included where it was sampled; `logprobs` their natural
-    log-probabilities (same length); `prompt_ids` the ids they were sampled from.
+    log-probabilities (same length); `prompt_ids` the ids they were sampled from; `top_logprobs`, where they were asked
+    for, the likeliest tokens of each step as `(id, log-probability)`.
     """
 
     ids: list[int]
     logprobs: list[float] | None = None
     prompt_ids: list[int] | None = None
+    top_logprobs: list[list[tuple[int, float]]] | None = None
 
 
 class AgentMessage(BaseModel):
@@ -247,6 +249,11 @@ class AgentMessage(BaseModel):
     @classmethod
     def _one_code(cls, value: Any) -> Any:
         return AgentStatusCode(int(value)) if isinstance(value, ModelStatusCode) else value
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in self.__dict__.items():
+            if name in ("content", "sender") or value not in (None, AgentStatusCode.END):
+                yield name, value
 
     def clone(self) -> AgentMessage:
         """A copy whose fields, and the lists and dicts in them, can be edited without touching this message."""
@@ -331,7 +338,8 @@ def to_plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, int):
         return int(value)
     raise TypeError(
-        f"{where} is {_short(value)} of type {kind.__name__}, which has no JSON form: store a text, a number, a list or a dict"
+        f"{where} is {_short(value)} of type {kind.__name__}, which has no JSON form: "
+        "store a text, a number, a list or a dict"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING
 
 from .memory import MemoryManager
 from .schema import Usage
@@ -43,7 +43,7 @@ class Summary:
         self.usage = sum((session["usage"] for session in self.sessions), Usage())
 
     def __str__(self) -> str:
-        units = [("unit", "class", "model", "tools", "calls", "tokens")]
+        units: list[tuple[str, ...]] = [("unit", "class", "model", "tools", "calls", "tokens")]
         for row in self.rows:
             path = row["path"]
             label = "  " * path.count(".") + ("  " + path.rpartition(".")[2] if path else "(root)")
@@ -52,7 +52,7 @@ class Summary:
             units.append((label, row["unit"], *cells))
         text = _table(units)
         if self.sessions:
-            rows = [("session", "messages", "requests", "tokens in", "tokens out")]
+            rows: list[tuple[str, ...]] = [("session", "messages", "requests", "tokens in", "tokens out")]
             for session in self.sessions:
                 usage = session["usage"]
                 numbers = (session["messages"], usage.requests, usage.prompt_tokens, usage.completion_tokens)
@@ -80,7 +80,7 @@ def _row(path: str, unit: Module) -> dict[str, Any]:
     usage = Usage()
     for memory in _memories(unit):
         usage += memory_usage(memory, unit.name)
-    tools = [str(tool) for tool in unit.keys()] if hasattr(unit, "keys") and hasattr(unit, "description") else []
+    tools = _tools(unit)
     return {
         "path": path,
         "unit": type(unit).__name__,
@@ -89,6 +89,12 @@ def _row(path: str, unit: Module) -> dict[str, Any]:
         "calls": unit.calls,
         "usage": usage,
     }
+
+
+def _tools(unit: Module) -> list[str]:
+    """Names of the tools of an executor; of other units, none."""
+    described = getattr(unit, "description", None)
+    return [tool["name"] for tool in described()] if callable(described) else []
 
 
 def _sessions(unit: Module) -> list[dict[str, Any]]:

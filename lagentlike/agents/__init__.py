@@ -1,16 +1,24 @@
-"""Agents: units with a model, a memory and a way to turn one into messages for the other."""
+"""Agents: units with a model, a memory, and an aggregator between them."""
 
-from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
-from .containers import (
-    AgentDict,
-    AgentList,
-    AsyncSequential,
-    AsyncStreamingSequential,
-    Sequential,
-    StreamingSequential,
-)
-from .internlm import AgentForInternLM, AsyncAgentForInternLM, AsyncMathCoder, MathCoder
-from .react import AsyncReAct, AsyncStreamingReAct, ReAct, StreamingReAct
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+
+if TYPE_CHECKING:
+    from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
+    from .containers import (
+        AgentDict,
+        AgentList,
+        AsyncSequential,
+        AsyncStreamingSequential,
+        Sequential,
+        StreamingSequential,
+    )
+    from .internlm import AgentForInternLM, AsyncAgentForInternLM, AsyncMathCoder, MathCoder
+    from .react import AsyncReAct, AsyncStreamingReAct, ReAct, StreamingReAct
+    from .workflow import AsyncStreamingWorkflow, AsyncWorkflow, StreamingWorkflow, Workflow
 
 __all__ = [
     "Agent",
@@ -25,10 +33,32 @@ __all__ = [
     "AsyncStreamingAgent",
     "AsyncStreamingReAct",
     "AsyncStreamingSequential",
+    "AsyncStreamingWorkflow",
+    "AsyncWorkflow",
     "MathCoder",
     "ReAct",
     "Sequential",
     "StreamingAgent",
     "StreamingReAct",
     "StreamingSequential",
+    "StreamingWorkflow",
+    "Workflow",
 ]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "agent": ["Agent", "AsyncAgent", "AsyncStreamingAgent", "StreamingAgent"],
+        "containers": [
+            "AgentDict",
+            "AgentList",
+            "AsyncSequential",
+            "AsyncStreamingSequential",
+            "Sequential",
+            "StreamingSequential",
+        ],
+        "internlm": ["AgentForInternLM", "AsyncAgentForInternLM", "AsyncMathCoder", "MathCoder"],
+        "react": ["AsyncReAct", "AsyncStreamingReAct", "ReAct", "StreamingReAct"],
+        "workflow": ["AsyncStreamingWorkflow", "AsyncWorkflow", "StreamingWorkflow", "Workflow"],
+    },
+)

@@ -111,7 +111,9 @@ class Agent(Module):
     def _prompt(self, session_id: SessionId) -> list[dict[str, Any]]:
         """The messages that the model is sent."""
         if self.memory is None:
-            raise InvalidArgument("memory", None, f"{type(self).__name__} needs one to ask its model; define forward otherwise")
+            raise InvalidArgument(
+                "memory", None, f"{type(self).__name__} needs one to ask its model; define forward otherwise"
+            )
         return self.aggregator.aggregate(self.memory.get(session_id), self.name, self.output_format, self.template)
 
     def _model(self) -> Any:
@@ -175,7 +177,7 @@ class StreamingAgent(Agent, StreamingModule):
 class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
     """A model with a memory for each session, whose call is an async iterator of messages; see `Agent`."""
 
-    async def forward(  # type: ignore[override,misc]  # the streaming form of the same call
+    async def forward(  # type: ignore[override]  # the streaming form of the same call
         self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
     ) -> AsyncIterator[AgentMessage]:
         """Ask the model for the reply to what the session remembers, giving it out as it comes."""

@@ -102,7 +102,7 @@ class StreamingSequential(Sequential, StreamingAgent):
 class AsyncStreamingSequential(AsyncSequential, AsyncStreamingAgent):
     """Async streaming agents in a row; gives out what each of them does. See `Sequential`."""
 
-    async def forward(  # type: ignore[override,misc]  # the streaming form of the same call
+    async def forward(  # type: ignore[override]  # the streaming form of the same call
         self, *message: AgentMessage, session_id: SessionId = 0, exit_at: int | None = None, **kwargs: Any
     ) -> AsyncIterator[AgentMessage]:
         """Run the agents in order, giving out their messages as they come."""
@@ -244,5 +244,3 @@ def _check_colour(container: Module, child: Module | None, name: str) -> None:
             f"agents[{name!r}] is {type(child).__name__}, whose forward is {child.colour.value}; "
             f"{type(container).__name__} runs units whose forward is {container.colour.value}"
         )
-
-

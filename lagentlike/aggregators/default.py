@@ -17,8 +17,8 @@ __all__ = ["DefaultAggregator"]
 class DefaultAggregator:
     """Renders a session's memory as chat messages: the agent's own as `assistant`, all others as `user`.
 
-    Consecutive user messages are merged. Tool calls become an assistant message's `tool_calls`, tool results messages of
-    role `tool`. A subclass changes how one message looks by overriding `render`, or everything by overriding
+    Consecutive user messages are merged. Tool calls become an assistant message's `tool_calls`, tool results messages
+    of role `tool`. A subclass changes how one message looks by overriding `render`, or everything by overriding
     `aggregate`.
     """
 
@@ -196,5 +196,3 @@ def as_content(content: Any) -> Any:
         return content
     plain = to_plain(content, "content")
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-
-

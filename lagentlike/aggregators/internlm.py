@@ -7,7 +7,7 @@ from typing import Any
 
 from ..prompts import StrParser
 from ..schema import AgentMessage, ToolStatusCode
-from .default import DefaultAggregator, as_content
+from .default import as_content, DefaultAggregator
 
 __all__ = ["InternLMToolAggregator"]
 
@@ -56,7 +56,8 @@ class InternLMToolAggregator(DefaultAggregator):
 def _as_written(message: AgentMessage, parser: StrParser | None) -> Any:
     """The model's text with a whole tool call, though a stop word may have cut its end."""
     formatted = message.formatted
-    if parser is not None and isinstance(formatted, dict) and formatted.get("tool_type"):
-        if formatted.get("status") == ToolStatusCode.VALID_TOOL:
-            return parser.format_response(formatted)
-    return as_content(message.content)
+    if parser is None or not isinstance(formatted, dict) or not formatted.get("tool_type"):
+        return as_content(message.content)
+    if formatted["status"] != ToolStatusCode.VALID_TOOL:
+        return as_content(message.content)
+    return parser.format_response(formatted)

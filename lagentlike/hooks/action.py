@@ -58,7 +58,9 @@ class InternLMActionProcessor(ActionPreprocessor):
     def _code_tool(self, executor: Any, tool_type: Any) -> str:
         names = list(executor.keys())
         if not names:
-            raise InvalidArgument("actions", names, "the executor has no tool to run code with: add IPythonInterpreter()")
+            raise InvalidArgument(
+                "actions", names, "the executor has no tool to run code with: add IPythonInterpreter()"
+            )
         if self.interpreter is not None:
             return self.interpreter
         if tool_type in names:

@@ -1,7 +1,7 @@
 """What a session remembers, and where it is kept."""
 
-from .memory import Memory
 from .manager import MemoryManager
-from .state import SessionId, SessionState, SessionValue, check_session_id
+from .memory import Memory
+from .state import check_session_id, SessionId, SessionState, SessionValue
 
 __all__ = ["Memory", "MemoryManager", "SessionId", "SessionState", "SessionValue", "check_session_id"]

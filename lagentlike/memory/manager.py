@@ -9,7 +9,7 @@ from ..errors import InvalidArgument
 from ..registry import create_object
 from ..schema import AgentMessage
 from .memory import Memory
-from .state import SessionId, SessionState, check_session_id
+from .state import check_session_id, SessionId, SessionState
 
 __all__ = ["MemoryManager"]
 
@@ -103,5 +103,5 @@ def _memory_factory(memory: Any) -> Callable[[], Memory]:
         first = create_object(memory, "memory")
         if not isinstance(first, Memory):
             raise InvalidArgument("memory", memory, "its 'type' must be Memory or a subclass of it")
-        return lambda: create_object(memory, "memory")  # type: ignore[no-any-return]
+        return lambda: create_object(memory, "memory")
     raise InvalidArgument("memory", memory, "give dict(type=Memory, …), a Memory class, or a Memory")

@@ -87,7 +87,9 @@ class Memory:
         indexes = [index] if isinstance(index, int) else list(index)
         for item in indexes:
             if isinstance(item, bool) or not isinstance(item, int) or not -self._length <= item < self._length:
-                raise InvalidArgument("index", item, f"there are {self._length} messages, so give {-self._length} to {self._length - 1}")
+                raise InvalidArgument(
+                    "index", item, f"there are {self._length} messages, so give {-self._length} to {self._length - 1}"
+                )
         gone = {item % self._length for item in indexes}
         self._replace([message for position, message in enumerate(self) if position not in gone])
 
@@ -165,7 +167,8 @@ class Memory:
         return self._log[range(self._length)[index]]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._length} messages{'' if self.recent_n is None else f', recent_n={self.recent_n}'})"
+        window = "" if self.recent_n is None else f", recent_n={self.recent_n}"
+        return f"{type(self).__name__}({self._length} messages{window})"
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -204,5 +207,7 @@ def _parsed(index: int, item: Any) -> AgentMessage:
 
 def _checked_recent_n(recent_n: int | None) -> int | None:
     if recent_n is not None and (isinstance(recent_n, bool) or not isinstance(recent_n, int) or recent_n < 0):
-        raise InvalidArgument("recent_n", recent_n, "give how many of the last messages to keep in view, or None for all")
+        raise InvalidArgument(
+            "recent_n", recent_n, "give how many of the last messages to keep in view, or None for all"
+        )
     return recent_n

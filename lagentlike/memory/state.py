@@ -118,7 +118,9 @@ def plain_state(value: Any, where: str) -> Any:
     except TypeError as error:
         raise StateError(str(error)) from error
     except RecursionError:
-        raise StateError(f"{where} is nested too deeply to be written: flatten it, or leave it out of the state") from None
+        raise StateError(
+            f"{where} is nested too deeply to be written: flatten it, or leave it out of the state"
+        ) from None
 
 
 def check_session_id(session_id: Any) -> SessionId:

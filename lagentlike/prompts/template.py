@@ -64,4 +64,3 @@ def _render_jinja(template: str, values: dict[str, Any]) -> str:
     except ImportError as error:
         raise MissingExtra("jinja2", "hf") from error
     return ImmutableSandboxedEnvironment().from_string(template).render(**values)
-

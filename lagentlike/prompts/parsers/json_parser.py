@@ -28,7 +28,9 @@ class JSONParser(StrParser):
 
     def __init__(self, template: str = _INSTRUCTION, **model_types: type[BaseModel]) -> None:
         if len(model_types) != 1:
-            raise InvalidArgument("model_types", sorted(model_types), "give exactly one, such as JSONParser(schema=Answer)")
+            raise InvalidArgument(
+                "model_types", sorted(model_types), "give exactly one, such as JSONParser(schema=Answer)"
+            )
         ((self.name, self.model_type),) = model_types.items()
         if not (isinstance(self.model_type, type) and issubclass(self.model_type, BaseModel)):
             raise InvalidArgument(self.name, self.model_type, "give a class derived from pydantic.BaseModel")

@@ -61,7 +61,7 @@ class ToolParser(StrParser):
         if self.validate is not None:
             try:
                 action = self.validate(action)
-            except Exception:  # whatever a validator raises on what a model wrote means the same
+            except Exception:  # noqa: BLE001  # whatever a validator raises on what a model wrote means the same
                 status = ToolStatusCode.PARSING_ERROR
         return {"tool_type": self.tool_type, "thought": data[:start], "action": action, "status": status}
 

@@ -1,0 +1,62 @@
+"""How a unit is called: blocking, async, streaming, async streaming."""
+
+from __future__ import annotations
+
+import inspect
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from .errors import ColourError, InvalidArgument
+
+if TYPE_CHECKING:
+    from .module import Module
+
+__all__ = ["Colour", "check_forward"]
+
+
+class Colour(Enum):
+    """How a unit is called, and how its `forward` is written."""
+
+    BLOCKING = "a plain function"
+    ASYNC = "an `async def`"
+    STREAMING = "a generator (a `def` with `yield`)"
+    ASYNC_STREAMING = "an async generator (an `async def` with `yield`)"
+
+    @property
+    def is_async(self) -> bool:
+        return self in (Colour.ASYNC, Colour.ASYNC_STREAMING)
+
+    @property
+    def is_streaming(self) -> bool:
+        return self in (Colour.STREAMING, Colour.ASYNC_STREAMING)
+
+
+def check_forward(cls: type[Module]) -> None:
+    """Refuse a `forward` that the class cannot call, when the class is defined."""
+    forward = inspect.unwrap(cls.forward)
+    written = Colour.BLOCKING
+    if inspect.isasyncgenfunction(forward):
+        written = Colour.ASYNC_STREAMING
+    elif inspect.iscoroutinefunction(forward):
+        written = Colour.ASYNC
+    elif inspect.isgeneratorfunction(forward):
+        written = Colour.STREAMING
+    if written is not cls.colour and not (cls.colour.is_streaming and written is Colour.BLOCKING):
+        raise ColourError(
+            f"{cls.__name__}.forward is {written.value}, but {cls.__name__} derives from a class whose forward is "
+            f"{cls.colour.value}: derive from {_BASES[written]}, or change forward"
+        )
+    parameters = inspect.signature(forward).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if "session_id" not in parameters and not takes_any:
+        raise InvalidArgument(
+            f"{cls.__name__}.forward", str(inspect.signature(forward)), "it must take session_id, such as session_id=0"
+        )
+
+
+_BASES = {
+    Colour.BLOCKING: "Agent",
+    Colour.ASYNC: "AsyncAgent",
+    Colour.STREAMING: "StreamingAgent",
+    Colour.ASYNC_STREAMING: "AsyncStreamingAgent",
+}

@@ -1,0 +1,276 @@
+"""One call of a unit, from the messages it is given to the reply it makes: the protocol of all four colours."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, TYPE_CHECKING
+
+from .errors import InvalidArgument, SessionBusy
+from .hooks import Hook
+from .memory import check_session_id, Memory, SessionId
+from .memory.memory import Mark
+from .schema import AgentMessage, AgentStatusCode
+
+if TYPE_CHECKING:
+    from .module import Module
+
+__all__ = ["FunctionHook", "Turn"]
+
+logger = logging.getLogger(__name__)
+
+_enclosing: ContextVar[Turn | None] = ContextVar("lagentlike_turn", default=None)
+
+
+class Turn:
+    """One call of a unit, as a context manager around `forward`.
+
+    It waits for its place in the session, runs the hooks before, remembers the messages; around `forward`, nothing;
+    then it remembers the reply and runs the hooks after. If anything fails, memory goes back to where it was, in this
+    unit and in every unit whose turn ran inside this one.
+    """
+
+    __slots__ = (
+        "_held",
+        "_journal",
+        "_mark",
+        "_memory",
+        "_parent",
+        "kwargs",
+        "messages",
+        "reply",
+        "session_id",
+        "unit",
+    )
+
+    def __init__(self, unit: Module, messages: tuple[Any, ...], session_id: SessionId, kwargs: dict[str, Any]) -> None:
+        self.unit = unit
+        self.messages = messages
+        self.session_id = session_id
+        self.kwargs = kwargs
+        self.reply: Any = None
+        self._memory: Memory | None = None
+        self._parent = _enclosing.get()
+        self._journal: list[tuple[Module, Memory, Mark, Mark]] = []
+
+    async def __aenter__(self) -> Turn:
+        unit = self.unit
+        check_session_id(self.session_id)
+        self.messages = tuple([_as_message(item) for item in self.messages])
+        if not self.messages:
+            raise InvalidArgument("message", (), f"call {type(unit).__name__} with at least one message or text")
+        self._memory = memory = await self._open()
+        if memory is not None:
+            self._mark = memory.mark()
+        try:
+            if unit._hooks:
+                await self._within(self._before())
+            if memory is not None:
+                for message in self.messages:
+                    memory.append(_received(message, unit.name))
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        if not unit.colour.is_streaming:
+            _enclosing.set(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.unit.colour.is_streaming:
+            _enclosing.set(self._parent)
+        if error is not None:
+            self._give_up(error)
+            return
+        try:
+            self._conclude()
+            if self.unit._hooks:
+                await self._within(self._after())
+        except BaseException as failure:
+            self._give_up(failure)
+            raise
+        self._keep()
+
+    def running(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a piece of a streaming `forward` as part of this turn; what its consumer does in between is not."""
+        token = _enclosing.set(self)
+        try:
+            return function(*args)
+        finally:
+            _enclosing.reset(token)
+
+    async def running_async(self, function: Callable[..., Any], *args: Any) -> Any:
+        token = _enclosing.set(self)
+        try:
+            return await function(*args)
+        finally:
+            _enclosing.reset(token)
+
+    def passing(self, part: Any) -> Iterator[AgentMessage]:
+        """What to give out now that `forward` yielded a part: only the last one of all may be the reply."""
+        if not isinstance(part, AgentMessage):
+            part = self.unit._as_reply(part)
+            part.stream_state = AgentStatusCode.STREAM_ING
+        held, self.reply = self.reply, part
+        if held is not None and held.stream_state == AgentStatusCode.END:
+            yield held.model_copy(update={"stream_state": AgentStatusCode.STREAM_ING})
+        if part.stream_state != AgentStatusCode.END:
+            yield part
+
+    async def _open(self) -> Memory | None:
+        """The session's memory, once it is this turn's place in the line."""
+        unit = self.unit
+        colour = unit.colour
+        while True:
+            memory = unit._open_memory(self.session_id)
+            if memory is None:
+                return None
+            try:
+                if colour.is_async:
+                    await memory.turns.acquire_async(streaming=colour.is_streaming)
+                else:
+                    memory.turns.acquire(streaming=colour.is_streaming)
+            except SessionBusy as error:
+                raise SessionBusy(f"{type(unit).__name__}, session {self.session_id!r}: {error}") from None
+            if unit._open_memory(self.session_id) is memory:
+                return memory
+            memory.turns.release()  # the session was reset while this turn waited
+
+    async def _within(self, work: Any) -> None:
+        token = _enclosing.set(self)
+        try:
+            await work
+        finally:
+            _enclosing.reset(token)
+
+    async def _before(self) -> None:
+        before = self.unit.hook_events[0]
+        for hook in list(self.unit._hooks.values()):
+            if isinstance(hook, FunctionHook):
+                await hook.run_before(self)
+                continue
+            given: Any = self.messages if before == "before_agent" else self.messages[0]
+            returned = await _settled(getattr(hook, before)(self.unit, given, self.session_id))
+            if returned is not None:
+                self.messages = _as_messages(returned)
+
+    async def _after(self) -> None:
+        after = self.unit.hook_events[1]
+        self.reply = self.reply.clone()
+        for hook in list(self.unit._hooks.values()):
+            if isinstance(hook, FunctionHook):
+                returned = await hook.run_after(self)
+            else:
+                returned = await _settled(getattr(hook, after)(self.unit, self.reply, self.session_id))
+            if returned is not None:
+                self.reply = self.unit._as_reply(returned)
+
+    def _conclude(self) -> None:
+        """Make the reply a message, and remember it."""
+        reply = self.unit._as_reply(self.reply)
+        if reply.stream_state == AgentStatusCode.STREAM_ING:
+            reply = reply.model_copy(update={"stream_state": AgentStatusCode.END})
+        self.reply = reply
+        if self._memory is not None:
+            self._memory.append(reply.clone())
+
+    def _keep(self) -> None:
+        """Let the turn stand, unless the turn that it runs in is taken back."""
+        self.unit.calls += 1
+        memory = self._memory
+        if self._parent is not None:
+            self._parent._journal += self._journal
+            if memory is not None:
+                self._parent._journal.append((self.unit, memory, self._mark, memory.mark()))
+        if memory is not None:
+            memory.turns.release()
+
+    def _give_up(self, error: BaseException) -> None:
+        """Take back what this turn, and the turns inside it, put into memories."""
+        produced: list[AgentMessage] = []
+        for unit, memory, before, after in reversed(self._journal):
+            if memory.mark() == after:
+                produced[:0] = memory.rewind(before)
+            else:
+                logger.warning("%s went on in this session meanwhile: its part of a failed turn stays", unit.name)
+        produced += getattr(error, "produced", ())
+        if isinstance(self.reply, AgentMessage):
+            produced.append(self.reply)
+        with suppress(AttributeError, TypeError):  # an exception that takes no attributes goes without
+            error.produced = produced  # type: ignore[attr-defined]
+        if self._memory is not None:
+            self._memory.rewind(self._mark)
+            self._memory.turns.release()
+
+
+class FunctionHook(Hook):
+    """A plain function as a hook, called as torch calls forward hooks."""
+
+    def __init__(
+        self,
+        before: Callable[..., Any] | None = None,
+        after: Callable[..., Any] | None = None,
+        with_kwargs: bool = False,
+    ) -> None:
+        self.before = before
+        self.after = after
+        self.with_kwargs = with_kwargs
+
+    async def run_before(self, turn: Turn) -> None:
+        if self.before is None:
+            return
+        if not self.with_kwargs:
+            returned = await _settled(self.before(turn.unit, turn.messages))
+        else:
+            kwargs = {"session_id": turn.session_id, **turn.kwargs}
+            returned = await _settled(self.before(turn.unit, turn.messages, kwargs))
+            if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict):
+                returned, kwargs = returned
+            if kwargs.pop("session_id", turn.session_id) != turn.session_id:
+                raise InvalidArgument("session_id", kwargs, "a hook cannot move a turn to another session")
+            turn.kwargs = kwargs
+        if returned is not None:
+            turn.messages = _as_messages(returned)
+
+    async def run_after(self, turn: Turn) -> Any:
+        if self.after is None:
+            return None
+        if not self.with_kwargs:
+            return await _settled(self.after(turn.unit, turn.messages, turn.reply))
+        kwargs = {"session_id": turn.session_id, **turn.kwargs}
+        return await _settled(self.after(turn.unit, turn.messages, kwargs, turn.reply))
+
+
+async def _settled(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def _as_message(item: Any) -> AgentMessage:
+    """The unit's own copy of a message it is called with."""
+    if isinstance(item, AgentMessage):
+        return item.clone()
+    if isinstance(item, str):
+        return AgentMessage(content=str.__str__(item))
+    raise InvalidArgument("message", item, "call a unit with an AgentMessage or a text")
+
+
+def _received(message: AgentMessage, name: str) -> AgentMessage:
+    """The copy that the memory keeps; one from a namesake is marked, so that it is not taken for an own reply."""
+    copy = message.clone()
+    if copy.sender == name:
+        copy.receiver = name
+    return copy
+
+
+def _as_messages(returned: Any) -> tuple[AgentMessage, ...]:
+    """What a hook returned, as the messages that `forward` gets."""
+    if isinstance(returned, AgentMessage | str):
+        return (_as_message(returned),)
+    if isinstance(returned, list | tuple):
+        return tuple(_as_message(item) for item in returned)
+    raise InvalidArgument("the value a hook returned", returned, "return a message, a list of messages, or None")
