@@ -90,6 +90,18 @@ class _TaskWaiter:
             self.future.set_result(None)
 
 
+GRACE = 5.0
+"""Seconds that a stream left open gets to be closed before the next turn of its session gives up."""
+
+_NESTED = (
+    "this call runs inside a turn of the same unit and session, and would wait for itself: "
+    "use another session_id, or call a sub-unit instead"
+)
+_OPEN_STREAM = (
+    "a stream of the same unit and session is still open in this task: read it to its end, or close it with aclosing()"
+)
+
+
 class TurnQueue:
     """A first-come lock that threads and asyncio tasks may wait for together.
 
@@ -97,27 +109,33 @@ class TurnQueue:
     of a deadlock.
     """
 
-    __slots__ = ("_guard", "_held", "_owner", "_waiters")
+    __slots__ = ("_guard", "_held", "_owner", "_owner_streams", "_waiters")
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._waiters: deque[_Waiter] = deque()
         self._held = False
         self._owner: object = None
+        self._owner_streams = False
 
     @property
     def idle(self) -> bool:
         """Whether nobody holds it or waits for it."""
         return not self._held
 
-    def acquire(self, *, streaming: bool = False) -> None:
-        """Block this thread until it is its turn."""
-        me = None if streaming else threading.get_ident()
+    def acquire(self) -> None:
+        """Block this thread until it is its turn.
+
+        Raises:
+            SessionBusy: this thread holds it already, and would wait for itself.
+        """
+        me = threading.get_ident()
         with self._guard:
             if not self._held:
                 self._held, self._owner = True, me
                 return
-            self._refuse_nesting(threading.get_ident())
+            if self._owner == me:
+                raise SessionBusy(_NESTED)
             waiter = _ThreadWaiter()
             self._waiters.append(waiter)
         try:
@@ -127,37 +145,47 @@ class TurnQueue:
             raise
         self._owner = me
 
-    async def acquire_async(self, *, streaming: bool = False) -> None:
-        """Wait until it is this task's turn."""
+    async def acquire_async(self) -> None:
+        """Wait until it is this task's turn.
+
+        A stream that this task has left without closing it is given `GRACE` seconds to be closed by the event loop.
+
+        Raises:
+            SessionBusy: this task holds it already, and would wait for itself.
+        """
+        me = asyncio.current_task()
         with self._guard:
             if not self._held:
-                self._held, self._owner = True, None if streaming else asyncio.current_task()
+                self._held, self._owner = True, me
                 return
-            self._refuse_nesting(asyncio.current_task())
+            nested = self._owner is me
+            if nested and not self._owner_streams:
+                raise SessionBusy(_NESTED)
             waiter = _TaskWaiter()
             self._waiters.append(waiter)
         try:
-            await waiter.future
+            async with asyncio.timeout(GRACE if nested else None):
+                await waiter.future
+        except TimeoutError:
+            self._abandon(waiter)
+            raise SessionBusy(_OPEN_STREAM) from None
         except BaseException:
             self._abandon(waiter)
             raise
-        self._owner = None if streaming else asyncio.current_task()
+        self._owner = me
+
+    def mark_streaming(self) -> None:
+        """Say that the turn that holds it is a stream, which its consumer may leave at any point."""
+        self._owner_streams = True
 
     def release(self) -> None:
         """Hand it to the next in line."""
         with self._guard:
-            self._owner = None
+            self._owner, self._owner_streams = None, False
             while self._waiters:
                 if self._waiters.popleft().wake():
                     return
             self._held = False
-
-    def _refuse_nesting(self, me: object) -> None:
-        if me is not None and self._owner is me:
-            raise SessionBusy(
-                "this call runs inside a turn of the same unit and session, and would wait for itself: "
-                "use another session_id, or call a sub-unit instead"
-            )
 
     def _abandon(self, waiter: _Waiter) -> None:
         """Leave the line; if the turn was already handed over, pass it on."""

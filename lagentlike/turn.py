@@ -132,12 +132,14 @@ class Turn:
                 return None
             try:
                 if colour.is_async:
-                    await memory.turns.acquire_async(streaming=colour.is_streaming)
+                    await memory.turns.acquire_async()
                 else:
-                    memory.turns.acquire(streaming=colour.is_streaming)
+                    memory.turns.acquire()
             except SessionBusy as error:
                 raise SessionBusy(f"{type(unit).__name__}, session {self.session_id!r}: {error}") from None
             if unit._open_memory(self.session_id) is memory:
+                if colour.is_streaming:
+                    memory.turns.mark_streaming()
                 return memory
             memory.turns.release()  # the session was reset while this turn waited
 
