@@ -8,19 +8,24 @@ from .._lazy import attach
 
 if TYPE_CHECKING:
     from .base import AsyncBaseLLM, BaseLLM, forbid_real_requests
+    from .meta import INTERNLM2_META
     from .openai import AsyncGPTAPI, GPTAPI
     from .scripted import AsyncScriptedLLM, ScriptedLLM
     from .tiny import AsyncTinyLM, TinyLM
+    from .vllm import AsyncVllmModel, VllmModel
 
 __all__ = [
     "AsyncBaseLLM",
     "AsyncGPTAPI",
     "AsyncScriptedLLM",
     "AsyncTinyLM",
+    "AsyncVllmModel",
     "BaseLLM",
     "GPTAPI",
+    "INTERNLM2_META",
     "ScriptedLLM",
     "TinyLM",
+    "VllmModel",
     "forbid_real_requests",
 ]
 
@@ -28,8 +33,10 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "base": ["AsyncBaseLLM", "BaseLLM", "forbid_real_requests"],
+        "meta": ["INTERNLM2_META"],
         "openai": ["AsyncGPTAPI", "GPTAPI"],
         "scripted": ["AsyncScriptedLLM", "ScriptedLLM"],
         "tiny": ["AsyncTinyLM", "TinyLM"],
+        "vllm": ["AsyncVllmModel", "VllmModel"],
     },
 )

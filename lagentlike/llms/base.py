@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, overload, TypeVar
 
 from ..budget import charge_request, charge_usage
 from ..errors import InvalidArgument, RealRequestsForbidden
 from ..schema import Completion, ModelStatusCode, Usage
 
-__all__ = ["AsyncBaseLLM", "BaseLLM", "Conversation", "StreamItem", "forbid_real_requests"]
+__all__ = ["AsyncBaseLLM", "BaseLLM", "Conversation", "StreamItem", "forbid_real_requests", "side_by_side"]
+
+T = TypeVar("T")
 
 Conversation = Sequence[Mapping[str, Any]]
 """Messages in chat format: dicts with `role` and `content`, and what else the role carries."""
@@ -208,12 +210,24 @@ class AsyncBaseLLM(_LLM):
             self._start()
             return self._finish(await self._chat(messages, params))
 
-        return list(await asyncio.gather(*(one(messages) for messages in batch)))
+        return await side_by_side([one(messages) for messages in batch])
 
     async def _stream(self, messages: Conversation, params: Params) -> AsyncIterator[tuple[str, Completion]]:
         """New text and the answer so far, part by part; only the last one has `finish_reason` set."""
         answer = await self._chat(messages, params)
         yield answer.text, answer
+
+
+async def side_by_side(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order; where one fails, the others are cancelled before its error is raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def _is_batch(messages: Any) -> bool:

@@ -1,0 +1,558 @@
+"""The chat-completions format: requests into bytes, bytes into answers, without any I/O."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..errors import BadResponse, InvalidArgument, LLMError, ServerError, StreamTruncated
+from ..schema import ChatMessage, Completion, TokenSpan, ToolCall, Usage
+from .codec import decode, encode, parse_arguments
+from .refusals import refusal_in_stream
+
+__all__ = ["ChatAssembler", "MessageEncoder", "check_parameters", "parse_completion", "request_body", "request_options"]
+
+Part = tuple[str, Completion]
+
+
+class MessageEncoder:
+    """Encodes one message of a conversation for the wire.
+
+    Args:
+        meta_template: `[{"role": "environment", "api_role": "user"}, …]`: under which role the server is sent a role it
+            may not know. `environment` is sent as `user` unless told otherwise.
+
+    Attributes:
+        dialect: names this way of encoding, for the cache of a `ChatMessage`.
+    """
+
+    def __init__(self, meta_template: Iterable[Mapping[str, Any]] | None = None) -> None:
+        self._roles = {**{role: role for role in _ROLES}, "environment": "user"}
+        for item in meta_template or ():
+            role, api_role = item.get("role"), item.get("api_role")
+            if not isinstance(role, str):
+                raise InvalidArgument("meta_template", item, "each item is a dict with a 'role'")
+            if api_role is not None and api_role not in _ROLES:
+                raise InvalidArgument("api_role", api_role, f"give one of {', '.join(sorted(_ROLES))}")
+            self._roles[role] = api_role or self._roles.get(role, "user")
+        changed = sorted((role, sent) for role, sent in self._roles.items() if role != sent)
+        self.dialect = "openai " + " ".join(f"{role}={sent}" for role, sent in changed)
+
+    def __call__(self, message: Mapping[str, Any]) -> bytes:
+        """The message as a JSON object.
+
+        Raises:
+            InvalidArgument: it has no role that is known, or its content is neither text nor a list of parts.
+        """
+        if not isinstance(message, Mapping):
+            raise InvalidArgument("message", message, "each message is a dict with 'role' and 'content'")
+        sent = dict(message)
+        role = sent.get("role")
+        if role not in self._roles:
+            raise InvalidArgument(
+                "role", role, f"give one of {', '.join(self._roles)}, or say in meta_template how it is to be sent"
+            )
+        sent["role"] = self._roles[role]
+        content = sent.get("content")
+        if content is None:
+            if not sent.get("tool_calls"):
+                raise InvalidArgument("message", dict(message), "a message without tool_calls needs a content")
+        elif not isinstance(content, str | list):
+            raise InvalidArgument("content", content, "give a text, or a list of parts such as {'type': 'text', …}")
+        if "name" in sent:
+            self._name(sent)
+        return encode(sent, "message")
+
+    @staticmethod
+    def _name(sent: dict[str, Any]) -> None:
+        """Make the name one that servers take, or leave it out."""
+        name = sent["name"]
+        if not isinstance(name, str) or not _VALID_NAME.fullmatch(name):
+            name = _INVALID_IN_NAME.sub("_", name)[:64] if isinstance(name, str) else ""
+            if name.strip("_"):
+                sent["name"] = name
+            else:
+                del sent["name"]
+
+
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+_VALID_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_INVALID_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def request_body(messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any], encoder: MessageEncoder) -> bytes:
+    """The body of a request: the messages' bytes, each encoded once in its life, joined with the encoded options."""
+    dialect = encoder.dialect
+    parts = [
+        message.encoded(dialect, encoder) if type(message) is ChatMessage else encoder(message) for message in messages
+    ]
+    return b'{"messages":[' + b",".join(parts) + b"]," + encode(options, "parameters")[1:]
+
+
+def request_options(model: str, params: Mapping[str, Any], limit_field: str, *, stream: bool) -> dict[str, Any]:
+    """Everything of a request's body but the messages.
+
+    Args:
+        model: the model's name.
+        params: generation parameters as the package names them; None means not set.
+        limit_field: what the server calls `max_new_tokens`.
+        stream: whether the answer shall be streamed.
+
+    Raises:
+        InvalidArgument: a parameter has a value that cannot be sent.
+    """
+    options: dict[str, Any] = {"model": model}
+    for name, value in params.items():
+        if value is None or name in _NOT_SENT:
+            continue
+        if type(value) is float and not math.isfinite(value):
+            raise InvalidArgument(name, value, "give a finite number, or None to leave it to the server")
+        options[name] = value
+    limit = params.get("max_new_tokens")
+    if limit is not None and "max_tokens" not in options and "max_completion_tokens" not in options:
+        options[limit_field] = limit
+    if params.get("stop_words") and "stop" not in options:
+        options["stop"] = list(params["stop_words"])
+    if not options.get("tools"):
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            options.pop(name, None)
+    response_format = _response_format(params)
+    if response_format is not None:
+        options["response_format"] = response_format
+    if stream:
+        options["stream"] = True
+        if "stream_options" not in params:
+            options["stream_options"] = _WITH_USAGE
+    extra = params.get("extra_body")
+    if extra:
+        options.update(extra)
+    return options
+
+
+_NOT_SENT = frozenset(
+    ("max_new_tokens", "stop_words", "json_mode", "response_format", "extra_body", "messages", "stream")
+)
+_WITH_USAGE = {"include_usage": True}
+
+
+def _response_format(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    wanted = params.get("response_format")
+    if wanted is None:
+        return {"type": "json_object"} if params.get("json_mode") else None
+    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
+        schema = {"name": wanted.__name__, "schema": _strict(wanted.model_json_schema()), "strict": True}
+        return {"type": "json_schema", "json_schema": schema}
+    if not isinstance(wanted, Mapping):
+        raise InvalidArgument("response_format", wanted, "give a pydantic model class or a JSON schema as a dict")
+    if wanted.get("type") in ("json_object", "json_schema", "text", "structural_tag"):
+        return dict(wanted)
+    return {"type": "json_schema", "json_schema": {"name": wanted.get("title", "answer"), "schema": dict(wanted)}}
+
+
+def _strict(schema: Any) -> Any:
+    """The schema in the form that strict servers ask for: closed objects that require all their properties.
+
+    See https://platform.openai.com/docs/guides/structured-outputs#supported-schemas.
+    """
+    if isinstance(schema, list):
+        return [_strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _strict(item) for name, item in schema.items() if name != "default"}
+    properties = closed.get("properties")
+    if isinstance(properties, dict):
+        closed["properties"] = {name: _strict(item) for name, item in schema["properties"].items()}
+        closed["additionalProperties"] = False
+        closed["required"] = list(properties)
+    return closed
+
+
+def check_parameters(params: Iterable[str], known: frozenset[str]) -> None:
+    """Refuse a parameter whose name looks like a slip of one that is known; other unknown ones are the server's.
+
+    Raises:
+        InvalidArgument: the name is close to a known one; the message says which.
+    """
+    for name in params:
+        if name not in known and name not in KNOWN_PARAMETERS:
+            close = difflib.get_close_matches(name, known | KNOWN_PARAMETERS, n=1, cutoff=0.85)
+            if close:
+                raise InvalidArgument(name, "…", f"there is no such parameter, did you mean {close[0]}?")
+
+
+KNOWN_PARAMETERS = frozenset(
+    (
+        "max_new_tokens temperature top_p top_k repetition_penalty stop_words tools tool_choice parallel_tool_calls "
+        "json_mode response_format extra_body logprobs top_logprobs seed stop max_tokens max_completion_tokens n "
+        "frequency_penalty presence_penalty logit_bias user metadata store service_tier reasoning_effort reasoning "
+        "verbosity modalities audio prediction web_search_options safety_identifier prompt_cache_key stream_options "
+        "functions function_call "
+        # what vLLM, SGLang and LMDeploy know besides
+        "min_p min_tokens min_new_tokens best_of use_beam_search length_penalty stop_token_ids ignore_eos bad_words "
+        "include_stop_str_in_output skip_special_tokens spaces_between_special_tokens truncate_prompt_tokens "
+        "prompt_logprobs return_token_ids return_tokens_as_token_ids return_logprob chat_template chat_template_kwargs "
+        "add_generation_prompt continue_final_message add_special_tokens guided_json guided_regex guided_choice "
+        "guided_grammar structured_outputs regex ebnf priority request_id session_id enable_thinking thinking "
+        "do_sample random_seed repeat_penalty keep_alive num_ctx options provider models transforms"
+    ).split()
+)
+
+
+def parse_completion(body: bytes) -> Completion:
+    """The answer in the body of a response that is not streamed.
+
+    Raises:
+        BadResponse: there is no answer in it.
+        LLMError: it is an error that came with status 200.
+    """
+    response = _object(decode(body), body)
+    choice = _first_choice(response)
+    if choice is None:
+        if response.get("error"):
+            raise refusal_in_stream(response)
+        raise _unreadable("has no choices", body)
+    message = choice.get("message")
+    if type(message) is not dict:
+        raise _unreadable("has a choice without a message", body)
+    text = _text(message.get("content"))
+    reasoning = _reasoning(message)
+    calls = _tool_calls(message)
+    if text is None:
+        text = _text(message.get("refusal"))
+        if text is None and calls is None and reasoning is None:
+            raise _unreadable("has a message without content", body)
+    finish = choice.get("finish_reason")
+    answer = Completion(
+        text or "",
+        tool_calls=calls,
+        reasoning=reasoning,
+        usage=_usage(response.get("usage")),
+        model=_text(response.get("model")),
+        finish_reason=finish if type(finish) is str and finish else "tool_calls" if calls else "stop",
+        tokens=_Tokens().of(response, choice),
+    )
+    _refuse_given_up(answer)
+    return answer
+
+
+class ChatAssembler:
+    """Builds one answer from the chunks of its stream.
+
+    Tool calls are put together by their index (a chunk without one goes on with the last call); a text chunk sent twice
+    is passed on twice, as chunks carry nothing to tell them apart by.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self._text = ""
+        self._reasoning = ""
+        self._calls: list[dict[str, str]] = []
+        self._by_index: dict[int, dict[str, str]] = {}
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._finish: str | None = None
+        self._tokens = _Tokens()
+        self._chunks = 0
+
+    @property
+    def partial(self) -> str:
+        return self._text
+
+    def feed(self, events: list[bytes]) -> list[Part]:
+        """New text with the answer so far, for each chunk that brings some."""
+        parts: list[Part] = []
+        for event in events:
+            if event == b"[DONE]":
+                self.done = True
+                break
+            chunk = _object(decode(event), event)
+            choice = _first_choice(chunk)
+            if choice is None:
+                self._outside(chunk)
+                continue
+            first = self._chunks == 0
+            if first:
+                self._model = _text(chunk.get("model"))
+            self._chunks += 1
+            delta = choice.get("delta")
+            if type(delta) is dict:
+                new = self._take(delta)
+                if new is not None:
+                    parts.append((new, self._so_far()))
+            elif type(choice.get("message")) is dict:  # the server does not stream: the whole answer at once
+                return self._whole(parse_completion(event))
+            if first or len(choice) > _PLAIN_CHOICE:
+                self._tokens.add(chunk, choice)
+            finish = choice.get("finish_reason")
+            if type(finish) is str and finish:
+                self._finish = finish
+            if type(chunk.get("usage")) is dict:
+                self._usage = _usage(chunk["usage"])
+        return parts
+
+    def close(self) -> list[Part]:
+        """The whole answer.
+
+        Raises:
+            StreamTruncated: the stream ended before it said why the answer did.
+            BadResponse: there was no answer in it.
+        """
+        if self._finish is None:
+            if not self._chunks:
+                raise BadResponse("the stream holds no answer")
+            raise StreamTruncated(
+                "the stream ended before the answer did (no finish_reason): what came is in partial",
+                partial=self._text,
+            )
+        answer = self._so_far()
+        answer.tool_calls = self._assembled()
+        answer.usage = self._usage
+        answer.finish_reason = self._finish
+        answer.tokens = self._tokens.span()
+        _refuse_given_up(answer)
+        return [("", answer)]
+
+    def _take(self, delta: dict[str, Any]) -> str | None:
+        """The new text of a delta, `""` where only the reasoning grew, None where there is nothing to show."""
+        new = None
+        content = delta.get("content")
+        if content:
+            new = _text(content)
+            if new is not None:
+                self._text += new
+        reasoning = _reasoning(delta)
+        if reasoning:
+            self._reasoning += reasoning
+            new = new or ""
+        refused = delta.get("refusal")
+        if refused and type(refused) is str:
+            self._text += refused
+            new = (new or "") + refused
+        if delta.get("tool_calls"):
+            self._take_calls(delta["tool_calls"])
+        return new
+
+    def _take_calls(self, deltas: Any) -> None:
+        for delta in deltas if type(deltas) is list else ():
+            if type(delta) is not dict:
+                continue
+            call = self._call_of(delta)
+            if type(delta.get("id")) is str and not call["id"]:
+                call["id"] = delta["id"]
+            function = delta.get("function")
+            if type(function) is not dict:
+                continue
+            if type(function.get("name")) is str and not call["name"]:
+                call["name"] = function["name"]
+            arguments = function.get("arguments")
+            if type(arguments) is str:
+                call["arguments"] += arguments
+            elif type(arguments) is dict:
+                call["arguments"] = encode(arguments, "arguments").decode()
+
+    def _call_of(self, delta: dict[str, Any]) -> dict[str, str]:
+        """The call that a delta goes on with, or a new one."""
+        index, id_ = delta.get("index"), delta.get("id")
+        function = delta.get("function")
+        begins = type(id_) is str and bool(id_) and type(function) is dict and bool(function.get("name"))
+        call = None
+        if type(index) is int:
+            call = self._by_index.get(index)
+        elif self._calls and not begins:
+            call = self._calls[-1]
+        if call is None or (begins and call["id"] and call["id"] != id_):  # some servers number every call 0
+            call = {"id": "", "name": "", "arguments": "", "index": str(index) if type(index) is int else ""}
+            self._calls.append(call)
+        if type(index) is int:
+            self._by_index[index] = call
+        return call
+
+    def _assembled(self) -> list[ToolCall] | None:
+        calls = self._calls
+        if calls and all(call["index"] for call in calls):
+            calls = sorted(calls, key=lambda call: int(call["index"]))
+        made = [
+            ToolCall(call["name"], parse_arguments(call["arguments"]), id=call["id"] or _new_id()) for call in calls
+        ]
+        return made or None
+
+    def _so_far(self) -> Completion:
+        return Completion(self._text, reasoning=self._reasoning or None, model=self._model)
+
+    def _outside(self, chunk: dict[str, Any]) -> None:
+        """A chunk without a choice: usage, or an error."""
+        if type(chunk.get("usage")) is dict:
+            self._usage = _usage(chunk["usage"])
+        error = chunk.get("error")
+        if error or chunk.get("object") == "error" or (chunk.get("message") and "choices" not in chunk):
+            failure = refusal_in_stream(chunk)
+            failure.partial = self._text
+            raise failure
+        if type(chunk.get("prompt_token_ids")) is list:
+            self._tokens.prompt_ids = _ids(chunk["prompt_token_ids"])
+
+    def _whole(self, answer: Completion) -> list[Part]:
+        self._text, self._reasoning = answer.text, answer.reasoning or ""
+        self._model, self._finish, self._usage = answer.model, answer.finish_reason, answer.usage
+        self._calls = [
+            {
+                "id": call.id,
+                "name": call.name,
+                "arguments": call.arguments if type(call.arguments) is str else encode(call.arguments, "").decode(),
+                "index": "",
+            }
+            for call in answer.tool_calls or ()
+        ]
+        self._tokens.whole = answer.tokens
+        self.done = True
+        return [(answer.text, self._so_far())] if answer.text else []
+
+
+_PLAIN_CHOICE = 3  # index, delta, finish_reason: nothing about tokens
+
+
+class _Tokens:
+    """The sampled tokens that a response tells of, under the names that servers have for them.
+
+    vLLM: `token_ids` and `prompt_token_ids`, or `token_id:7` for a token's text; LMDeploy: `output_ids` and
+    `output_token_logprobs`; all: `logprobs.content`.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.prompt_ids: list[int] | None = None
+        self.whole: TokenSpan | None = None
+
+    def of(self, response: dict[str, Any], choice: dict[str, Any]) -> TokenSpan | None:
+        self.add(response, choice)
+        return self.span()
+
+    def add(self, response: dict[str, Any], choice: dict[str, Any]) -> None:
+        for holder in (response, choice):
+            if type(holder.get("prompt_token_ids")) is list:
+                self.prompt_ids = _ids(holder["prompt_token_ids"])
+        ids = _ids(choice.get("token_ids") or choice.get("output_ids"))
+        pairs = choice.get("output_token_logprobs")
+        if type(pairs) is list:
+            pairs = [pair for pair in pairs if type(pair) is list and len(pair) >= 2]
+            self.logprobs += [float(pair[0]) for pair in pairs if isinstance(pair[0], int | float)]
+            ids = ids or _ids([pair[1] for pair in pairs])
+        logprobs = choice.get("logprobs")
+        content = logprobs.get("content") if type(logprobs) is dict else None
+        if type(content) is list:
+            items = [item for item in content if type(item) is dict]
+            if type(pairs) is not list:
+                self.logprobs += [float(item["logprob"]) for item in items if _is_number(item.get("logprob"))]
+            ids = ids or _ids([_id_in_text(item.get("token")) for item in items])
+        self.ids += ids
+
+    def span(self) -> TokenSpan | None:
+        if self.whole is not None:
+            return self.whole
+        if not self.ids and not self.logprobs:
+            return None
+        fits = not self.ids or len(self.ids) == len(self.logprobs)
+        return TokenSpan(self.ids, self.logprobs if self.logprobs and fits else None, self.prompt_ids)
+
+
+def _id_in_text(token: Any) -> int | None:
+    if type(token) is str and token.startswith("token_id:") and token[9:].isdigit() and len(token) < 25:
+        return int(token[9:])
+    return None
+
+
+def _ids(values: Any) -> list[int]:
+    """The values if all are token ids, else nothing."""
+    return values if type(values) is list and all(type(value) is int for value in values) else []
+
+
+def _first_choice(response: dict[str, Any]) -> dict[str, Any] | None:
+    choices = response.get("choices")
+    if type(choices) is list and choices and type(choices[0]) is dict:
+        return choices[0]
+    return None
+
+
+def _object(value: Any, raw: bytes) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise _unreadable("is no JSON object", raw)
+    return value
+
+
+def _unreadable(why: str, raw: bytes) -> BadResponse:
+    return BadResponse(f"the server's answer {why}", raw=raw[:1024].decode("utf-8", "backslashreplace"))
+
+
+def _text(content: Any) -> str | None:
+    """The text of a content, which may be a list of parts; None where there is none."""
+    if type(content) is str:
+        return content
+    if type(content) is list:
+        texts = [part["text"] for part in content if type(part) is dict and type(part.get("text")) is str]
+        return "".join(texts)
+    return None
+
+
+def _reasoning(message: dict[str, Any]) -> str | None:
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    return thought if type(thought) is str and thought else None
+
+
+def _tool_calls(message: dict[str, Any]) -> list[ToolCall] | None:
+    calls = message.get("tool_calls")
+    if type(calls) is not list or not calls:
+        legacy = message.get("function_call")
+        calls = [{"function": legacy}] if type(legacy) is dict else []
+    made = [_tool_call(call) for call in calls if type(call) is dict]
+    return made or None
+
+
+def _tool_call(call: dict[str, Any]) -> ToolCall:
+    function = call.get("function")
+    if type(function) is not dict:
+        function = {}
+    name, arguments, id_ = function.get("name"), function.get("arguments"), call.get("id")
+    if type(arguments) is str:
+        arguments = parse_arguments(arguments)
+    elif type(arguments) is not dict:
+        arguments = {}
+    return ToolCall(name if type(name) is str else "", arguments, id=id_ if type(id_) is str and id_ else _new_id())
+
+
+def _new_id() -> str:
+    return f"call_{secrets.token_hex(8)}"
+
+
+def _usage(usage: Any) -> Usage | None:
+    if type(usage) is not dict:
+        return None
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    cached = prompt.get("cached_tokens") if type(prompt) is dict else usage.get("prompt_cache_hit_tokens")
+    reasoning = completion.get("reasoning_tokens") if type(completion) is dict else usage.get("reasoning_tokens")
+    return Usage(
+        1, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")), _count(cached), _count(reasoning)
+    )
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value >= 0 else 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or type(value) is int
+
+
+def _refuse_given_up(answer: Completion) -> None:
+    """Raise where the engine says that it gave the answer up."""
+    if answer.finish_reason in ("error", "abort"):
+        failure: LLMError = ServerError(
+            f"the server gave the answer up (finish_reason {answer.finish_reason!r})", partial=answer.text
+        )
+        raise failure

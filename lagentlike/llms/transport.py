@@ -1,0 +1,649 @@
+"""The one place that talks HTTP: connections, deadlines, size caps and retries."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import random
+import ssl
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.payload import Payload
+from yarl import URL
+
+from ..errors import (
+    BadResponse,
+    ConnectFailed,
+    InvalidArgument,
+    LLMError,
+    QuotaExhausted,
+    RateLimited,
+    RequestTimeout,
+    ResponseTooLarge,
+    ServerError,
+    StreamTruncated,
+)
+from .refusals import masked, refusal, retry_after
+from .sse import EventParser
+
+__all__ = ["Assembler", "PartStream", "Request", "Transport", "TransportOptions"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TransportOptions:
+    """How long to wait, how much to take, how often to try; times in seconds.
+
+    Args:
+        connect: for a connection: name look-up, TCP and TLS.
+        first_byte: from there to the answer's first byte (a model that does not stream has done all its work by then).
+        idle: between two pieces of the answer.
+        total: for the whole call, its retries and the pauses between them included.
+        max_retries: how often a request that failed in a way that may pass is made again.
+        backoff: width of the random pause before the first retry; it doubles with each. At least a quarter second (or
+            `backoff`, if that is less) passes before a retry.
+        max_backoff: widest pause.
+        max_retry_after: longest wait the server may ask for; when it asks for more the call fails at once.
+        max_bytes: most bytes of an answer, after decompression.
+        max_connections: most connections open at once in one event loop; further calls wait for one.
+    """
+
+    connect: float = 10.0
+    first_byte: float = 600.0
+    idle: float = 60.0
+    total: float = 600.0
+    max_retries: int = 2
+    backoff: float = 1.0
+    max_backoff: float = 30.0
+    max_retry_after: float = 60.0
+    max_bytes: int = 32 * 2**20
+    max_connections: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "first_byte", "idle", "total"):
+            if not getattr(self, name) > 0:
+                raise InvalidArgument(name, getattr(self, name), "give seconds, more than 0")
+        for name in ("max_retries", "backoff", "max_backoff", "max_retry_after"):
+            if not getattr(self, name) >= 0:
+                raise InvalidArgument(name, getattr(self, name), "give a number of at least 0")
+        for name in ("max_bytes", "max_connections"):
+            if not getattr(self, name) >= 1:
+                raise InvalidArgument(name, getattr(self, name), "give a number of at least 1")
+
+
+class Request(NamedTuple):
+    """One POST of JSON; `secrets` are texts that no error may show."""
+
+    url: URL
+    headers: Mapping[str, str]
+    body: bytes
+    proxy: str | None = None
+    secrets: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Request({str(self.url)!r}, {len(self.body)} bytes)"
+
+
+class Assembler(Protocol[T]):
+    """What turns the events of one stream into parts for the caller."""
+
+    def feed(self, events: list[bytes]) -> list[T]:
+        """The parts that these events complete."""
+
+    def close(self) -> list[T]:
+        """The last part, now that the stream is over; raises `LLMError` if it was over too early."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is complete."""
+
+    @property
+    def partial(self) -> str:
+        """The text so far."""
+
+
+class Transport:
+    """Makes requests: the owner of connections and of retries.
+
+    Connections are kept alive and shared by all transports of an event loop; they close when the loop ends, or with
+    `aclose`. A request is made again after 408, 409, 429, 5xx, a refused or lost connection or an unreadable answer, as
+    long as nothing of the answer was handed out, with random pauses that double, `Retry-After` obeyed. A connection
+    that the server had closed while it was idle is replaced without counting. In an outage a budget keeps the requests
+    made below 1.2 times the calls.
+
+    Args:
+        options: deadlines, caps and retries.
+    """
+
+    def __init__(self, options: TransportOptions | None = None) -> None:
+        self.options = options or TransportOptions()
+        self._budget = _RetryBudget()
+
+    async def post(self, request: Request, parse: Callable[[bytes], T]) -> T:
+        """What `parse` makes of the answer's body; it raises `BadResponse` if that cannot be read.
+
+        Raises:
+            LLMError: the request failed, and failed again where it was made again.
+        """
+
+        async def attempt(call: _Call) -> T:
+            response = await _open(request, call)
+            return parse(await _body(response, call))
+
+        return await self._persist(request, attempt)
+
+    async def stream(self, request: Request, assembler: Callable[[], Assembler[T]]) -> PartStream[T]:
+        """The parts of a streamed answer, its first ones already received; close it if not read to the end.
+
+        Raises:
+            LLMError: the stream failed before its first part.
+        """
+
+        async def attempt(call: _Call) -> PartStream[T]:
+            stream = PartStream(await _open(request, call), call, assembler())
+            await stream.begin()
+            return stream
+
+        return await self._persist(request, attempt)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; what needs one later opens it anew."""
+        loop = asyncio.get_running_loop()
+        for key in [key for key in _pools if key[0] is loop]:
+            await _pools.pop(key).keeper.aclose()
+
+    async def _persist(self, request: Request, attempt: Callable[[_Call], Awaitable[T]]) -> T:
+        """Make the attempt, and make it again where that may help: the only retry loop there is."""
+        options = self.options
+        deadline = asyncio.get_running_loop().time() + options.total
+        self._budget.deposit()
+        failures = replaced = 0
+        while True:
+            call = _Call(request, options, deadline)
+            try:
+                result = await attempt(call)
+            except LLMError as error:
+                if call.stale and replaced < _MOST_REPLACED:
+                    replaced += 1
+                    continue
+                failures += 1
+                pause = self._pause(error, failures, call)
+                if pause is None:
+                    raise
+                logger.info("%s; attempt %d follows in %.2f s", error, failures + 1, pause)
+            else:
+                if failures:
+                    self._budget.refund()
+                return result
+            await asyncio.sleep(pause)
+
+    def _pause(self, error: LLMError, failures: int, call: _Call) -> float | None:
+        """Seconds to wait before the next attempt; None where the error is final."""
+        options = self.options
+        if call.final or failures > min(options.max_retries, _most_retries(error)):
+            return None
+        floor = min(_SHORTEST_PAUSE, options.backoff)
+        if call.retry_after is not None:
+            if call.retry_after > options.max_retry_after:
+                return None
+            pause = max(floor, call.retry_after) + random.uniform(0, min(floor, 0.2))
+        else:
+            pause = floor + random.uniform(0, min(options.max_backoff, options.backoff * 2.0 ** min(failures - 1, 30)))
+        if call.remaining() <= pause:
+            return None
+        # Waiting is what a 429 asks for, and does not add to an outage: it is not charged.
+        if not isinstance(error, RateLimited) and not self._budget.take():
+            logger.warning("%s; not tried again: too many requests fail", error)
+            return None
+        return pause
+
+
+_SHORTEST_PAUSE = 0.25
+_MOST_REPLACED = 64
+
+
+def _most_retries(error: LLMError) -> int:
+    """How often a request that failed like this may be made again at most."""
+    if isinstance(error, QuotaExhausted):
+        return 0
+    if isinstance(error, RateLimited | ServerError | StreamTruncated) or error.status in (408, 409):
+        return 1_000_000
+    if isinstance(error, ConnectFailed):
+        return 2
+    return 1 if isinstance(error, BadResponse) else 0
+
+
+class _RetryBudget:
+    """Retries that calls have earned: a share of one each, given back by retries that succeed."""
+
+    __slots__ = ("_tokens",)
+
+    def __init__(self) -> None:
+        self._tokens = _MOST_TOKENS
+
+    def deposit(self) -> None:
+        self._tokens = min(_MOST_TOKENS, self._tokens + _TOKENS_PER_CALL)
+
+    def take(self) -> bool:
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def refund(self) -> None:
+        self._tokens = min(_MOST_TOKENS, self._tokens + 1)
+
+
+_MOST_TOKENS = 50.0
+_TOKENS_PER_CALL = 0.15
+
+
+class _Call:
+    """One attempt: its deadlines, and what is learnt on the way."""
+
+    __slots__ = (
+        "answered",
+        "clock",
+        "deadline",
+        "final",
+        "loop",
+        "options",
+        "request",
+        "retry_after",
+        "reused",
+        "stage",
+    )
+
+    def __init__(self, request: Request, options: TransportOptions, deadline: float) -> None:
+        self.request = request
+        self.options = options
+        self.deadline = deadline
+        self.loop = asyncio.get_running_loop()
+        self.clock: asyncio.Timeout | None = None
+        self.stage = "a free connection"
+        self.retry_after: float | None = None
+        self.reused = False
+        self.answered = False
+        self.final = False
+
+    @property
+    def host(self) -> str:
+        url = self.request.url
+        return f"{url.host}:{url.port}"
+
+    @property
+    def stale(self) -> bool:
+        """Whether it failed because the server had closed a connection that was kept alive."""
+        return self.reused and not self.answered
+
+    def remaining(self) -> float:
+        return self.deadline - self.loop.time()
+
+    def until(self, seconds: float) -> float:
+        """When `seconds` from now, or the whole call's time, are over."""
+        return min(self.loop.time() + seconds, self.deadline)
+
+    def wait_for(self, stage: str, seconds: float) -> None:
+        self.stage = stage
+        if self.clock is not None and not self.clock.expired():
+            self.clock.reschedule(self.until(seconds))
+
+    def timed_out(self) -> LLMError:
+        self.answered = True  # a slow server is no closed connection
+        if self.remaining() <= 0:
+            return RequestTimeout(f"{self.host} did not finish within the {self.options.total:g} s of the call (total)")
+        if self.stage == "connect":
+            return ConnectFailed(f"no connection to {self.host} within {self.options.connect:g} s (connect)")
+        return RequestTimeout(
+            f"{self.host} sent nothing for {getattr(self.options, self.stage):g} s ({self.stage}): "
+            "if that is normal for this model, raise the timeout"
+        )
+
+    def failed(self, error: Exception) -> LLMError:
+        """An error of the HTTP library as ours, without a trace of the request's headers."""
+        reason = masked(str(error), self.request.secrets) or type(error).__name__
+        if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | aiohttp.ServerFingerprintMismatch):
+            self.answered = self.final = True
+            return ConnectFailed(f"no secure connection to {self.host}: {reason}")
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            self.answered = self.final = True
+            return ConnectFailed(f"the proxy refuses a connection to {self.host}: {error.status}")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            self.answered = True
+            return ConnectFailed(f"no connection to {self.host}: {reason}")
+        if isinstance(error, aiohttp.ClientPayloadError) or (self.answered and isinstance(error, OSError)):
+            return StreamTruncated(f"the answer of {self.host} broke off: {reason}")
+        if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
+            return ConnectFailed(f"{self.host} closed the connection without an answer: {reason}")
+        self.answered = True
+        if isinstance(error, aiohttp.ClientResponseError):
+            reason = error.message
+        return BadResponse(f"{self.host} does not answer in HTTP: {masked(reason, self.request.secrets)[:200]}")
+
+
+_current: ContextVar[_Call] = ContextVar("lagentlike_call")
+
+
+async def _open(request: Request, call: _Call) -> aiohttp.ClientResponse:
+    """The answer to a request, its headers read and its status good.
+
+    Raises:
+        LLMError: there was none, or it is an error.
+    """
+    session = await _session(call.loop, call.options.max_connections)
+    token = _current.set(call)
+    try:
+        async with asyncio.timeout_at(call.deadline) as call.clock:
+            response = await session.post(
+                request.url,
+                data=_Body(request.body),
+                headers=request.headers,
+                proxy=request.proxy,
+                allow_redirects=False,
+            )
+    except TimeoutError:
+        failure = call.timed_out()
+    except (aiohttp.ClientError, OSError) as error:
+        failure = call.failed(error)
+    else:
+        call.answered = True
+        status = response.status
+        if status == 200 or 200 <= status < 300:
+            return response
+        failure = await _refused(response, call)
+    finally:
+        call.clock = None
+        _current.reset(token)
+    raise failure
+
+
+async def _refused(response: aiohttp.ClientResponse, call: _Call) -> LLMError:
+    headers = response.headers
+    call.retry_after = retry_after(headers)
+    try:
+        body = await _body(response, call, _ERROR_BYTES)
+    except LLMError as error:
+        if isinstance(error, RequestTimeout):
+            return error
+        body = b""  # cut off or too long: the status says enough
+    return refusal(response.status, headers, body, secrets=call.request.secrets, where=call.host)
+
+
+_ERROR_BYTES = 256 * 2**10
+
+
+async def _body(response: aiohttp.ClientResponse, call: _Call, max_bytes: int | None = None) -> bytes:
+    """The whole body, decompressed."""
+    reader = _Reader(response, call, max_bytes or call.options.max_bytes)
+    pieces = []
+    try:
+        while (piece := await reader.read()) is not None:
+            pieces.append(piece)
+    finally:
+        reader.close()
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _Reader:
+    """The bytes of one answer as they come, with their deadlines and their cap."""
+
+    __slots__ = ("_call", "_content", "_inflate", "_left", "_response")
+
+    def __init__(self, response: aiohttp.ClientResponse, call: _Call, max_bytes: int) -> None:
+        self._response = response
+        self._content = response.content
+        self._call = call
+        self._left = max_bytes
+        encoding = response.headers.get("Content-Encoding")
+        self._inflate = None if encoding is None else _inflater(encoding)
+
+    async def read(self) -> bytes | None:
+        """What has arrived, waiting for it if need be; None at the end."""
+        content, call = self._content, self._call
+        try:
+            data = content.read_nowait()
+            if not data:
+                if content.at_eof():
+                    return None
+                call.stage = "idle"
+                async with asyncio.timeout_at(call.until(call.options.idle)):
+                    data = await content.readany()
+                if not data and content.at_eof():
+                    return None
+        except TimeoutError:
+            failure = call.timed_out()
+        except (aiohttp.ClientError, OSError) as error:
+            failure = call.failed(error)
+        else:
+            if self._inflate is not None:
+                data = self._inflate(data, self._left)
+            self._left -= len(data)
+            if self._left < 0:
+                raise ResponseTooLarge(
+                    f"the answer of {call.host} passes the cap on its size: raise max_bytes if it is right"
+                )
+            return data
+        raise failure
+
+    async def drain(self, seconds: float) -> None:
+        """Read what little is left, so that the connection can be used again."""
+        content = self._content
+        content.read_nowait()
+        if not content.at_eof():
+            try:
+                async with asyncio.timeout_at(self._call.until(seconds)):
+                    while await content.readany():
+                        continue
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                logger.debug("the connection to %s is not kept: %r", self._call.host, error)
+
+    def close(self) -> None:
+        """Give the connection back if the answer was read to its end, else close it."""
+        if not self._content.at_eof():
+            self._response.close()
+
+
+def _inflater(encoding: str) -> Callable[[bytes, int], bytes] | None:
+    """What undoes a content encoding, giving at most one byte more than allowed; None for no encoding."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return None
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise BadResponse(f"the answer is compressed with {encoding!r}, which was not asked for")
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+    def inflate(data: bytes, limit: int) -> bytes:
+        try:
+            return stream.decompress(data, limit + 1)
+        except zlib.error as error:
+            raise BadResponse(f"the answer's {name} data is damaged: {error}") from None
+
+    return inflate
+
+
+class PartStream(AsyncIterator[list[T]]):
+    """The parts of a streamed answer, in lists of those that arrived together."""
+
+    def __init__(self, response: aiohttp.ClientResponse, call: _Call, assembler: Assembler[T]) -> None:
+        self._response = response
+        self._call = call
+        self._assembler = assembler
+        self._events = EventParser(call.options.max_bytes)
+        self._reader: _Reader | None = None
+        self._first: list[T] = []
+        self._head = b""
+        self._over = False
+
+    async def begin(self) -> None:
+        """Read on until there is something to hand out."""
+        try:
+            self._reader = _Reader(self._response, self._call, self._call.options.max_bytes)
+            while not self._first and not self._over:
+                self._first = await self._next(self._reader)
+        except BaseException as error:
+            if isinstance(error, LLMError) and not error.raw:
+                error.raw = masked(self._head.decode("utf-8", "backslashreplace"), self._call.request.secrets)[:1024]
+            self.close()
+            raise
+
+    def __aiter__(self) -> AsyncIterator[list[T]]:
+        return self
+
+    async def __anext__(self) -> list[T]:
+        if self._first:
+            parts, self._first = self._first, []
+            return parts
+        reader = self._reader
+        try:
+            while reader is not None and not self._over:
+                parts = await self._next(reader)
+                if parts:
+                    return parts
+            if reader is not None:
+                await reader.drain(_DRAIN_SECONDS)
+        except LLMError as error:
+            self._over = True
+            self.close()
+            error.partial = error.partial or self._assembler.partial
+            raise
+        self.close()
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._reader is not None:
+            self._reader.close()
+        else:
+            self._response.close()
+
+    async def _next(self, reader: _Reader) -> list[T]:
+        """The parts made by the next bytes, which may be none."""
+        assembler = self._assembler
+        try:
+            data = await reader.read()
+            if data is None:
+                events = [] if (tail := self._events.close()) is None else [tail]
+            elif self._response.content_type == "application/json":  # the server does not stream
+                events = [data + await _rest(reader)]
+                data = None
+            else:
+                events = self._events.feed(data)
+                if not self._first and len(self._head) < 1024:
+                    self._head += data[:1024]
+        except LLMError as error:
+            return self._cut(error)
+        parts = assembler.feed(events) if events else []
+        if data is None or assembler.done:
+            self._over = True
+            parts += assembler.close()
+        return parts
+
+    def _cut(self, error: LLMError) -> list[T]:
+        """The last part if the answer was complete when the stream broke."""
+        self._over = True
+        try:
+            return self._assembler.close()
+        except LLMError:
+            raise error from None
+
+
+_DRAIN_SECONDS = 0.2
+
+
+async def _rest(reader: _Reader) -> bytes:
+    pieces = []
+    while (piece := await reader.read()) is not None:
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+class _Body(aiohttp.BytesPayload):
+    """Bytes to send, of whatever length: the base class warns above 1 MiB."""
+
+    def __init__(self, value: bytes) -> None:
+        Payload.__init__(self, value, content_type="application/json")
+        self._size = len(value)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells the call it works for when it is connected, and to what."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        call = _current.get()
+        call.reused = True
+        connection = await super().connect(*args, **kwargs)
+        call.wait_for("first_byte", call.options.first_byte)
+        return connection
+
+    async def _create_connection(self, *args: Any, **kwargs: Any) -> ResponseHandler:
+        call = _current.get()
+        call.reused = False
+        call.wait_for("connect", call.options.connect)
+        return await super()._create_connection(*args, **kwargs)
+
+
+class _Pool(NamedTuple):
+    session: aiohttp.ClientSession
+    keeper: AsyncGenerator[None, None]
+    pid: int
+
+
+_pools: dict[tuple[asyncio.AbstractEventLoop, int], _Pool] = {}
+
+
+async def _session(loop: asyncio.AbstractEventLoop, max_connections: int) -> aiohttp.ClientSession:
+    """The session of this loop, opened on first use."""
+    pool = _pools.get((loop, max_connections))
+    if pool is not None and not pool.session.closed:
+        return pool.session
+    for key in [key for key in _pools if key[0].is_closed()]:
+        del _pools[key]  # of a loop that was closed without a word to its async generators
+    session = aiohttp.ClientSession(
+        connector=_Connector(limit=max_connections, keepalive_timeout=30, ttl_dns_cache=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "lagentlike", "Accept": "*/*", "Accept-Encoding": "gzip"},
+        timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, sock_connect=None),
+        auto_decompress=False,
+    )
+    keeper = _keep(session, (loop, max_connections))
+    _pools[loop, max_connections] = _Pool(session, keeper, os.getpid())
+    await anext(keeper)  # does not suspend, so nobody opens a second one meanwhile
+    return session
+
+
+async def _keep(
+    session: aiohttp.ClientSession, key: tuple[asyncio.AbstractEventLoop, int]
+) -> AsyncGenerator[None, None]:
+    """Close the session when the loop shuts its async generators down, which is the last thing a loop does."""
+    try:
+        yield
+    finally:
+        pool = _pools.get(key)
+        if pool is not None and pool.session is session:
+            del _pools[key]
+        await session.close()
+        await asyncio.sleep(0)  # lets the sockets go
+
+
+@atexit.register
+def _close_what_still_runs() -> None:
+    """The background loop never ends by itself: close its connections with the process."""
+    for (loop, _), pool in list(_pools.items()):
+        if pool.pid == os.getpid() and loop.is_running():
+            asyncio.run_coroutine_threadsafe(_finish(pool), loop).result(timeout=2)
+
+
+async def _finish(pool: _Pool) -> None:
+    await pool.keeper.aclose()
