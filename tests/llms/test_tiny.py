@@ -38,7 +38,7 @@ CODER = {"role": "system", "content": "Solve the problem step by step with assis
 def streamed(llm: TinyLM, messages: Any, **params: Any) -> tuple[list[str], Completion]:
     chunks = []
     answer = Completion()
-    for status, chunk, answer in llm.stream_chat(messages, **params):
+    for status, chunk, answer in llm.stream_chat(messages, **params):  # noqa: B007
         if status == ModelStatusCode.STREAM_ING:
             chunks.append(chunk)
     return chunks, answer
@@ -305,7 +305,7 @@ async def test_the_event_loop_goes_on_while_it_answers() -> None:
 
 async def test_an_async_stream_gives_what_a_blocking_one_does() -> None:
     chunks, answer = [], Completion()
-    async for status, chunk, answer in AsyncTinyLM().stream_chat(HELLO):
+    async for status, chunk, answer in AsyncTinyLM().stream_chat(HELLO):  # noqa: B007
         if status == ModelStatusCode.STREAM_ING:
             chunks.append(chunk)
     assert "".join(chunks) == answer == TinyLM().chat(HELLO)
@@ -316,8 +316,8 @@ async def test_streams_and_answers_run_side_by_side() -> None:
     order = []
 
     async def stream() -> None:
-        async for _ in llm.stream_chat([CODER, *ONE_PLUS_ONE]):
-            order.append("stream")
+        async for status, _, _ in llm.stream_chat([CODER, *ONE_PLUS_ONE]):
+            order.append(status.name)
 
     async def whole() -> None:
         await llm.chat(HELLO, max_new_tokens=2)
