@@ -1,0 +1,122 @@
+"""A function as a tool."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, overload, ParamSpec, TypeVar
+
+from ..errors import InvalidArgument
+from .base import _Options, BaseAction, checked_name
+from .result import MAX_LENGTH
+
+__all__ = ["FunctionTool", "tool"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class FunctionTool(BaseAction, Generic[P, R]):
+    """A function that models may call; made by `tool`. Called from Python, it is the function itself.
+
+    Args:
+        function: plain or async; it may ask for `session_id`, which models do not see.
+        name: its name; the function's name by default.
+        description: what it does; the docstring's text by default.
+        timeout: seconds a call may take; None for what the executor says.
+        max_length: most characters of a result.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        max_length: int = MAX_LENGTH,
+    ) -> None:
+        if not callable(function) or isinstance(function, type | BaseAction):
+            raise InvalidArgument("function", function, "give a function")
+        functools.update_wrapper(self, function, updated=())
+        given = getattr(function, "__name__", type(function).__name__) if name is None else name
+        if name is None and given == "<lambda>":
+            raise InvalidArgument("name", given, "a lambda has no name to be called by: give one")
+        super().__init__(description, checked_name(given))
+        self.function = function
+        self.timeout = checked_timeout(timeout)
+        self.max_length = checked_max_length(max_length)
+        self.apis()  # a signature that no model can call is an error now
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]  # it is the function
+        """Call the function, as if it were no tool."""
+        return self.function(*args, **kwargs)
+
+    def _functions(self) -> dict[str, tuple[Callable[..., Any], _Options]]:
+        first = next(iter(inspect.signature(self.function).parameters), "")
+        if first == "self":
+            raise InvalidArgument(
+                "function", self.function, "use tool_api in a BaseAction for methods, or wrap a bound one"
+            )
+        return {"run": (self.function, _Options())}
+
+    def extra_repr(self) -> str:
+        return repr(self.name)
+
+
+@overload
+def tool(function: Callable[P, R]) -> FunctionTool[P, R]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float | None = None,
+    max_length: int = MAX_LENGTH,
+) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float | None = None,
+    max_length: int = MAX_LENGTH,
+) -> Any:
+    """Make a function a tool; used with or without parentheses, on plain and async functions.
+
+    The tool is called from Python like the function; an executor calls it with arguments that were checked.
+
+    Args:
+        function: the function. Types come from its signature, prose from its docstring.
+        name: its name; the function's name by default.
+        description: what it does; the docstring's text by default.
+        timeout: seconds a call may take; None for what the executor says. A blocking function that takes longer is
+            left running in its thread.
+        max_length: most characters of a result; longer ones keep their head and tail.
+
+    >>> @tool
+    ... def add(a: int, b: int) -> int:
+    ...     "Add two numbers."
+    ...     return a + b
+    >>> add(1, 2), add.description["required"]
+    (3, ['a', 'b'])
+    """
+
+    def make(given: Callable[..., Any]) -> FunctionTool[..., Any]:
+        return FunctionTool(given, name, description, timeout, max_length)
+
+    return make if function is None else make(function)
+
+
+def checked_timeout(timeout: Any) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise InvalidArgument("timeout", timeout, "give seconds, or None for no limit")
+    return float(timeout)
+
+
+def checked_max_length(max_length: Any) -> int:
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
+        raise InvalidArgument("max_length", max_length, "give a number of characters of at least 1")
+    return max_length

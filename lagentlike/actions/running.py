@@ -1,0 +1,224 @@
+"""Run one call of a tool so that nothing the tool does gets out, except cancellation and the user's own Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import functools
+import inspect
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TYPE_CHECKING
+
+from ..concurrency import run_in_background
+from ..errors import ColourError
+from ..schema import ActionReturn
+from .result import as_return, failed
+from .workers import submit
+
+if TYPE_CHECKING:
+    from .base import ToolAPI
+
+__all__ = ["PreparedCall", "run_call", "run_call_async", "run_calls", "run_calls_async"]
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 0.5
+"""How long an async tool that is cancelled may take to end."""
+
+
+@dataclass(slots=True)
+class PreparedCall:
+    """A tool with arguments that fit it.
+
+    Attributes:
+        api: the tool.
+        arguments: what the model gave, for `ActionReturn.args`.
+        kwargs: what the function is called with.
+        timeout: seconds it may take; None for as long as it likes.
+    """
+
+    api: ToolAPI
+    arguments: dict[str, Any]
+    kwargs: dict[str, Any]
+    timeout: float | None = None
+
+    def returned(self, value: Any) -> ActionReturn:
+        return as_return(value, self.api.name, self.arguments, self.api.max_length)
+
+    def failed(self, what: BaseException | str) -> ActionReturn:
+        if isinstance(what, BaseException):
+            logger.info("tool %s failed: %s", self.api.name, type(what).__name__, exc_info=what)
+        return failed(what, self.api.name, self.arguments, max_length=self.api.max_length)
+
+    def overran(self, stopped: bool) -> ActionReturn:
+        what = "it was stopped" if stopped else "it is still running, and nobody waits for its result any more"
+        return self.failed(f"{self.api.name} took longer than its {self.timeout:g} seconds: {what}")
+
+
+def run_call(call: PreparedCall) -> ActionReturn:
+    """Run a call and wait for it: in this thread, or in another one if it has a time limit; async tools on the
+    background loop.
+    """
+    if call.api.is_async:
+        try:
+            return run_in_background(run_call_async(call))
+        except ColourError as error:
+            return call.failed(error)
+    if call.timeout is None:
+        return _invoke(call)
+    future = submit(_invoke, call)
+    try:
+        return future.result(call.timeout)
+    except TimeoutError:
+        future.cancel()
+        return call.overran(stopped=False)
+
+
+async def run_call_async(call: PreparedCall) -> ActionReturn:
+    """Run a call and await it: an async tool in this loop, a blocking one in a thread."""
+    if not call.api.is_async:
+        waiting = asyncio.wrap_future(submit(_invoke, call))
+        if call.timeout is None:
+            return await waiting
+        done, _ = await asyncio.wait([waiting], timeout=call.timeout)
+        return waiting.result() if done else call.overran(stopped=False)
+    if call.timeout is None:
+        return await _await(call)
+    task = asyncio.create_task(_await(call))
+    try:
+        done, _ = await asyncio.wait([task], timeout=call.timeout)
+    except BaseException:
+        await _stop(task)
+        raise
+    if done:
+        return task.result()
+    return call.overran(stopped=await _stop(task))
+
+
+def run_calls(calls: list[PreparedCall], max_concurrency: int) -> list[ActionReturn]:
+    """Run calls side by side in threads; their results in order. A single one runs in this thread."""
+    if len(calls) <= 1 or max_concurrency == 1:
+        return [run_call(call) for call in calls]
+    results: list[ActionReturn | None] = [None] * len(calls)
+    queue = iter(range(len(calls)))
+    guard = threading.Lock()
+    abandoned = threading.Event()
+
+    def work_off() -> None:
+        while not abandoned.is_set():
+            with guard:
+                index = next(queue, None)
+            if index is None:
+                return
+            results[index] = run_call(calls[index])
+
+    workers = [submit(work_off) for _ in range(min(len(calls), max_concurrency))]
+    try:
+        for worker in workers:
+            worker.result()
+    except BaseException:
+        abandoned.set()
+        raise
+    return [result for result in results if result is not None]
+
+
+async def run_calls_async(calls: list[PreparedCall], max_concurrency: int) -> list[ActionReturn]:
+    """Run calls side by side in tasks; their results in order."""
+    if len(calls) <= 1:
+        return [await run_call_async(call) for call in calls]
+    slots = asyncio.Semaphore(max_concurrency)
+
+    async def run(call: PreparedCall) -> ActionReturn:
+        async with slots:
+            return await run_call_async(call)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run(call)) for call in calls]
+    return [task.result() for task in tasks]
+
+
+def _invoke(call: PreparedCall) -> ActionReturn:
+    """Call the function in this thread; whatever it raises is the call's result."""
+    try:
+        value = call.api.function(**call.kwargs)
+        if inspect.isawaitable(value):
+            value = run_in_background(_awaited(value))
+        return call.returned(value)
+    except KeyboardInterrupt as error:
+        if is_users_interrupt(error):
+            raise
+        return call.failed(error)
+    except BaseException as error:  # noqa: BLE001  # that is what this function is for
+        return call.failed(error)
+
+
+async def _await(call: PreparedCall) -> ActionReturn:
+    """Await the function in this task; whatever it raises by itself is the call's result."""
+    me = asyncio.current_task()
+    try:
+        return call.returned(await call.api.function(**call.kwargs))
+    except asyncio.CancelledError as error:
+        if me is not None and me.cancelling():
+            raise
+        return call.failed(error)
+    except GeneratorExit as error:
+        if not _is_running(me):  # the loop is gone, and this coroutine is being thrown away
+            raise
+        return call.failed(error)
+    except KeyboardInterrupt as error:
+        if is_users_interrupt(error):
+            raise
+        return call.failed(error)
+    except BaseException as error:  # noqa: BLE001  # that is what this function is for
+        return call.failed(error)
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+async def _stop(task: asyncio.Task[Any]) -> bool:
+    """Cancel a task; whether it ended soon."""
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=GRACE_SECONDS)
+    return bool(done)
+
+
+def _is_running(task: asyncio.Task[Any] | None) -> bool:
+    try:
+        return task is not None and asyncio.current_task() is task
+    except RuntimeError:
+        return False
+
+
+def is_users_interrupt(error: KeyboardInterrupt) -> bool:
+    """Whether a signal raised it (the user pressed Ctrl-C), and not a `raise` in some code."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handler = _code(signal.getsignal(signal.SIGINT))
+    frames = list(_frames(error))
+    if not frames or any(code is handler for code, _ in frames):
+        return True
+    code, instruction = frames[-1]
+    return dis.opname[code.co_code[instruction]] not in _RAISING
+
+
+_RAISING = ("RAISE_VARARGS", "RERAISE")
+
+
+def _frames(error: BaseException) -> Iterator[tuple[Any, int]]:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame.f_code, trace.tb_lasti
+        trace = trace.tb_next
+
+
+def _code(handler: Callable[..., Any] | int | None) -> Any:
+    """The code of a signal handler that is written in Python."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return getattr(handler, "__code__", None)
