@@ -35,11 +35,28 @@ def step(coroutine: Coroutine[Any, Any, T], doing: str = "this call") -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+    except RuntimeError as error:
+        if str(error) != "no running event loop":
+            raise
+        raise _waited(doing, error) from error
+    waited = _waited(doing)
+    try:
+        coroutine.throw(waited)  # what is open in it is closed, and knows why
+    except StopIteration as stop:  # it caught that, and came to its end without waiting
+        result = stop.value
+        return result
     coroutine.close()
-    raise ColourError(
+    raise waited
+
+
+def _waited(doing: str, error: Exception | None = None) -> ColourError:
+    waited = ColourError(
         f"{doing} had to wait for something asynchronous, which a blocking call cannot do: "
         "use the async class (AsyncAgent, AsyncActionExecutor, …), or make it a plain function"
     )
+    if error is not None:
+        waited.__dict__.update(error.__dict__)  # what a turn that was given up left with it
+    return waited
 
 
 @contextmanager
@@ -93,7 +110,7 @@ class _TaskWaiter:
 GRACE = 5.0
 """Seconds that a stream left open gets to be closed before the next turn of its session gives up."""
 
-_NESTED = (
+NESTED = (
     "this call runs inside a turn of the same unit and session, and would wait for itself: "
     "use another session_id, or call a sub-unit instead"
 )
@@ -135,7 +152,7 @@ class TurnQueue:
                 self._held, self._owner = True, me
                 return
             if self._owner == me:
-                raise SessionBusy(_NESTED)
+                raise SessionBusy(NESTED)
             waiter = _ThreadWaiter()
             self._waiters.append(waiter)
         try:
@@ -160,7 +177,7 @@ class TurnQueue:
                 return
             nested = self._owner is me
             if nested and not self._owner_streams:
-                raise SessionBusy(_NESTED)
+                raise SessionBusy(NESTED)
             waiter = _TaskWaiter()
             self._waiters.append(waiter)
         try:
@@ -225,7 +242,12 @@ class _Background:
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        loop.run_forever()
+        while True:
+            try:
+                loop.run_forever()
+            except (KeyboardInterrupt, SystemExit):  # of a coroutine, whose caller gets it: the others go on
+                continue
+            return
 
 
 background = _Background()

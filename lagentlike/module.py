@@ -60,7 +60,7 @@ class Module:
     calls: int
     _children: dict[str, Module]
     _states: dict[str, SessionState]
-    _hooks: dict[int, Hook]
+    _hooks: dict[object, Hook]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -123,6 +123,7 @@ class Module:
     # The tree
 
     def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
         children, states = self._children, self._states
         if isinstance(value, Module):
             states.pop(name, None)
@@ -133,7 +134,6 @@ class Module:
         else:
             children.pop(name, None)
             states.pop(name, None)
-        object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
@@ -228,7 +228,7 @@ class Module:
         hook = create_object(hook, "hook")
         if not isinstance(hook, Hook):
             raise InvalidArgument("hook", hook, "give a Hook; for functions there is register_forward_hook")
-        key = max(self._hooks, default=-1) + 1
+        key = object()  # like no other, so that a handle never takes off a later hook
         self._hooks[key] = hook
         return RemovableHandle(self._hooks, key)
 
@@ -258,10 +258,10 @@ class Module:
         return self._register_function(FunctionHook(after=_callable(hook), with_kwargs=with_kwargs), prepend)
 
     def _register_function(self, hook: FunctionHook, prepend: bool) -> RemovableHandle:
+        earlier = list(self._hooks)
         handle = self.register_hook(hook)
-        if prepend:
-            self._hooks = {handle._key: hook, **self._hooks}
-            handle._registry = self._hooks
+        for key in earlier if prepend else ():
+            self._hooks[key] = self._hooks.pop(key)  # to the end, in the dict that the handles know
         return handle
 
     # State
@@ -516,7 +516,7 @@ class StreamingModule(Module):
         """
         turn = Turn(self, message, session_id, kwargs)
         with stepped(turn), closing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts:  # type: ignore[type-var]
-            while (part := turn.running(next, parts, None)) is not None:
+            while (part := turn.running(next, parts, _END)) is not _END:
                 yield from turn.passing(part)
         assert turn.reply is not None
         yield turn.reply
@@ -542,7 +542,7 @@ class AsyncStreamingModule(AsyncModule):
             Turn(self, message, session_id, kwargs) as turn,
             aclosing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts,  # type: ignore[type-var]  # a generator closes
         ):
-            while (part := await turn.running_async(anext, parts, None)) is not None:
+            while (part := await turn.running_async(anext, parts, _END)) is not _END:
                 for item in turn.passing(part):
                     yield item
         assert turn.reply is not None
@@ -550,6 +550,7 @@ class AsyncStreamingModule(AsyncModule):
 
 
 _VERSION = 1
+_END = object()
 
 
 def _callable(hook: Any) -> Callable[..., Any]:

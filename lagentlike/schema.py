@@ -252,7 +252,7 @@ class AgentMessage(BaseModel):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in self.__dict__.items():
-            if name in ("content", "sender") or value not in (None, AgentStatusCode.END):
+            if name in ("content", "sender") or not (value is None or value is AgentStatusCode.END):
                 yield name, value
 
     def clone(self) -> AgentMessage:
@@ -283,11 +283,11 @@ class AgentMessage(BaseModel):
 
 _BASE_FIELDS = ("content", "sender", "formatted", "extra_info", "type", "receiver", "stream_state")
 _MORE_FIELDS = tuple(name for name in AgentMessage.model_fields if name not in _BASE_FIELDS)
-_CONTAINER_FIELDS = ("content", "formatted", "extra_info", "tool_calls", "tool_results")
+_CONTAINER_FIELDS = ("content", "formatted", "extra_info", "tool_calls", "tool_results", "usage")
 
 
 def _copy_containers(value: Any) -> Any:
-    """Copy lists, dicts and our own records, as deep as they go; anything else is shared."""
+    """Copy containers and our own records, as deep as they go; anything else is shared."""
     kind = type(value)
     if kind is str or kind is int:
         return value
@@ -295,6 +295,10 @@ def _copy_containers(value: Any) -> Any:
         return {key: _copy_containers(item) for key, item in value.items()}
     if kind is list:
         return [_copy_containers(item) for item in value]
+    if kind is tuple:
+        return tuple([_copy_containers(item) for item in value])
+    if kind is Usage:
+        return copy.copy(value)
     if kind in (ToolCall, ToolResult, FunctionCall, ActionReturn):
         twin = copy.copy(value)
         for name, item in vars(value).items():
@@ -303,6 +307,8 @@ def _copy_containers(value: Any) -> Any:
         return twin
     if isinstance(value, BaseModel):
         return value.model_copy(deep=True)
+    if isinstance(value, dict | list | set | bytearray):
+        return copy.deepcopy(value)
     return value
 
 
@@ -315,12 +321,10 @@ def to_plain(value: Any, where: str = "value") -> Any:
         TypeError: something in it has no such form; the message names the place, the value and the cure.
     """
     kind = type(value)
-    if value is None or kind is str or kind is int or kind is bool:
+    if value is None or kind is str or kind is bool:
         return value
-    if kind is float:
-        if value != value or value in (float("inf"), float("-inf")):
-            raise TypeError(f"{where} is {value!r}, which JSON cannot hold: use None or a text instead")
-        return value
+    if kind is int or kind is float:
+        return _plain_number(value, where)
     if isinstance(value, Enum):
         return to_plain(value.value, where)
     if isinstance(value, str):
@@ -335,12 +339,25 @@ def to_plain(value: Any, where: str = "value") -> Any:
         return {item.name: to_plain(getattr(value, item.name), f"{where}.{item.name}") for item in fields(value)}
     if isinstance(value, BaseModel):
         return {name: to_plain(item, f"{where}.{name}") for name, item in value}
-    if isinstance(value, int):
-        return int(value)
+    if isinstance(value, int | float):
+        return _plain_number(int(value) if isinstance(value, int) else float(value), where)
     raise TypeError(
         f"{where} is {_short(value)} of type {kind.__name__}, which has no JSON form: "
         "store a text, a number, a list or a dict"
     )
+
+
+_MAX_INT_BITS = 14_000
+"""Python refuses to read or write the digits of longer ones (sys.set_int_max_str_digits)."""
+
+
+def _plain_number(value: float, where: str) -> float:
+    if isinstance(value, int):
+        if value.bit_length() > _MAX_INT_BITS:
+            raise TypeError(f"{where} is an integer of {value.bit_length()} bits, too long for JSON: store it as text")
+    elif value != value or value in (float("inf"), float("-inf")):
+        raise TypeError(f"{where} is {value!r}, which JSON cannot hold: use None or a text instead")
+    return value
 
 
 def _plain_key(key: Any, where: str) -> str:

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TYPE_CHECKING
 
+from .concurrency import NESTED
 from .errors import InvalidArgument, SessionBusy
 from .hooks import Hook
 from .memory import check_session_id, Memory, SessionId
@@ -35,10 +36,11 @@ class Turn:
     """
 
     __slots__ = (
-        "_held",
+        "_failed",
         "_journal",
         "_mark",
         "_memory",
+        "_over",
         "_parent",
         "kwargs",
         "messages",
@@ -55,6 +57,7 @@ class Turn:
         self.reply: Any = None
         self._memory: Memory | None = None
         self._parent = _enclosing.get()
+        self._over = self._failed = False
         self._journal: list[tuple[Module, Memory, Mark, Mark]] = []
 
     async def __aenter__(self) -> Turn:
@@ -118,9 +121,11 @@ class Turn:
             part.stream_state = AgentStatusCode.STREAM_ING
         held, self.reply = self.reply, part
         if held is not None and held.stream_state == AgentStatusCode.END:
-            yield held.model_copy(update={"stream_state": AgentStatusCode.STREAM_ING})
+            held = held.clone()
+            held.stream_state = AgentStatusCode.STREAM_ING
+            yield held
         if part.stream_state != AgentStatusCode.END:
-            yield part
+            yield part.clone()
 
     async def _open(self) -> Memory | None:
         """The session's memory, once it is this turn's place in the line."""
@@ -131,6 +136,7 @@ class Turn:
             if memory is None:
                 return None
             try:
+                self._refuse_nesting(memory)
                 if colour.is_async:
                     await memory.turns.acquire_async()
                 else:
@@ -142,6 +148,14 @@ class Turn:
                     memory.turns.mark_streaming()
                 return memory
             memory.turns.release()  # the session was reset while this turn waited
+
+    def _refuse_nesting(self, memory: Memory) -> None:
+        """Refuse to wait for a turn that this one runs in, be it in another task or thread."""
+        outer = self._parent
+        while outer is not None:
+            if outer._memory is memory and not outer._over:
+                raise SessionBusy(NESTED)
+            outer = outer._parent
 
     async def _within(self, work: Any) -> None:
         token = _enclosing.set(self)
@@ -163,7 +177,6 @@ class Turn:
 
     async def _after(self) -> None:
         after = self.unit.hook_events[1]
-        self.reply = self.reply.clone()
         for hook in list(self.unit._hooks.values()):
             if isinstance(hook, FunctionHook):
                 returned = await hook.run_after(self)
@@ -177,37 +190,49 @@ class Turn:
         reply = self.unit._as_reply(self.reply)
         if reply.stream_state == AgentStatusCode.STREAM_ING:
             reply = reply.model_copy(update={"stream_state": AgentStatusCode.END})
-        self.reply = reply
+        self.reply = reply.clone()
         if self._memory is not None:
             self._memory.append(reply.clone())
 
     def _keep(self) -> None:
-        """Let the turn stand, unless the turn that it runs in is taken back."""
-        self.unit.calls += 1
-        memory = self._memory
-        if self._parent is not None:
-            self._parent._journal += self._journal
+        """Let the turn stand, unless the turn that it runs in is taken back, or was already."""
+        state = self.unit.__dict__
+        state["calls"] += 1  # in one step, which past __setattr__ is safe between threads
+        memory, parent = self._memory, self._parent
+        if parent is not None and parent._failed:
+            self._take_back()
+        elif parent is not None:
+            parent._journal += self._journal
             if memory is not None:
-                self._parent._journal.append((self.unit, memory, self._mark, memory.mark()))
+                parent._journal.append((self.unit, memory, self._mark, memory.mark()))
+        self._over = True
         if memory is not None:
             memory.turns.release()
 
     def _give_up(self, error: BaseException) -> None:
-        """Take back what this turn, and the turns inside it, put into memories."""
-        produced: list[AgentMessage] = []
-        for unit, memory, before, after in reversed(self._journal):
-            if memory.mark() == after:
-                produced[:0] = memory.rewind(before)
-            else:
-                logger.warning("%s went on in this session meanwhile: its part of a failed turn stays", unit.name)
+        """Take the turn back, and leave with the error what was produced."""
+        produced = self._take_back()
         produced += getattr(error, "produced", ())
         if isinstance(self.reply, AgentMessage):
             produced.append(self.reply)
         with suppress(AttributeError, TypeError):  # an exception that takes no attributes goes without
             error.produced = produced  # type: ignore[attr-defined]
+        self._over = True
+        if self._memory is not None:
+            self._memory.turns.release()
+
+    def _take_back(self) -> list[AgentMessage]:
+        """Take out of memories what this turn and the turns inside it put there; what those inside did."""
+        self._failed = True
+        given_up: list[AgentMessage] = []
+        for unit, memory, before, after in reversed(self._journal):
+            if memory.mark() == after:
+                given_up[:0] = memory.rewind(before)
+            else:
+                logger.warning("%s went on in this session meanwhile: its part of a failed turn stays", unit.name)
         if self._memory is not None:
             self._memory.rewind(self._mark)
-            self._memory.turns.release()
+        return given_up
 
 
 class FunctionHook(Hook):
@@ -273,6 +298,6 @@ def _as_messages(returned: Any) -> tuple[AgentMessage, ...]:
     """What a hook returned, as the messages that `forward` gets."""
     if isinstance(returned, AgentMessage | str):
         return (_as_message(returned),)
-    if isinstance(returned, list | tuple):
+    if isinstance(returned, list | tuple) and returned:
         return tuple(_as_message(item) for item in returned)
     raise InvalidArgument("the value a hook returned", returned, "return a message, a list of messages, or None")

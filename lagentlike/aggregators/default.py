@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -78,16 +79,17 @@ class DefaultAggregator:
     def _head(self, parser: StrParser | None, system_instruction: Any) -> list[dict[str, Any]]:
         """System prompt and parser's instruction; rendered anew only when they change."""
         instruction = None if parser is None else parser.format_instruction()
+        examples = self._examples()
+        source = (_snapshot(system_instruction), instruction, examples)
         known: _Head | None = self.__dict__.get("_known_head")
-        if known is not None and known.source == (system_instruction, instruction) and not known.edited():
+        if known is not None and known.source == source and not known.edited():
             return list(known.messages)
         head = []
         if system_instruction:
             head += self.aggregate_system_instruction(system_instruction)
         if instruction:
             head += self.aggregate_system_instruction(instruction, parser.tool_type if parser else None)
-        known = _Head([ChatMessage(message) for message in head + self._examples()])
-        known.source = (system_instruction, instruction)
+        known = _Head([ChatMessage(message) for message in head + examples], source)
         self._known_head = known
         return list(known.messages)
 
@@ -101,13 +103,13 @@ class DefaultAggregator:
         if memory.recent_n is not None:
             return self._merged([], memory.get_memory(), name, parser)
         key = (id(self), name, id(parser))
-        view = memory.views.get(key)
+        view: _View | None = memory.views.get(key)
         if view is None or view.edited():
-            view = memory.views[key] = _View(self, memory, parser)
-        elif view.owner is not memory:
-            view = memory.views[key] = view.for_fork(memory)
-        view.messages = self._merged(view.messages, memory.since(view.count), name, parser)
-        view.count = len(memory)
+            view = _View([], 0, self, parser)
+        new = memory.since(view.count)
+        if new:
+            messages = self._merged(list(view.messages), new, name, parser)
+            view = memory.views[key] = _View(messages, view.count + len(new), self, parser)
         return list(view.messages)
 
     def _merged(
@@ -148,29 +150,34 @@ class _Rendered:
 
 
 class _Head(_Rendered):
-    """The system prompt and parser's instruction that `source` says."""
+    """What comes before the history, and what it was rendered from."""
 
     __slots__ = ("source",)
-    source: tuple[Any, Any]
+
+    def __init__(self, messages: list[dict[str, Any]], source: tuple[Any, ...]) -> None:
+        super().__init__(messages)
+        self.source = source
 
 
 class _View(_Rendered):
-    """A memory's messages as one aggregator renders them, as far as it has come."""
+    """The first `count` messages of a memory as one aggregator renders them; forks share it, so it never changes."""
 
-    __slots__ = ("aggregator", "count", "owner", "parser")
+    __slots__ = ("aggregator", "count", "parser")
 
-    def __init__(self, aggregator: DefaultAggregator, owner: Memory, parser: StrParser | None) -> None:
-        super().__init__([])
+    def __init__(
+        self, messages: list[dict[str, Any]], count: int, aggregator: DefaultAggregator, parser: StrParser | None
+    ) -> None:
+        super().__init__(messages)
         self.aggregator = aggregator  # it and the parser are kept alive: their ids are the view's key
         self.parser = parser
-        self.owner = owner
-        self.count = 0
+        self.count = count
 
-    def for_fork(self, owner: Memory) -> _View:
-        twin = _View(self.aggregator, owner, self.parser)
-        if self.count <= len(owner):
-            twin.messages, twin.count = list(self.messages), self.count
-        return twin
+
+def _snapshot(system_instruction: Any) -> Any:
+    """The system prompt as it is now, to see by whether it was changed since."""
+    if isinstance(system_instruction, PromptTemplate):
+        return str(system_instruction)
+    return system_instruction if isinstance(system_instruction, str) else copy.deepcopy(system_instruction)
 
 
 def _joined(first: Any, second: Any) -> Any:

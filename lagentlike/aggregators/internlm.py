@@ -58,6 +58,6 @@ def _as_written(message: AgentMessage, parser: StrParser | None) -> Any:
     formatted = message.formatted
     if parser is None or not isinstance(formatted, dict) or not formatted.get("tool_type"):
         return as_content(message.content)
-    if formatted["status"] != ToolStatusCode.VALID_TOOL:
+    if formatted.get("status") != ToolStatusCode.VALID_TOOL:
         return as_content(message.content)
     return parser.format_response(formatted)

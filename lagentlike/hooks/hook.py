@@ -53,7 +53,7 @@ class Hook:
 class RemovableHandle:
     """Takes a hook off again; removing twice is no error, and it works as a context manager."""
 
-    def __init__(self, registry: dict[int, Any], key: int) -> None:
+    def __init__(self, registry: dict[object, Any], key: object) -> None:
         self._registry = registry
         self._key = key
 

@@ -145,10 +145,12 @@ class Memory:
 
     def rewind(self, mark: Mark) -> list[AgentMessage]:
         """Go back to a mark; returns the messages given up."""
-        same = self._log is mark.log
-        given_up = self._log[mark.length if same else 0 : self._length]
-        if same and not self._shared:
-            del self._log[mark.length :]
+        if self._log is mark.log:
+            given_up = self._log[mark.length : self._length]
+        else:  # it went on in a log of its own
+            kept = set(map(id, mark.log[: mark.length]))
+            given_up = [message for message in self if id(message) not in kept]
+            self._shared = True
         self._log, self._length = mark
         self.views = {}
         return given_up

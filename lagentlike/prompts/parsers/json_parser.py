@@ -43,7 +43,7 @@ class JSONParser(StrParser):
     def parse_response(self, data: str) -> dict[str, Any]:
         try:
             return self.model_type.model_validate_json(_outermost_object(data)).model_dump(mode="json")
-        except (ValidationError, ValueError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever a validator raises on what a model wrote means the same
             return {"error": _first_line(error), "text": data}
 
     def __repr__(self) -> str:
@@ -62,4 +62,4 @@ def _first_line(error: Exception) -> str:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         return f"{place}: {first['msg']}" if place else str(first["msg"])
-    return str(error)
+    return str(error) or type(error).__name__

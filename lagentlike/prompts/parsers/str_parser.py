@@ -43,7 +43,7 @@ class StrParser:
     @staticmethod
     def format_to_string(value: Any) -> str:
         """Text as it is, anything else as JSON."""
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({'' if self.tool_type is None else repr(self.tool_type)})"

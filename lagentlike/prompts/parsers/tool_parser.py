@@ -130,14 +130,15 @@ def plugin_call(text: str) -> dict[str, Any]:
 
 def outside_thinking(text: str, mark: str, start: int = 0) -> int:
     """Index of the first `mark` that is not inside `<think>…</think>`, or -1."""
-    while True:
-        found = text.find(mark, start)
-        if found < 0:
-            return -1
-        opened = text.find("<think>", start)
-        if opened < 0 or opened > found:
+    found = text.find(mark, start)
+    while found >= 0:
+        opened = text.find("<think>", start, found)
+        if opened < 0:
             return found
         closed = text.find("</think>", opened)
         if closed < 0:
             return -1
         start = closed + len("</think>")
+        if found < start:
+            found = text.find(mark, start)
+    return -1
