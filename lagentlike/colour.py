@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 from .errors import ColourError, InvalidArgument
 
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["Colour", "check_forward"]
+__all__ = ["Colour", "check_forward", "overridable"]
 
 
 class Colour(Enum):
@@ -29,6 +30,11 @@ class Colour(Enum):
     @property
     def is_streaming(self) -> bool:
         return self in (Colour.STREAMING, Colour.ASYNC_STREAMING)
+
+
+def overridable(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let subclasses write `forward` with the arguments they need, as far as a type checker is concerned."""
+    return forward
 
 
 def check_forward(cls: type[Module]) -> None:

@@ -11,7 +11,7 @@ from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-from .colour import check_forward, Colour
+from .colour import check_forward, Colour, overridable
 from .concurrency import stepped
 from .errors import ColourError, InvalidArgument, StateError
 from .hooks import Hook, RemovableHandle
@@ -73,6 +73,7 @@ class Module:
 
     # Calling
 
+    @overridable
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """What the unit does with its messages; override it."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, *message, session_id=0)")
@@ -471,6 +472,7 @@ class AsyncModule(Module):
 
     colour = Colour.ASYNC
 
+    @overridable
     async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """What the unit does with its messages; override it."""
         raise NotImplementedError(f"{type(self).__name__} must define async forward(self, *message, session_id=0)")
@@ -499,6 +501,7 @@ class StreamingModule(Module):
 
     colour = Colour.STREAMING
 
+    @overridable
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[Any]:
         """What the unit does with its messages; override it."""
         raise NotImplementedError(
@@ -515,7 +518,7 @@ class StreamingModule(Module):
             The turn is in memory when the reply comes. Leaving the iterator before that takes the turn back.
         """
         turn = Turn(self, message, session_id, kwargs)
-        with stepped(turn), closing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts:  # type: ignore[type-var]
+        with stepped(turn), closing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts:
             while (part := turn.running(next, parts, _END)) is not _END:
                 yield from turn.passing(part)
         assert turn.reply is not None
@@ -527,7 +530,8 @@ class AsyncStreamingModule(AsyncModule):
 
     colour = Colour.ASYNC_STREAMING
 
-    async def forward(  # type: ignore[override]  # the streaming form of the same call
+    @overridable
+    async def forward(
         self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """What the unit does with its messages; override it."""
@@ -540,7 +544,7 @@ class AsyncStreamingModule(AsyncModule):
         """Run one turn, giving out its messages as they come; see `StreamingModule.__call__`."""
         async with (
             Turn(self, message, session_id, kwargs) as turn,
-            aclosing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts,  # type: ignore[type-var]  # a generator closes
+            aclosing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts,
         ):
             while (part := await turn.running_async(anext, parts, _END)) is not _END:
                 for item in turn.passing(part):

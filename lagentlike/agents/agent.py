@@ -7,6 +7,7 @@ from contextlib import aclosing, closing
 from typing import Any, Self
 
 from ..aggregators import DefaultAggregator
+from ..colour import overridable
 from ..errors import ColourError, InvalidArgument
 from ..hooks import Hook
 from ..llms.base import AsyncBaseLLM, BaseLLM
@@ -84,6 +85,7 @@ class Agent(Module):
         for hook in [hooks] if isinstance(hooks, Hook | Mapping) else hooks or ():
             self.register_hook(hook)
 
+    @overridable
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Ask the model for the reply to what the session remembers; `kwargs` are generation parameters."""
         return self._read(self._model().chat(self._prompt(session_id), **self._asking(kwargs)))
@@ -153,6 +155,7 @@ class Agent(Module):
 class AsyncAgent(Agent, AsyncModule):
     """A model with a memory for each session, called with `await`; see `Agent`."""
 
+    @overridable
     async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Ask the model for the reply to what the session remembers; `kwargs` are generation parameters."""
         return self._read(await self._model().chat(self._prompt(session_id), **self._asking(kwargs)))
@@ -167,6 +170,7 @@ class StreamingAgent(Agent, StreamingModule):
     ['one ', 'one two', 'one two']
     """
 
+    @overridable
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[AgentMessage]:
         """Ask the model for the reply to what the session remembers, giving it out as it comes."""
         with closing(self._model().stream_chat(self._prompt(session_id), **self._asking(kwargs))) as stream:
@@ -177,7 +181,8 @@ class StreamingAgent(Agent, StreamingModule):
 class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
     """A model with a memory for each session, whose call is an async iterator of messages; see `Agent`."""
 
-    async def forward(  # type: ignore[override]  # the streaming form of the same call
+    @overridable
+    async def forward(
         self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
     ) -> AsyncIterator[AgentMessage]:
         """Ask the model for the reply to what the session remembers, giving it out as it comes."""

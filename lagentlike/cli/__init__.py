@@ -1,0 +1,113 @@
+"""The `lagentlike` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import LagentlikeError
+from . import chat, demo, run, serve_model, summary
+from .common import UsageError
+
+__all__ = ["main"]
+
+_DESCRIPTION = """Agents are to conversations what nn.Module is to tensors.
+
+Everything below works without a key, an account or a network: the package carries a small language model."""
+
+_EXAMPLES = """examples:
+  lagentlike demo                                  what it can do, in about a minute
+  lagentlike chat                                  talk to the embedded model, with a calculator
+  lagentlike chat --model qwen3 --api-base http://127.0.0.1:11434/v1
+  lagentlike run my_agents.py:coder "What is 12 * 34?"
+  lagentlike summary my_agents.py:coder --mermaid
+  lagentlike serve-model --port 8000               the embedded model behind an OpenAI-compatible server
+
+`lagentlike COMMAND --help` tells more about each."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0 when all went well, 1 when something failed, 2 when the command was not understood.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        options = _parse(arguments)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except SystemExit as stop:  # argparse ends this way, after --help too
+        return stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 130
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:  # noqa: BLE001  # a person reads one line; --debug shows the rest
+        return _report(error, debug="--debug" in arguments)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (rest[0].startswith("-") or not hasattr(options, "message")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # words of a message that stand after an option
+        options.message += rest
+    return options
+
+
+def _report(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    text = (
+        str(error) if isinstance(error, LagentlikeError | UsageError | OSError) else f"{type(error).__name__}: {error}"
+    )
+    hint = "" if debug or isinstance(error, UsageError) else " (--debug shows where)"
+    sys.stderr.write(f"lagentlike: error: {' '.join(text.split())}{hint}\n")
+    return 2 if isinstance(error, UsageError) else 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"lagentlike: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = _Parser(add_help=False)
+    shared.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    parser = _Parser(
+        prog="lagentlike",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"lagentlike {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for module in (demo, chat, run, summary, serve_model):
+        text = module.HELP
+        command = commands.add_parser(
+            module.NAME,
+            help=text.partition("\n")[0],
+            description=text,
+            epilog=module.EXAMPLES,
+            parents=[shared],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_options(command)
+        command.set_defaults(command=module.main)
+    return parser
