@@ -269,8 +269,11 @@ class AgentMessage(BaseModel):
         """Whether the unit of that name made it (rather than a namesake sent it to that unit)."""
         return self.sender == name and self.receiver != name
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self, where: str = "") -> dict[str, Any]:
         """This message as plain JSON data: the seven fields of every message, and the others where they are set.
+
+        Args:
+            where: what errors call this message.
 
         Raises:
             TypeError: a value has no JSON form (a set, NaN, an object); the message names where it is.
@@ -278,7 +281,8 @@ class AgentMessage(BaseModel):
         state = self.__dict__
         shown = {name: state[name] for name in _BASE_FIELDS}
         shown.update((name, state[name]) for name in _MORE_FIELDS if state[name] is not None)
-        return {name: to_plain(value, name) for name, value in shown.items()}
+        place = f"{where}." if where else ""
+        return {name: to_plain(value, place + name) for name, value in shown.items()}
 
 
 _BASE_FIELDS = ("content", "sender", "formatted", "extra_info", "type", "receiver", "stream_state")
@@ -334,7 +338,7 @@ def to_plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, list | tuple):
         return [to_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, AgentMessage):
-        return value.plain()
+        return value.plain(where)
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: to_plain(getattr(value, item.name), f"{where}.{item.name}") for item in fields(value)}
     if isinstance(value, BaseModel):

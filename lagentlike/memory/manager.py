@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import InvalidArgument
@@ -96,12 +97,12 @@ def _memory_factory(memory: Any) -> Callable[[], Memory]:
     if memory is None:
         return Memory
     if isinstance(memory, Memory):
-        return lambda: type(memory)(recent_n=memory.recent_n)
+        return partial(type(memory), recent_n=memory.recent_n)
     if isinstance(memory, type) and issubclass(memory, Memory):
         return memory
     if isinstance(memory, Mapping) and "type" in memory:
         first = create_object(memory, "memory")
         if not isinstance(first, Memory):
             raise InvalidArgument("memory", memory, "its 'type' must be Memory or a subclass of it")
-        return lambda: create_object(memory, "memory")
+        return partial(create_object, memory, "memory")
     raise InvalidArgument("memory", memory, "give dict(type=Memory, …), a Memory class, or a Memory")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ..concurrency import TurnQueue
 from ..errors import InvalidArgument, StateError
-from ..schema import AgentMessage
+from ..schema import ActionReturn, AgentMessage
 from .state import plain_state
 
 __all__ = ["Mark", "Memory"]
@@ -45,9 +46,9 @@ class Memory:
 
     def add(self, memories: AgentMessage | str | Sequence[AgentMessage | str]) -> None:
         """Append messages; a plain text becomes a user message."""
-        items = [memories] if isinstance(memories, AgentMessage | str) else memories
-        for item in items:
-            self.append(_as_message(item).clone())
+        items = memories if isinstance(memories, list | tuple) else [memories]
+        for message in [_as_message(item).clone() for item in items]:
+            self.append(message)
 
     def append(self, message: AgentMessage) -> None:
         """Append a message that nobody else will change, without copying it."""
@@ -201,10 +202,25 @@ def _parsed(index: int, item: Any) -> AgentMessage:
     if unknown:
         raise StateError(f"message {index} has unknown fields {unknown!r}: known are {list(AgentMessage.model_fields)}")
     try:
-        return AgentMessage(**plain_state(item, f"message {index}"))
+        fields = plain_state(item, f"message {index}")
+        if "content" in fields:
+            fields["content"] = _revived(fields["content"])
+        return AgentMessage(**fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise StateError(f"message {index}, field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _revived(content: Any) -> Any:
+    """What a tool gave back, from its plain form: models are shown it in another way than a dict."""
+    if isinstance(content, dict) and content.keys() == _ACTION_RETURN:
+        with suppress(ValidationError):
+            return _action_return.validate_python(content)
+    return content
+
+
+_action_return = TypeAdapter(ActionReturn)
+_ACTION_RETURN = ActionReturn.__dataclass_fields__.keys()
 
 
 def _checked_recent_n(recent_n: int | None) -> int | None:
