@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from .. import __version__
 from ..errors import LagentlikeError
 from . import chat, demo, run, serve_model, summary
 from .common import UsageError
@@ -85,6 +85,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"lagentlike: error: {message} (see {self.prog} --help)\n")
 
 
+class _Version(argparse.Action):
+    """Prints the version that is installed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"lagentlike {importlib.metadata.version('lagentlike')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     shared = _Parser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
@@ -95,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"lagentlike {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     for module in (demo, chat, run, summary, serve_model):
         text = module.HELP
