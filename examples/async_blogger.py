@@ -10,6 +10,8 @@ from lagentlike.schema import AgentMessage
 
 
 class PrefixedMessageHook(Hook):
+    """Puts a text before the messages of some senders."""
+
     def __init__(self, prefix: str, senders: list[str]) -> None:
         self.prefix = prefix
         self.senders = senders
@@ -21,6 +23,8 @@ class PrefixedMessageHook(Hook):
 
 
 class AsyncBlogger(AsyncAgent):
+    """A writer that revises its text as a critic says."""
+
     def __init__(self, writer_prompt: str, critic_prompt: str, critic_prefix: str = "", max_turn: int = 2) -> None:
         super().__init__()
         llm = AsyncTinyLM()
@@ -39,8 +43,9 @@ class AsyncBlogger(AsyncAgent):
 
 
 blogger = AsyncBlogger(
-    writer_prompt="You are an writing assistant tasked to write engaging blogpost. You try to generate the best possible "
-    "for the user's request. If the user provides critique, then respond with a revised version of your previous attempts",
+    writer_prompt="You are an writing assistant tasked to write engaging blogpost. You try to generate the best "
+    "possible for the user's request. If the user provides critique, then respond with a revised version of your "
+    "previous attempts",
     critic_prompt="Generate critique and recommendations on the writing. Provide detailed recommendations, including "
     "requests for length, depth, style, etc...",
     critic_prefix="Reflect and provide critique on the following writing. \n\n",

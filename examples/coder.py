@@ -10,6 +10,8 @@ from lagentlike.schema import AgentMessage
 
 
 class Coder(Agent):
+    """Writes code, has it run, and answers from what it prints."""
+
     def __init__(self, system_prompt: str, max_turn: int = 3) -> None:
         super().__init__()
         self.agent = Agent(

@@ -8,6 +8,8 @@ from lagentlike.prompts import StrParser
 
 
 class FewshotAggregator(DefaultAggregator):
+    """Puts examples between the system prompt and the conversation."""
+
     def __init__(self, few_shot: list[dict[str, Any]]) -> None:
         self.few_shot = few_shot
 

@@ -14,6 +14,7 @@ class Politeness(Hook):
 
 
 def shout(agent: Any, messages: Any, reply: AgentMessage) -> AgentMessage:
+    """The reply in capitals."""
     return reply.model_copy(update={"content": reply.content.upper()})
 
 

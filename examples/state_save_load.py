@@ -7,6 +7,7 @@ from lagentlike import Agent, Sequential, TinyLM
 
 
 def make() -> Sequential:
+    """Two agents in a row."""
     return Sequential(("first", Agent(TinyLM(), name="first")), ("second", Agent(TinyLM(), name="second")))
 
 

@@ -17,6 +17,7 @@ for message in StreamingAgent(TinyLM())("Hello"):
 
 
 async def main() -> None:
+    """The same from async code."""
     agent = AsyncStreamingAgent(AsyncTinyLM())
     parts = [message.content async for message in agent("Thanks")]
     print(len(parts) > 1, parts[-1])
