@@ -279,9 +279,9 @@ class ChatAssembler:
             first = self._chunks == 0
             if first:
                 self._model = _text(chunk.get("model"))
-            self._chunks += 1
             delta = choice.get("delta")
             if type(delta) is dict:
+                self._chunks += 1
                 new = self._take(delta)
                 if new is not None:
                     parts.append((new, self._so_far()))
@@ -410,6 +410,7 @@ class ChatAssembler:
             for call in answer.tool_calls or ()
         ]
         self._tokens.whole = answer.tokens
+        self._chunks = 1
         self.done = True
         return [(answer.text, self._so_far())] if answer.text else []
 

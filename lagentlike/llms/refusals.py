@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -46,7 +47,7 @@ def refusal_in_stream(event: Mapping[str, Any], *, secrets: Iterable[str] = (), 
     """The exception for an error object that came inside a stream."""
     error = _inner(event)
     text = masked(_message(error, b""), secrets) or "an error without a message"
-    raw = masked(orjson.dumps(event, default=str).decode()[:1024], secrets)
+    raw = masked(json.dumps(event, ensure_ascii=False, default=str)[:1024], secrets)
     return _classified(_status(error), error, text, {}, raw, where)
 
 
@@ -146,14 +147,11 @@ _WINDOW_CODES = ("context_length_exceeded", "exceed_context_size_error", "contex
 
 def _window(error: Mapping[str, Any], text: str) -> tuple[int | None, int | None] | None:
     """(used, limit) when the error says that the prompt is too long."""
-    for pattern in _WINDOW:
-        found = pattern.search(text[:2048])
-        if found is not None:
-            groups = found.groupdict()
-            return _int(groups.get("used")), _int(groups.get("limit"))
-    if _says(error, _WINDOW_CODES):
-        return _int(error.get("n_prompt_tokens")), _int(error.get("n_ctx"))
-    return None
+    found = next((match for pattern in _WINDOW if (match := pattern.search(text[:2048]))), None)
+    if found is None and not _says(error, _WINDOW_CODES):
+        return None
+    told = found.groupdict() if found is not None else {}
+    return _int(told.get("used", error.get("n_prompt_tokens"))), _int(told.get("limit", error.get("n_ctx")))
 
 
 def _fields(body: bytes) -> Mapping[str, Any]:
@@ -178,7 +176,7 @@ def _message(error: Mapping[str, Any], body: bytes) -> str:
     for name in ("message", "detail", "msg"):
         text = error.get(name)
         if text:
-            return text[:1000] if isinstance(text, str) else orjson.dumps(text, default=str).decode()[:1000]
+            return (text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, default=str))[:1000]
     return " ".join(body[:300].decode("utf-8", "backslashreplace").split())
 
 

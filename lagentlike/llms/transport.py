@@ -440,14 +440,14 @@ class _Reader:
     async def drain(self, seconds: float) -> None:
         """Read what little is left, so that the connection can be used again."""
         content = self._content
-        content.read_nowait()
-        if not content.at_eof():
-            try:
+        try:
+            content.read_nowait()
+            if not content.at_eof():
                 async with asyncio.timeout_at(self._call.until(seconds)):
                     while await content.readany():
                         continue
-            except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                logger.debug("the connection to %s is not kept: %r", self._call.host, error)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            logger.debug("the connection to %s is not kept: %r", self._call.host, error)
 
     def close(self) -> None:
         """Give the connection back if the answer was read to its end, else close it."""
@@ -530,25 +530,36 @@ class PartStream(AsyncIterator[list[T]]):
 
     async def _next(self, reader: _Reader) -> list[T]:
         """The parts made by the next bytes, which may be none."""
-        assembler = self._assembler
         try:
             data = await reader.read()
-            if data is None:
-                events = [] if (tail := self._events.close()) is None else [tail]
-            elif self._response.content_type == "application/json":  # the server does not stream
-                events = [data + await _rest(reader)]
-                data = None
-            else:
-                events = self._events.feed(data)
-                if not self._first and len(self._head) < 1024:
-                    self._head += data[:1024]
-        except LLMError as error:
+            if data is not None and self._response.content_type == "application/json":  # the server does not stream
+                data += await _rest(reader)
+                self._head = data[:_HEAD_BYTES]
+                return self._assembler.feed([data]) + self._end()
+        except (StreamTruncated, RequestTimeout, ResponseTooLarge) as error:
             return self._cut(error)
-        parts = assembler.feed(events) if events else []
-        if data is None or assembler.done:
+        if data is None:
+            return self._end()
+        if len(self._head) < _HEAD_BYTES:
+            self._head += data[:_HEAD_BYTES]
+        events = self._events.feed(data)
+        parts = self._assembler.feed(events) if events else []
+        if self._assembler.done:
             self._over = True
-            parts += assembler.close()
+            parts += self._assembler.close()
         return parts
+
+    def _end(self) -> list[T]:
+        """The last parts, once the server has closed the stream."""
+        self._over = True
+        parts: list[T] = []
+        tail = self._events.close()
+        if tail is not None:  # an event without its blank line counts if it is whole
+            try:
+                parts = self._assembler.feed([tail])
+            except BadResponse as error:
+                logger.debug("the stream of %s ends within an event: %s", self._call.host, error)
+        return parts + self._assembler.close()
 
     def _cut(self, error: LLMError) -> list[T]:
         """The last part if the answer was complete when the stream broke."""
@@ -560,6 +571,7 @@ class PartStream(AsyncIterator[list[T]]):
 
 
 _DRAIN_SECONDS = 0.2
+_HEAD_BYTES = 1024
 
 
 async def _rest(reader: _Reader) -> bytes:
