@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from .calculator import calculator
     from .executor import ActionExecutor, AsyncActionExecutor
     from .function import FunctionTool, tool
+    from .ipython_interpreter import AsyncIPythonInterpreter, IPythonInterpreter
 
 __all__ = [
     "ActionExecutor",
     "AsyncActionExecutor",
+    "AsyncIPythonInterpreter",
     "BaseAction",
     "FinishAction",
     "FunctionTool",
+    "IPythonInterpreter",
     "InvalidAction",
     "NoAction",
     "calculator",
@@ -34,5 +37,6 @@ __getattr__, __dir__ = attach(
         "calculator": ["calculator"],
         "executor": ["ActionExecutor", "AsyncActionExecutor"],
         "function": ["FunctionTool", "tool"],
+        "ipython_interpreter": ["AsyncIPythonInterpreter", "IPythonInterpreter"],
     },
 )

@@ -39,6 +39,7 @@ class BaseAction(Module):
     Attributes:
         timeout: seconds a call may take; None for what its executor says.
         max_length: most characters of a result.
+        aliases: other names of arguments that are understood too, such as `{"code": "command"}`.
 
     >>> class Add(BaseAction):
     ...     def run(self, a: int, b: int) -> int:
@@ -50,6 +51,7 @@ class BaseAction(Module):
 
     timeout: float | None = None
     max_length: int = MAX_LENGTH
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     _marked: ClassVar[dict[str, _Options]] = {}
     _described: Mapping[str, Any] | str | None = None
@@ -248,6 +250,9 @@ class ToolAPI:
         Raises:
             ToolArgumentsError: the arguments do not fit.
         """
+        aliases = self.action.aliases
+        if aliases and isinstance(arguments, Mapping):
+            arguments = {aliases.get(name, name): value for name, value in arguments.items()}
         kwargs = self.schema.validate(arguments)
         shown = dict(arguments) if isinstance(arguments, Mapping) else _parsed(arguments)
         if self.schema.takes_session:

@@ -1,0 +1,438 @@
+"""One Jupyter kernel: a process, the messages to and from it, and the certainty that it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from ..errors import KernelDied
+from .result import shortened
+from .workers import submit
+
+__all__ = ["Cell", "Kernel"]
+
+START_SECONDS = 60.0
+"""How long a kernel may take to come up."""
+
+GRACE_SECONDS = 2.0
+"""How long code may take to end after an interrupt, before the kernel is killed."""
+
+MAX_IMAGES = 32
+"""Most images that are taken from one cell."""
+
+_POLL_SECONDS = 0.05
+
+
+@dataclass
+class Cell:
+    """What a piece of code gave.
+
+    Attributes:
+        outputs: texts (streams, values) and images, in order: `("text", "…")`, `("png", b"…")`.
+        error: the traceback, without colours, or "".
+        ending: `done`; `interrupted` (it took too long, the kernel lives on); `killed` (it did not even heed the
+            interrupt); `died` (the kernel's process ended by itself).
+        returncode: of the kernel's process, when it is gone.
+    """
+
+    outputs: list[tuple[str, Any]] = field(default_factory=list)
+    error: str = ""
+    ending: str = "done"
+    returncode: int | None = None
+
+    @property
+    def text(self) -> str:
+        """All texts together."""
+        return "".join(content for kind, content in self.outputs if kind == "text")
+
+
+class Kernel:
+    """A Python kernel in a process of its own, used from one event loop.
+
+    It runs as the user, in a session (process group) of its own. It ends with `close()`, at the end of this process,
+    and when this process is killed; so do the processes it started.
+
+    Args:
+        process: the kernel's process.
+        folder: private folder of its sockets.
+        client: the client that is connected to it.
+        mark: what all processes started by it carry in their environment.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path, client: Any, mark: str) -> None:
+        self.process = process
+        self._folder = folder
+        self._client = client
+        self._mark = mark
+        self._owner = os.getpid()
+        _live.add(self)
+
+    @classmethod
+    async def start(cls, cwd: Path, environment: Mapping[str, str]) -> Kernel:
+        """Start a kernel and wait until it answers.
+
+        Args:
+            cwd: its working directory.
+            environment: its environment; a few names are added.
+
+        Raises:
+            KernelDied: it did not come up; the message has the end of what it wrote.
+        """
+        from jupyter_client.asynchronous.client import AsyncKernelClient
+        from jupyter_client.connect import write_connection_file
+
+        folder = Path(tempfile.mkdtemp(prefix="lagentlike-kernel-", dir=_short_temporary_folder()))
+        ipc: dict[str, Any] = {} if sys.platform == "win32" else {"transport": "ipc", "ip": str(folder / "s")}
+        connection, _ = write_connection_file(str(folder / "connection.json"), key=uuid.uuid4().hex.encode(), **ipc)
+        mark = f"LAGENTLIKE_KERNEL={uuid.uuid4().hex}"
+        with (folder / "stderr").open("wb") as stderr:
+            process = subprocess.Popen(  # noqa: ASYNC220  # it outlives this call
+                [sys.executable, "-m", "ipykernel_launcher", "-f", connection, *_OPTIONS],
+                cwd=cwd,
+                env={**environment, **_environment(folder), **dict([mark.split("=")])},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        client = AsyncKernelClient(context=_context())
+        client.load_connection_file(connection)
+        kernel = cls(process, folder, client, mark)
+        try:
+            client.start_channels(stdin=False, hb=False, control=False)
+            await kernel._come_up()
+        except BaseException:
+            await kernel.close()
+            raise
+        return kernel
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    async def run(self, code: str, timeout: float, stop: asyncio.Event, max_length: int) -> Cell:
+        """Run code, one piece at a time.
+
+        Args:
+            code: Python code, with IPython's magics.
+            timeout: seconds it may take; then it is interrupted, and killed if that does not help.
+            stop: interrupts it earlier.
+            max_length: most characters of text that are kept.
+
+        Returns:
+            What it gave; the kernel is gone if `ending` is `killed` or `died`.
+        """
+        cell, aborted = await self._run(code, timeout, stop, max_length)
+        if aborted:  # as a kernel may do with code that comes right behind code that failed
+            cell, _ = await self._run(code, timeout, stop, max_length)
+        return cell
+
+    async def close(self) -> None:
+        """End it and all that it started."""
+        await asyncio.wrap_future(submit(self.kill))
+        self._client.stop_channels()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End its process and all that it started, from whatever thread."""
+        _live.discard(self)
+        if self._owner != os.getpid():
+            return  # in a forked child: the kernel is the parent's
+        _kill_all(self.process, self._mark)
+
+    def interrupt(self) -> None:
+        """Have the code that is running raise KeyboardInterrupt."""
+        with suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                self.process.send_signal(signal.CTRL_C_EVENT)
+            else:
+                os.killpg(self.process.pid, signal.SIGINT)
+
+    async def _run(self, code: str, timeout: float, stop: asyncio.Event, max_length: int) -> tuple[Cell, bool]:
+        """Run code once; what it gave, and whether the kernel refused to run it."""
+        cell, output = Cell(), _Output(max_length)
+        try:
+            return cell, await self._follow(code, timeout, stop, cell, output)
+        finally:
+            cell.outputs = output.parts()
+
+    async def _follow(self, code: str, timeout: float, stop: asyncio.Event, cell: Cell, output: _Output) -> bool:
+        """Send code, and take what comes back until it has ended; whether the kernel refused to run it."""
+        request = self._client.execute(code, allow_stdin=False, stop_on_error=False)
+        deadline = time.monotonic() + timeout
+        while True:
+            message = await self._next(request, "iopub")
+            if message is not None:
+                if _take(message, cell, output):
+                    return await self._was_aborted(request)
+            elif not self.is_alive:
+                cell.ending, cell.returncode = "died", self.process.returncode
+                return False
+            if time.monotonic() < deadline and not stop.is_set():
+                continue
+            if cell.ending == "done":
+                cell.ending = "interrupted"
+                deadline = time.monotonic() + GRACE_SECONDS
+                stop = asyncio.Event()
+                self.interrupt()
+            else:
+                cell.ending = "killed"
+                await asyncio.wrap_future(submit(self.kill))
+                return False
+
+    async def _was_aborted(self, request: str) -> bool:
+        for _ in range(int(GRACE_SECONDS / _POLL_SECONDS)):
+            reply = await self._next(request, "shell")
+            if reply is not None:
+                return bool(reply["content"].get("status") == "aborted")
+            if not self.is_alive:
+                break
+        return False
+
+    async def _next(self, request: str, channel: str) -> dict[str, Any] | None:
+        """The next message that answers a request, if one comes soon."""
+        receive = self._client.get_iopub_msg if channel == "iopub" else self._client.get_shell_msg
+        try:
+            message: dict[str, Any] = await receive(timeout=_POLL_SECONDS)
+        except Empty:
+            return None
+        parent = message.get("parent_header") or {}
+        return message if parent.get("msg_id") == request else {"msg_type": "", "content": {}}
+
+    async def _come_up(self) -> None:
+        """Wait until it answers on both channels, and prepare it."""
+        deadline = time.monotonic() + START_SECONDS
+        request = ""
+        while time.monotonic() < deadline:
+            if not self.is_alive:
+                break
+            if not request or (message := await self._next(request, "shell")) is None:
+                request = request or self._client.execute(_PREPARATION, silent=True, store_history=False)
+                continue
+            if message["msg_type"] != "execute_reply":
+                continue
+            for _ in range(int(0.5 / _POLL_SECONDS)):
+                status = await self._next(request, "iopub")
+                if status is not None and status["content"].get("execution_state") == "idle":
+                    return
+            request = ""  # it was not heard on iopub yet: ask again
+        written = (self._folder / "stderr").read_text("utf-8", "replace")[-2000:]
+        raise KernelDied(f"the kernel did not start: {written or 'no answer'}", returncode=self.process.poll())
+
+
+_OPTIONS = (
+    "--HistoryManager.enabled=False",
+    "--InteractiveShell.colors=NoColor",
+    "--InteractiveShell.xmode=Context",
+    "--IPKernelApp.log_level=ERROR",
+)
+
+# Linux: orphans of its children become its own, so that they can be found; and it is killed with the thread (of this
+# process's lifetime) that started it.
+_PREPARATION = """
+def _prepare():
+    import ctypes, sys
+    if sys.platform == "linux":
+        prctl = ctypes.CDLL(None).prctl
+        prctl(36, 1, 0, 0, 0)
+        prctl(1, 9, 0, 0, 0)
+_prepare()
+del _prepare
+"""
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {
+        "IPYTHONDIR": str(folder / "ipython"),
+        "JPY_PARENT_PID": str(os.getpid()),
+        "JUPYTER_PLATFORM_DIRS": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+
+
+def _short_temporary_folder() -> str | None:
+    """Where sockets can be: their paths have at most 107 bytes."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) < 60 or sys.platform == "win32" else "/tmp"  # noqa: S108  # mkdtemp makes a private folder
+
+
+_contexts: dict[int, Any] = {}
+
+
+def _context() -> Any:
+    """The ZeroMQ context of this process: one, so that a hundred kernels need one thread."""
+    import zmq.asyncio
+
+    if os.getpid() not in _contexts:
+        _contexts[os.getpid()] = zmq.asyncio.Context()
+    return _contexts[os.getpid()]
+
+
+# Messages
+
+
+def _take(message: Mapping[str, Any], cell: Cell, output: _Output) -> bool:
+    """Take what a message says; whether it says that the code has ended."""
+    kind, content = message["msg_type"], message["content"]
+    if kind == "status":
+        return bool(content["execution_state"] == "idle")
+    if kind == "stream":
+        output.add_text(str(content["text"]))
+    elif kind in ("display_data", "execute_result"):
+        output.add_shown(content["data"])
+    elif kind == "clear_output":
+        output.clear()
+    elif kind == "error":
+        cell.error = _traceback(content)
+    return False
+
+
+def _traceback(content: Mapping[str, Any]) -> str:
+    """The traceback without colours, rulers and the kernel's own frames."""
+    frames = [_ANSI.sub("", str(frame)).strip() for frame in content["traceback"]]
+    kept = [frame for frame in frames if frame.strip("-") and not _OWN_FRAME.match(frame)]
+    return "\n".join(kept) or f"{content['ename']}: {content['evalue']}"
+
+
+_OWN_FRAME = re.compile(r"File \S*[/\\](?:ipykernel|IPython)[/\\]")
+_ANSI = re.compile(r"\x1b\[[0-9;?]{0,32}[ -/]{0,4}[@-~]")
+
+
+class _Output:
+    """What a cell writes and shows, in order and bounded."""
+
+    def __init__(self, max_length: int) -> None:
+        self._max_length = max_length
+        self._parts: list[tuple[str, Any]] = []
+        self._pending: list[str] = []
+        self._pending_length = 0
+        self._images = 0
+
+    def add_text(self, text: str) -> None:
+        self._pending.append(text)
+        self._pending_length += len(text)
+        if self._pending_length > 4 * self._max_length:
+            self._pending = [shortened("".join(self._pending), 2 * self._max_length)]
+            self._pending_length = len(self._pending[0])
+
+    def add_shown(self, bundle: Mapping[str, Any]) -> None:
+        """What was displayed: an image if it has one, else its text."""
+        for kind, mime in _IMAGES.items():
+            if mime in bundle and self._images < MAX_IMAGES:
+                self._flush()
+                self._images += 1
+                self._parts.append((kind, bundle[mime]))
+                return
+        text = str(bundle.get("text/plain", ""))
+        self.add_text(text if text.endswith("\n") else text + "\n")
+
+    def clear(self) -> None:
+        self._parts, self._pending, self._pending_length = [], [], 0
+
+    def parts(self) -> list[tuple[str, Any]]:
+        self._flush()
+        return self._parts
+
+    def _flush(self) -> None:
+        text = _as_seen("".join(self._pending))
+        self._pending, self._pending_length = [], 0
+        if text:
+            self._parts.append(("text", text))
+
+
+_IMAGES = {"png": "image/png", "jpeg": "image/jpeg", "svg": "image/svg+xml"}
+
+
+def _as_seen(text: str) -> str:
+    """The text as a terminal leaves it: without colours, and of a progress bar only its last state."""
+    text = _ANSI.sub("", text)
+    if "\r" not in text:
+        return text
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+
+# The end of processes
+
+_live: set[Kernel] = set()
+
+
+@atexit.register
+def _end_all() -> None:
+    for kernel in list(_live):
+        kernel.kill()
+        if kernel._owner == os.getpid():
+            shutil.rmtree(kernel._folder, ignore_errors=True)
+
+
+def _kill_all(process: subprocess.Popen[bytes], mark: str) -> None:
+    """Kill a process and all that came from it, also what left its group or changed its environment."""
+    for pid in _descendants(process.pid) if process.poll() is None else ():
+        _kill(pid)
+    if process.poll() is None:
+        with suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    for _ in range(5):  # what was just being started
+        marked = _marked(mark)
+        if not marked:
+            return
+        for pid in marked:
+            _kill(pid)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(root: int) -> list[int]:
+    """The processes below a process, from Linux's /proc."""
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        with suppress(OSError, ValueError, IndexError):
+            stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(pid)
+    found: list[int] = []
+    level = children.get(root, [])
+    while level:
+        found += level
+        level = [child for pid in level for child in children.get(pid, ())]
+    return found
+
+
+def _marked(mark: str) -> list[int]:
+    """Living processes with a mark in their environment."""
+    wanted = mark.encode()
+    found = []
+    for pid in _pids():
+        with suppress(OSError):
+            if wanted in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+    return found
+
+
+def _pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  # Path objects take 10 times as long
+    except OSError:
+        return []
