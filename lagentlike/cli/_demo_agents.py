@@ -38,7 +38,7 @@ class Coder(Agent):
     def forward(self, message: AgentMessage, session_id: Any = 0) -> AgentMessage:
         for _ in range(self.max_turn):
             message = self.agent(message, session_id=session_id)
-            if message.formatted["tool_type"] is None:  # type: ignore[index]
+            if message.formatted["tool_type"] is None:
                 return message
             message = self.executor(message, session_id=session_id)
         return message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import json
 import sys
@@ -83,6 +84,9 @@ class _Demo:
             self._plot(coder)
         finally:
             coder.executor["IPythonInterpreter"].close()
+            for folder in self.out.iterdir():
+                with contextlib.suppress(OSError):  # one that holds a picture stays
+                    folder.rmdir()
         self._blog(blogger)
         self._state(blogger)
         return self._verdict(time.monotonic() - began)
@@ -106,7 +110,7 @@ class _Demo:
         ]
         try:
             for session, problem in enumerate(PROBLEMS):
-                print(f"  {self.looks.bold('user')}   {problem.question}")
+                self._say("user", problem.question)
                 reply = coder(problem.question, session_id=session)
                 self._check(all(text in reply.content for text in problem.says), f"the answer is {_and(problem.says)}")
         finally:
@@ -130,7 +134,7 @@ class _Demo:
             coder.agent.register_forward_hook(self._show_reply),
             coder.executor.register_forward_hook(collect, prepend=True),
         ):
-            print(f"  {self.looks.bold('user')}   {question}")
+            self._say("user", question)
             coder(question, session_id="plot")
         drawn = [path for path in pictures if path.is_file() and path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"]
         where = f": {drawn[-1]}" if drawn else ""
@@ -152,8 +156,8 @@ class _Demo:
             if isinstance(reply, Exception):
                 self._check(False, f"session {session}, {topic}: {reply}")
                 continue
-            first = reply.content.strip().partition("\n")[0]
-            self._line(self.looks.cyan(f"{topic}:"), first)
+            (first,) = self._cut(" ".join(reply.content.split()), most=1) or [""]
+            print(f"  {self.looks.cyan(topic)}: {first[: self.looks.width - 16 - len(topic)]}…")
             others = [other for other in TOPICS if other != topic and other in json.dumps(blogger.state_dict(session))]
             self._check(topic in reply.content and not others, "is about its own topic, and of no other session's")
         usage = blogger.summary().usage
@@ -170,7 +174,8 @@ class _Demo:
         for key, messages in state.items():
             print(f"    {self.looks.cyan(json.dumps(key))}: [  {self.looks.dim(f'# {len(messages)} messages')}")
             for message in messages[:2]:
-                shown = {"sender": message["sender"], "content": textwrap.shorten(str(message["content"]), 58)}
+                content = " ".join(str(message["content"]).split())
+                shown = {"sender": message["sender"], "content": content[: self.looks.width - 50] + "…"}
                 print(f"      {json.dumps(shown, ensure_ascii=False)},")
             if len(messages) > 2:
                 print("      …")
@@ -192,23 +197,29 @@ class _Demo:
     def _show_reply(self, unit: Any, messages: Any, reply: Any) -> None:
         thought, fence, code = reply.content.partition("```python\n")
         if thought.strip():
-            self._line(self.looks.bold("coder"), thought.strip())
+            self._say("coder", thought.strip())
         if fence:
-            body = code.removesuffix("```").rstrip()
-            print("\n".join(f"         {self.looks.dim('│')} {self.looks.cyan(line)}" for line in body.splitlines()))
+            for line in self._cut(code.rstrip().removesuffix("```").rstrip()):
+                print(f"         {self.looks.dim('│')} {self.looks.cyan(line)}")
 
     def _show_output(self, unit: Any, messages: Any, reply: Any) -> None:
-        content = reply.content
-        text = getattr(content, "text", None) or str(content)
-        self._line(self.looks.bold("kernel"), self.looks.yellow(text.strip()))
+        text = getattr(reply.content, "text", None) or str(reply.content)
+        first, *rest = self._cut(text.strip()) or [""]
+        print(f"  {self.looks.bold('kernel')} {self.looks.yellow(first)}")
+        for line in rest:
+            print(f"         {self.looks.yellow(line)}")
 
-    def _line(self, label: str, text: str) -> None:
-        plain = len(label) - (9 if self.looks.fancy and label.startswith("\x1b") else 0)
-        room = self.looks.width - 12
-        lines = textwrap.wrap(text, room) or [""]
-        print(f"  {label}{' ' * max(1, 7 - plain)}{lines[0]}")
-        for line in lines[1:]:
+    def _say(self, who: str, text: str) -> None:
+        first, *rest = self._cut("\n".join(textwrap.wrap(text, self.looks.width - 12)))
+        print(f"  {self.looks.bold(who.ljust(6))} {first}")
+        for line in rest:
             print(f"         {line}")
+
+    def _cut(self, text: str, most: int = 12) -> list[str]:
+        """The lines of a text, as many and as much of each as there is room for."""
+        room = self.looks.width - 12
+        lines = [line if len(line) <= room else f"{line[: room - 1]}…" for line in text.splitlines()]
+        return lines if len(lines) <= most else [*lines[:most], f"… {len(lines) - most} more lines"]
 
     def _check(self, right: bool, what: str) -> None:
         self.checks.append(right)
