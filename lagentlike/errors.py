@@ -57,6 +57,7 @@ __all__ = [
     "ToolArgumentsError",
     "ToolError",
     "ToolTimeout",
+    "shown",
 ]
 
 
@@ -68,16 +69,22 @@ class InvalidArgument(LagentlikeError, ValueError):
     """An argument is wrong; the message names it, its value and what to pass instead."""
 
     def __init__(self, argument: str, value: Any, cure: str) -> None:
-        shown = repr(value)
-        if len(shown) > 200:
-            shown = shown[:197] + "..."
-        super().__init__(f"{argument}={shown}: {cure}")
+        super().__init__(f"{argument}={shown(value, 200)}: {cure}")
         self.argument = argument
         self.value = value
         self.cure = cure
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.argument, self.value, self.cure)
+
+
+def shown(value: Any, limit: int) -> str:
+    """`repr(value)` for an error message, cut to `limit` characters; a value that cannot be shown is named."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # an error message must not fail over what it is about
+        return f"<{type(value).__name__} that has no repr>"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 class ColourError(LagentlikeError, TypeError):

@@ -318,7 +318,7 @@ class Module:
             raise StateError(f"a state dict is a dict, got {type(state_dict).__name__}")
         if session_id != ALL_SESSIONS:
             plan, keys = self._plan(state_dict, check_session_id(session_id), strict)
-            _carry_out(plan)
+            _carry_out(plan, [])
             return keys
         plan = []
         missing: dict[str, None] = {}
@@ -330,10 +330,9 @@ class Module:
             missing |= dict.fromkeys(keys.missing_keys)
             unexpected |= dict.fromkeys(keys.unexpected_keys)
         kept = {one for one, _ in loaded}
-        for one in self.session_ids():
-            if one not in kept:
-                self.reset(one, recursive=True)
-        _carry_out(plan)
+        _carry_out(
+            plan, [(state, one) for _, state in self.named_states() for one in state.session_ids() if one not in kept]
+        )
         return IncompatibleKeys(list(missing), list(unexpected))
 
     def _plan(
@@ -368,7 +367,11 @@ class Module:
         if session_id != ALL_SESSIONS:
             one = {"session_id": _id_to_json(session_id), "state": state}
             state = {"version": _VERSION, "sessions": [one]}
-        _write_atomically(Path(path), json.dumps(state, indent=1, allow_nan=False))
+        try:
+            text = json.dumps(state, indent=1, allow_nan=False)
+        except RecursionError:
+            raise StateError("the state is nested too deeply to be written: flatten what the messages hold") from None
+        _write_atomically(Path(path), text)
 
     def load(self, path: str | os.PathLike[str], strict: bool = True) -> IncompatibleKeys:
         """Take over a file that `save` wrote; other sessions are forgotten.
@@ -531,9 +534,7 @@ class AsyncStreamingModule(AsyncModule):
     colour = Colour.ASYNC_STREAMING
 
     @overridable
-    async def forward(
-        self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
-    ) -> AsyncIterator[Any]:
+    async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> AsyncIterator[Any]:
         """What the unit does with its messages; override it."""
         raise NotImplementedError(f"{type(self).__name__} must define an async generator forward")
         yield
@@ -570,9 +571,20 @@ def _dumped(key: str, state: SessionState, session_id: SessionId) -> Any:
         raise StateError(f"{key}: {error}") from error
 
 
-def _carry_out(plan: Iterable[tuple[SessionState, SessionId, Any]]) -> None:
-    for state, session_id, parsed in plan:
-        state.restore(session_id, parsed)
+def _carry_out(
+    restored: Sequence[tuple[SessionState, SessionId, Any]], forgotten: Sequence[tuple[SessionState, SessionId]]
+) -> None:
+    """Put new values in place, all or none."""
+    undo = [state.snapshot(one) for state, one in [*forgotten, *((state, one) for state, one, _ in restored)]]
+    try:
+        for state, session_id in forgotten:
+            state.reset(session_id)
+        for state, session_id, parsed in restored:
+            state.restore(session_id, parsed)
+    except BaseException:
+        for put_back in undo:
+            put_back()
+        raise
 
 
 def _sessions_of(state: Mapping[str, Any]) -> list[tuple[SessionId, Mapping[str, Any]]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, IntEnum
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
+
+from .errors import shown
 
 __all__ = [
     "ActionReturn",
@@ -232,8 +235,8 @@ class AgentMessage(BaseModel):
 
     content: Any
     sender: str = "user"
-    formatted: Any | None = None
-    extra_info: Any | None = None
+    formatted: Any = None
+    extra_info: Any = None
     type: str | None = None
     receiver: str | None = None
     stream_state: AgentStatusCode = AgentStatusCode.END
@@ -279,10 +282,10 @@ class AgentMessage(BaseModel):
             TypeError: a value has no JSON form (a set, NaN, an object); the message names where it is.
         """
         state = self.__dict__
-        shown = {name: state[name] for name in _BASE_FIELDS}
-        shown.update((name, state[name]) for name in _MORE_FIELDS if state[name] is not None)
+        fields_ = {name: state[name] for name in _BASE_FIELDS}
+        fields_.update((name, state[name]) for name in _MORE_FIELDS if state[name] is not None)
         place = f"{where}." if where else ""
-        return {name: to_plain(value, place + name) for name, value in shown.items()}
+        return {name: to_plain(value, place + name) for name, value in fields_.items()}
 
 
 _BASE_FIELDS = ("content", "sender", "formatted", "extra_info", "type", "receiver", "stream_state")
@@ -325,14 +328,16 @@ def to_plain(value: Any, where: str = "value") -> Any:
         TypeError: something in it has no such form; the message names the place, the value and the cure.
     """
     kind = type(value)
-    if value is None or kind is str or kind is bool:
+    if value is None or kind is bool:
         return value
+    if kind is str:
+        return value if value.isascii() else _plain_text(value, where)
     if kind is int or kind is float:
         return _plain_number(value, where)
     if isinstance(value, Enum):
         return to_plain(value.value, where)
     if isinstance(value, str):
-        return str.__str__(value)
+        return _plain_text(str.__str__(value), where)
     if isinstance(value, Mapping):
         return {_plain_key(key, where): to_plain(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -346,7 +351,7 @@ def to_plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, int | float):
         return _plain_number(int(value) if isinstance(value, int) else float(value), where)
     raise TypeError(
-        f"{where} is {_short(value)} of type {kind.__name__}, which has no JSON form: "
+        f"{where} is {shown(value, 80)} of type {kind.__name__}, which has no JSON form: "
         "store a text, a number, a list or a dict"
     )
 
@@ -366,13 +371,20 @@ def _plain_number(value: float, where: str) -> float:
 
 def _plain_key(key: Any, where: str) -> str:
     if not isinstance(key, str):
-        raise TypeError(f"a key of {where} is {_short(key)}: JSON objects have text keys, so use str(key)")
-    return key
+        raise TypeError(f"a key of {where} is {shown(key, 80)}: JSON objects have text keys, so use str(key)")
+    return key if key.isascii() else _plain_text(key, f"a key of {where}")
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _plain_text(value: str, where: str) -> str:
+    if _SPLIT_CHARACTER.search(value):
+        raise TypeError(
+            f"{where} is {shown(value, 80)}, with a character in two surrogate halves, which JSON would join: "
+            "join them, by value.encode('utf-16', 'surrogatepass').decode('utf-16')"
+        )
+    return value
+
+
+_SPLIT_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 class Completion(str):

@@ -75,6 +75,18 @@ class MemoryManager(SessionState):
         else:
             self.reset(session_id)
 
+    def snapshot(self, session_id: SessionId) -> Callable[[], None]:
+        memory = self.memory_map.get(session_id)
+        if memory is None:
+            return partial(self.reset, session_id)
+        mark = memory.mark()
+
+        def put_back() -> None:
+            memory.rewind(mark)
+            self.memory_map[session_id] = memory
+
+        return put_back
+
     def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
         if session_id in self.memory_map:
             self.memory_map[check_session_id(new_session_id)] = self.memory_map[session_id].fork()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ..errors import InvalidArgument, StateError
@@ -50,6 +51,15 @@ class SessionState(ABC):
     @abstractmethod
     def restore(self, session_id: SessionId, parsed: Any) -> None:
         """Put what `parse` returned in the place of the session's value."""
+
+    def snapshot(self, session_id: SessionId) -> Callable[[], None]:
+        """A function that puts back what the session has now, for when loading a tree fails half-way.
+
+        Raises:
+            StateError: something in it has no JSON form.
+        """
+        parsed, known = self.parse(self.dump(session_id)), session_id in self.session_ids()
+        return lambda: self.restore(session_id, parsed) if known else self.reset(session_id)
 
     @abstractmethod
     def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
@@ -102,6 +112,11 @@ class SessionValue(SessionState, Generic[T]):
 
     def restore(self, session_id: SessionId, parsed: Any) -> None:
         self._values[session_id] = parsed
+
+    def snapshot(self, session_id: SessionId) -> Callable[[], None]:
+        if session_id not in self._values:
+            return lambda: self.reset(session_id)
+        return partial(self.restore, session_id, self._values[session_id])
 
     def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
         if session_id in self._values:
