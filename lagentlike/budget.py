@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -57,6 +58,8 @@ class Budget:
         return time.monotonic() - self._started if self._started else 0.0
 
     def __enter__(self) -> Budget:
+        if self._token is not None:
+            raise InvalidArgument("budget", self, "it is in use already: make one for each block, or use nested ones")
         self._parent = _current.get()
         self._token = _current.set(self)
         self._started = time.monotonic()
@@ -79,6 +82,8 @@ class Budget:
             self._check("seconds", self.seconds)
 
 
+_guard = threading.Lock()  # threads that share a budget count one at a time
+
 _current: ContextVar[Budget | None] = ContextVar("lagentlike_budget", default=None)
 
 
@@ -89,20 +94,24 @@ def charge_request() -> None:
         BudgetExceeded: a budget has no request, token or second left; nothing is counted then.
     """
     budgets = _around()
-    for budget in budgets:
-        budget._check("requests", budget.used.requests)
-        budget._check("tokens", budget.used.total_tokens)
-        budget._check_time()
-    for budget in budgets:
-        budget.used.requests += 1
+    with _guard:
+        for budget in budgets:
+            budget._check("requests", budget.used.requests)
+            budget._check("tokens", budget.used.total_tokens)
+            budget._check_time()
+        for budget in budgets:
+            budget.used.requests += 1
 
 
-def charge_usage(usage: Usage) -> None:
-    """Count the tokens of a finished request (its request was counted before it was made)."""
-    for budget in _around():
-        requests = budget.used.requests
-        budget.used += usage
-        budget.used.requests = requests
+def charge_usage(usage: Usage, total: Usage | None = None) -> None:
+    """Count the tokens of a finished request (its request was counted before it was made), and add it to a `total`."""
+    with _guard:
+        if total is not None:
+            total += usage
+        for budget in _around():
+            requests = budget.used.requests
+            budget.used += usage
+            budget.used.requests = requests
 
 
 def charge_tool_call() -> None:
@@ -112,11 +121,12 @@ def charge_tool_call() -> None:
         BudgetExceeded: a budget has no tool call or second left.
     """
     budgets = _around()
-    for budget in budgets:
-        budget._check("tool calls", budget.tool_calls)
-        budget._check_time()
-    for budget in budgets:
-        budget.tool_calls += 1
+    with _guard:
+        for budget in budgets:
+            budget._check("tool calls", budget.tool_calls)
+            budget._check_time()
+        for budget in budgets:
+            budget.tool_calls += 1
 
 
 def _around() -> list[Budget]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,8 +38,12 @@ def map_blocking(
     outcomes: dict[int, Outcome] = {}
     with _bar(total, progress, unit.name) as advance:
 
+        interrupted = threading.Event()
+
         def work(job: _Job) -> None:
             for index, message in job.calls:
+                if interrupted.is_set():
+                    return
                 try:
                     outcomes[index] = _last(unit(*message, session_id=job.session_id, **kwargs))
                 except Exception as error:  # noqa: BLE001  # a failure is a result: the other calls go on
@@ -51,6 +56,7 @@ def map_blocking(
                 for future in futures:
                     future.result()
             except BaseException:
+                interrupted.set()  # calls under way come to their end, no other begins
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [outcomes[index] for index in range(total)]

@@ -78,7 +78,7 @@ class Module:
         """What the unit does with its messages; override it."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, *message, session_id=0)")
 
-    def __call__(self, *message: AgentMessage | str, session_id: SessionId = 0, **kwargs: Any) -> Any:
+    def __call__(self, *message: AgentMessage | str, session_id: SessionId = 0, **kwargs: Any) -> AgentMessage:
         """Run one turn: hooks, memory, `forward`, memory, hooks.
 
         Args:
@@ -96,7 +96,8 @@ class Module:
         turn = Turn(self, message, session_id, kwargs)
         with stepped(turn):
             turn.reply = self.forward(*turn.messages, session_id=session_id, **turn.kwargs)
-        return turn.reply
+        reply: AgentMessage = turn.reply
+        return reply
 
     def map(
         self,
@@ -480,11 +481,14 @@ class AsyncModule(Module):
         """What the unit does with its messages; override it."""
         raise NotImplementedError(f"{type(self).__name__} must define async forward(self, *message, session_id=0)")
 
-    async def __call__(self, *message: AgentMessage | str, session_id: SessionId = 0, **kwargs: Any) -> Any:
+    async def __call__(  # type: ignore[override]  # the async form of the same call
+        self, *message: AgentMessage | str, session_id: SessionId = 0, **kwargs: Any
+    ) -> AgentMessage:
         """Run one turn: hooks, memory, `forward`, memory, hooks; see `Module.__call__`."""
         async with Turn(self, message, session_id, kwargs) as turn:
             turn.reply = await self.forward(*turn.messages, session_id=session_id, **turn.kwargs)
-        return turn.reply
+        reply: AgentMessage = turn.reply
+        return reply
 
     async def map(  # type: ignore[override]  # the async form of the same call
         self,
@@ -511,7 +515,7 @@ class StreamingModule(Module):
             f"{type(self).__name__} must define a generator forward(self, *message, session_id=0)"
         )
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # the streaming form of the same call
         self, *message: AgentMessage | str, session_id: SessionId = 0, **kwargs: Any
     ) -> Iterator[AgentMessage]:
         """Run one turn, giving out its messages as they come; see `Module.__call__`.

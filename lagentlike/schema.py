@@ -372,6 +372,7 @@ def _plain_number(value: float, where: str) -> float:
 def _plain_key(key: Any, where: str) -> str:
     if not isinstance(key, str):
         raise TypeError(f"a key of {where} is {shown(key, 80)}: JSON objects have text keys, so use str(key)")
+    key = str.__str__(key)
     return key if key.isascii() else _plain_text(key, f"a key of {where}")
 
 

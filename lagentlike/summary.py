@@ -69,11 +69,16 @@ def mermaid(unit: Module) -> str:
     lines = ["flowchart TD"]
     for path, module in unit.named_modules():
         ids[id(module)] = f"n{len(ids)}"
-        label = "<br/>".join(filter(None, [path or module.name, f"<i>{type(module).__name__}</i>", _model(module)]))
-        lines.append(f'  {ids[id(module)]}["{label}"]')
+        words = [_escaped(path or module.name), f"<i>{type(module).__name__}</i>", _escaped(_model(module))]
+        lines.append(f'  {ids[id(module)]}["{"<br/>".join(filter(None, words))}"]')
     for module in unit.modules():
         lines += [f"  {ids[id(module)]} --> {ids[id(child)]}" for child in module.children()]
     return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    """Text as a Mermaid label takes it."""
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _row(path: str, unit: Module) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Sequential(Agent):
             message = (agent(*message, session_id=session_id, **kwargs),)
         return message[0]
 
-    def _route(self, exit_at: int | None) -> Iterator[Module]:
+    def _route(self, exit_at: int | None) -> Iterator[Any]:
         """The agents to run, in order."""
         if exit_at is not None and (isinstance(exit_at, bool) or not isinstance(exit_at, int) or exit_at < 0):
             raise InvalidArgument("exit_at", exit_at, "give the index of the last agent to run, or None for all")

@@ -7,7 +7,6 @@ from contextlib import aclosing, closing
 from typing import Any, NamedTuple
 
 from ..memory import SessionId
-from ..module import Module
 from ..schema import AgentMessage
 from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
 
@@ -17,7 +16,7 @@ __all__ = ["AsyncStreamingWorkflow", "AsyncWorkflow", "Call", "Steps", "Streamin
 class Call(NamedTuple):
     """The next call of a workflow: a unit, its message, and what else it is given by name."""
 
-    unit: Module
+    unit: Any
     message: AgentMessage
     kwargs: dict[str, Any] = {}  # noqa: RUF012  # never changed
 

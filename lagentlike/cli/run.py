@@ -14,7 +14,6 @@ from typing import Any, TYPE_CHECKING
 from .common import load_unit, UsageError
 
 if TYPE_CHECKING:
-    from ..module import Module
     from ..schema import AgentMessage
 
 __all__ = ["add_options", "main"]
@@ -84,7 +83,7 @@ def _message(words: list[str]) -> str:
     return message
 
 
-def _turn(agent: Module, message: str, session: int | str) -> Iterator[AgentMessage]:
+def _turn(agent: Any, message: str, session: int | str) -> Iterator[AgentMessage]:
     reply = agent(message, session_id=session)
     if agent.colour.is_streaming:
         yield from reply

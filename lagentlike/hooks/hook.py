@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 from ..schema import AgentMessage
-
-if TYPE_CHECKING:
-    from ..memory import SessionId
 
 __all__ = ["Hook", "RemovableHandle", "Replacement"]
 
@@ -23,28 +20,27 @@ class Hook:
     sender's are not touched), and may return messages to take their place. What a `before_` hook leaves is what the
     memory and `forward` see; what an `after_` hook leaves is what the caller gets, while the memory keeps the reply as
     it was.
+
+    A before-hook of an agent gets the tuple of messages that it was called with; all others get one message. The types
+    of unit and session are open, so that a hook can say which ones it is for.
     """
 
-    def before_agent(
-        self, agent: Any, messages: tuple[AgentMessage, ...], session_id: SessionId
-    ) -> Replacement | Awaitable[Replacement]:
+    def before_agent(self, agent: Any, messages: Any, session_id: Any) -> Replacement | Awaitable[Replacement]:
         """Before an agent's turn, with the messages it was called with."""
         return None
 
-    def after_agent(
-        self, agent: Any, message: AgentMessage, session_id: SessionId
-    ) -> Replacement | Awaitable[Replacement]:
+    def after_agent(self, agent: Any, message: AgentMessage, session_id: Any) -> Replacement | Awaitable[Replacement]:
         """After an agent's turn, with its reply."""
         return None
 
     def before_action(
-        self, executor: Any, message: AgentMessage, session_id: SessionId
+        self, executor: Any, message: AgentMessage, session_id: Any
     ) -> Replacement | Awaitable[Replacement]:
         """Before an executor runs tools, with the message that calls them."""
         return None
 
     def after_action(
-        self, executor: Any, message: AgentMessage, session_id: SessionId
+        self, executor: Any, message: AgentMessage, session_id: Any
     ) -> Replacement | Awaitable[Replacement]:
         """After an executor ran tools, with the message that carries the results."""
         return None

@@ -88,8 +88,7 @@ class _LLM:
         usage = answer.usage
         if usage is None:
             usage = answer.usage = Usage(requests=1)
-        self.usage += usage
-        charge_usage(usage)
+        charge_usage(usage, self.usage)
         return answer
 
     def __repr__(self) -> str:

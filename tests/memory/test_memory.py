@@ -7,8 +7,9 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
-from hypothesis.stateful import initialize, invariant, RuleBasedStateMachine, rule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, invariant, rule, RuleBasedStateMachine
 
 from lagentlike.errors import InvalidArgument, StateError
 from lagentlike.memory import Memory
