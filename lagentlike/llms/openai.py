@@ -177,8 +177,7 @@ class AsyncGPTAPI(_ChatCompletions, AsyncBaseLLM):
         """Close the connections of this event loop that are kept alive; a later call opens new ones."""
         await self._transport.aclose()
 
-    async def _chat(self, messages: Conversation, params: Params) -> Completion:
-        return await self._complete(messages, params)
+    _chat = _ChatCompletions._complete
 
     async def _stream(self, messages: Conversation, params: Params) -> AsyncIterator[Part]:
         async with aclosing(self._part_lists(messages, params)) as lists:  # type: ignore[type-var]  # it is a generator

@@ -90,7 +90,10 @@ def request_body(messages: Sequence[Mapping[str, Any]], options: Mapping[str, An
     """The body of a request: the messages' bytes, each encoded once in its life, joined with the encoded options."""
     dialect = encoder.dialect
     parts = [
-        message.encoded(dialect, encoder) if type(message) is ChatMessage else encoder(message) for message in messages
+        (message._encoded.get(dialect) or message.encoded(dialect, encoder))  # most were sent before
+        if type(message) is ChatMessage
+        else encoder(message)
+        for message in messages
     ]
     return b'{"messages":[' + b",".join(parts) + b"]," + encode(options, "parameters")[1:]
 
@@ -235,7 +238,7 @@ def parse_completion(body: bytes) -> Completion:
         usage=_usage(response.get("usage")),
         model=_text(response.get("model")),
         finish_reason=finish if type(finish) is str and finish else "tool_calls" if calls else "stop",
-        tokens=_Tokens().of(response, choice),
+        tokens=_Tokens().of(response, choice) if _tells_tokens(choice) else None,
     )
     _refuse_given_up(answer)
     return answer
@@ -287,7 +290,7 @@ class ChatAssembler:
                     parts.append((new, self._so_far()))
             elif type(choice.get("message")) is dict:  # the server does not stream: the whole answer at once
                 return self._whole(parse_completion(event))
-            if first or len(choice) > _PLAIN_CHOICE:
+            if first or (len(choice) > _PLAIN_CHOICE and _tells_tokens(choice)):
                 self._tokens.add(chunk, choice)
             finish = choice.get("finish_reason")
             if type(finish) is str and finish:
@@ -461,6 +464,12 @@ class _Tokens:
             return None
         fits = not self.ids or len(self.ids) == len(self.logprobs)
         return TokenSpan(self.ids, self.logprobs if self.logprobs and fits else None, self.prompt_ids)
+
+
+def _tells_tokens(choice: dict[str, Any]) -> bool:
+    if choice.get("logprobs"):
+        return True
+    return "token_ids" in choice or "output_ids" in choice or "output_token_logprobs" in choice
 
 
 def _id_in_text(token: Any) -> int | None:

@@ -131,32 +131,31 @@ class Transport:
         self.options = options or TransportOptions()
         self._budget = _RetryBudget()
 
-    async def post(self, request: Request, parse: Callable[[bytes], T]) -> T:
+    def post(self, request: Request, parse: Callable[[bytes], T]) -> Awaitable[T]:
         """What `parse` makes of the answer's body; it raises `BadResponse` if that cannot be read.
 
         Raises:
             LLMError: the request failed, and failed again where it was made again.
         """
 
-        async def attempt(call: _Call) -> T:
-            response = await _open(request, call)
+        async def receive(response: aiohttp.ClientResponse, call: _Call) -> T:
             return parse(await _body(response, call))
 
-        return await self._persist(request, attempt)
+        return self._persist(request, receive)
 
-    async def stream(self, request: Request, assembler: Callable[[], Assembler[T]]) -> PartStream[T]:
+    def stream(self, request: Request, assembler: Callable[[], Assembler[T]]) -> Awaitable[PartStream[T]]:
         """The parts of a streamed answer, its first ones already received; close it if not read to the end.
 
         Raises:
             LLMError: the stream failed before its first part.
         """
 
-        async def attempt(call: _Call) -> PartStream[T]:
-            stream = PartStream(await _open(request, call), call, assembler())
+        async def receive(response: aiohttp.ClientResponse, call: _Call) -> PartStream[T]:
+            stream = PartStream(response, call, assembler())
             await stream.begin()
             return stream
 
-        return await self._persist(request, attempt)
+        return self._persist(request, receive)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; what needs one later opens it anew."""
@@ -164,8 +163,8 @@ class Transport:
         for key in [key for key in _pools if key[0] is loop]:
             await _pools.pop(key).keeper.aclose()
 
-    async def _persist(self, request: Request, attempt: Callable[[_Call], Awaitable[T]]) -> T:
-        """Make the attempt, and make it again where that may help: the only retry loop there is."""
+    async def _persist(self, request: Request, receive: Callable[[aiohttp.ClientResponse, _Call], Awaitable[T]]) -> T:
+        """Make the request, and make it again where that may help: the only retry loop there is."""
         options = self.options
         deadline = asyncio.get_running_loop().time() + options.total
         self._budget.deposit()
@@ -173,7 +172,7 @@ class Transport:
         while True:
             call = _Call(request, options, deadline)
             try:
-                result = await attempt(call)
+                result = await receive(await _open(request, call), call)
             except LLMError as error:
                 if call.stale and replaced < _MOST_REPLACED:
                     replaced += 1
@@ -271,8 +270,8 @@ class _Call:
         self.options = options
         self.deadline = deadline
         self.loop = asyncio.get_running_loop()
-        self.clock: asyncio.Timeout | None = None
-        self.stage = "a free connection"
+        self.clock: _Clock | None = None
+        self.stage = "first_byte"
         self.retry_after: float | None = None
         self.reused = False
         self.answered = False
@@ -297,8 +296,8 @@ class _Call:
 
     def wait_for(self, stage: str, seconds: float) -> None:
         self.stage = stage
-        if self.clock is not None and not self.clock.expired():
-            self.clock.reschedule(self.until(seconds))
+        if self.clock is not None:
+            self.clock.move(self.until(seconds))
 
     def timed_out(self) -> LLMError:
         self.answered = True  # a slow server is no closed connection
@@ -333,6 +332,39 @@ class _Call:
         return BadResponse(f"{self.host} does not answer in HTTP: {masked(reason, self.request.secrets)[:200]}")
 
 
+class _Clock:
+    """A deadline on what the running task awaits: `asyncio.timeout` without its two coroutines."""
+
+    __slots__ = ("_cancelling", "_handle", "_loop", "_task", "expired")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a request can only be made from within a task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._loop = loop
+        self._handle = loop.call_at(when, self._expire)
+        self.expired = False
+
+    def move(self, when: float) -> None:
+        if not self.expired:
+            self._handle.cancel()
+            self._handle = self._loop.call_at(when, self._expire)
+
+    def stop(self) -> bool:
+        """End it; whether it was this deadline, and nothing else, that cancelled the task."""
+        self._handle.cancel()
+        if not self.expired:
+            return False
+        self.expired = False
+        return self._task.uncancel() <= self._cancelling
+
+    def _expire(self) -> None:
+        self.expired = True
+        self._task.cancel()
+
+
 _current: ContextVar[_Call] = ContextVar("lagentlike_call")
 
 
@@ -342,18 +374,21 @@ async def _open(request: Request, call: _Call) -> aiohttp.ClientResponse:
     Raises:
         LLMError: there was none, or it is an error.
     """
-    session = await _session(call.loop, call.options.max_connections)
+    pool = _pools.get((call.loop, call.options.max_connections))
+    session = pool.session if pool is not None and not pool.session.closed else await _new_session(call)
     token = _current.set(call)
+    clock = call.clock = _Clock(call.loop, call.until(call.options.first_byte))
     try:
-        async with asyncio.timeout_at(call.deadline) as call.clock:
-            response = await session.post(
-                request.url,
-                data=_Body(request.body),
-                headers=request.headers,
-                proxy=request.proxy,
-                allow_redirects=False,
-            )
-    except TimeoutError:
+        response = await session.post(
+            request.url,
+            data=_Body(request.body),
+            headers=request.headers,
+            proxy=request.proxy,
+            allow_redirects=False,
+        )
+    except asyncio.CancelledError:
+        if not clock.stop():
+            raise
         failure = call.timed_out()
     except (aiohttp.ClientError, OSError) as error:
         failure = call.failed(error)
@@ -364,6 +399,7 @@ async def _open(request: Request, call: _Call) -> aiohttp.ClientResponse:
             return response
         failure = await _refused(response, call)
     finally:
+        clock.stop()
         call.clock = None
         _current.reset(token)
     raise failure
@@ -386,6 +422,12 @@ _ERROR_BYTES = 256 * 2**10
 
 async def _body(response: aiohttp.ClientResponse, call: _Call, max_bytes: int | None = None) -> bytes:
     """The whole body, decompressed."""
+    content = response.content
+    if content.is_eof() and "Content-Encoding" not in response.headers:  # it came with the headers
+        data = content.read_nowait()
+        if len(data) <= (max_bytes or call.options.max_bytes):
+            return data
+        raise _too_large(call)
     reader = _Reader(response, call, max_bytes or call.options.max_bytes)
     pieces = []
     try:
@@ -431,9 +473,7 @@ class _Reader:
                 data = self._inflate(data, self._left)
             self._left -= len(data)
             if self._left < 0:
-                raise ResponseTooLarge(
-                    f"the answer of {call.host} passes the cap on its size: raise max_bytes if it is right"
-                )
+                raise _too_large(call)
             return data
         raise failure
 
@@ -453,6 +493,10 @@ class _Reader:
         """Give the connection back if the answer was read to its end, else close it."""
         if not self._content.at_eof():
             self._response.close()
+
+
+def _too_large(call: _Call) -> ResponseTooLarge:
+    return ResponseTooLarge(f"the answer of {call.host} passes the cap on its size: raise max_bytes if it is right")
 
 
 def _inflater(encoding: str) -> Callable[[bytes, int], bytes] | None:
@@ -596,8 +640,13 @@ class _Connector(aiohttp.TCPConnector):
         call = _current.get()
         call.reused = True
         connection = await super().connect(*args, **kwargs)
-        call.wait_for("first_byte", call.options.first_byte)
+        if call.stage != "first_byte":
+            call.wait_for("first_byte", call.options.first_byte)
         return connection
+
+    async def _wait_for_available_connection(self, *args: Any, **kwargs: Any) -> None:
+        _current.get().wait_for("a free connection", float("inf"))
+        await super()._wait_for_available_connection(*args, **kwargs)
 
     async def _create_connection(self, *args: Any, **kwargs: Any) -> ResponseHandler:
         call = _current.get()
@@ -615,22 +664,20 @@ class _Pool(NamedTuple):
 _pools: dict[tuple[asyncio.AbstractEventLoop, int], _Pool] = {}
 
 
-async def _session(loop: asyncio.AbstractEventLoop, max_connections: int) -> aiohttp.ClientSession:
-    """The session of this loop, opened on first use."""
-    pool = _pools.get((loop, max_connections))
-    if pool is not None and not pool.session.closed:
-        return pool.session
-    for key in [key for key in _pools if key[0].is_closed()]:
-        del _pools[key]  # of a loop that was closed without a word to its async generators
+async def _new_session(call: _Call) -> aiohttp.ClientSession:
+    """Open the session of this loop."""
+    key = (call.loop, call.options.max_connections)
+    for closed in [key for key in _pools if key[0].is_closed()]:
+        del _pools[closed]  # of a loop that was closed without a word to its async generators
     session = aiohttp.ClientSession(
-        connector=_Connector(limit=max_connections, keepalive_timeout=30, ttl_dns_cache=60),
+        connector=_Connector(limit=call.options.max_connections, keepalive_timeout=30, ttl_dns_cache=60),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "lagentlike", "Accept": "*/*", "Accept-Encoding": "gzip"},
         timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, sock_connect=None),
         auto_decompress=False,
     )
-    keeper = _keep(session, (loop, max_connections))
-    _pools[loop, max_connections] = _Pool(session, keeper, os.getpid())
+    keeper = _keep(session, key)
+    _pools[key] = _Pool(session, keeper, os.getpid())
     await anext(keeper)  # does not suspend, so nobody opens a second one meanwhile
     return session
 
