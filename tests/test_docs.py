@@ -114,3 +114,10 @@ def test_a_snippet_knows_its_line_its_output_and_its_mark() -> None:
 def test_a_snippet_inside_a_list_loses_its_indent() -> None:
     (snippet,) = snippets("- a\n\n    ```python\n    if True:\n        print(1)\n    ```\n")
     assert snippet.code == "if True:\n    print(1)"
+
+
+def test_the_index_of_decisions_has_them_all() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    missing = [path.name for path in sorted(folder.glob("0*.md")) if f"({path.name})" not in index]
+    assert not missing, f"docs/decisions/index.md does not list {missing}"
