@@ -12,18 +12,30 @@ if TYPE_CHECKING:
     from .calculator import calculator
     from .executor import ActionExecutor, AsyncActionExecutor
     from .function import FunctionTool, tool
+    from .ipython_interactive import IPythonInteractive
     from .ipython_interpreter import AsyncIPythonInterpreter, IPythonInterpreter
+    from .ipython_manager import IPythonInteractiveManager
+    from .python_interpreter import PythonInterpreter
+    from .web_browser import AsyncWebBrowser, WebBrowser
+    from .web_search import BingSearch, DuckDuckGoSearch
 
 __all__ = [
     "ActionExecutor",
     "AsyncActionExecutor",
     "AsyncIPythonInterpreter",
+    "AsyncWebBrowser",
     "BaseAction",
+    "BingSearch",
+    "DuckDuckGoSearch",
     "FinishAction",
     "FunctionTool",
+    "IPythonInteractive",
+    "IPythonInteractiveManager",
     "IPythonInterpreter",
     "InvalidAction",
     "NoAction",
+    "PythonInterpreter",
+    "WebBrowser",
     "calculator",
     "tool",
     "tool_api",
@@ -37,6 +49,11 @@ __getattr__, __dir__ = attach(
         "calculator": ["calculator"],
         "executor": ["ActionExecutor", "AsyncActionExecutor"],
         "function": ["FunctionTool", "tool"],
+        "ipython_interactive": ["IPythonInteractive"],
         "ipython_interpreter": ["AsyncIPythonInterpreter", "IPythonInterpreter"],
+        "ipython_manager": ["IPythonInteractiveManager"],
+        "python_interpreter": ["PythonInterpreter"],
+        "web_browser": ["AsyncWebBrowser", "WebBrowser"],
+        "web_search": ["BingSearch", "DuckDuckGoSearch"],
     },
 )

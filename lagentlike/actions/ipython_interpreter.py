@@ -15,19 +15,20 @@ import time
 import weakref
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from ..concurrency import background, run_in_background
-from ..errors import InvalidArgument, KernelDied, StateError
-from ..memory.state import SessionId, SessionState
+from ..errors import InvalidArgument, KernelDied
+from ..memory import SessionId
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
+from .code import extract_code
 from .function import checked_max_length, checked_timeout
 from .kernel import Cell, Kernel
+from .running import on_background
+from .session import Unsaved
 
 __all__ = ["AsyncIPythonInterpreter", "IPythonInterpreter"]
-
-T = TypeVar("T")
 
 
 class IPythonInterpreter(BaseAction):
@@ -111,7 +112,7 @@ class IPythonInterpreter(BaseAction):
 
     async def aclose(self, session_id: SessionId | None = None) -> None:
         """Close a session's kernel, or all of them."""
-        await _in_background(self.kernels.close(session_id))
+        await on_background(self.kernels.close(session_id))
 
     def _returned(self, done: _Done) -> ActionReturn:
         """What a call gives back; images are shown if this is a notebook."""
@@ -143,7 +144,7 @@ class AsyncIPythonInterpreter(IPythonInterpreter):
         Args:
             command: The Python code.
         """
-        return self._returned(await _in_background(self.kernels.run(session_id, extract_code(command))))
+        return self._returned(await on_background(self.kernels.run(session_id, extract_code(command))))
 
 
 class _Done:
@@ -173,7 +174,7 @@ class _Slot:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class _Kernels(SessionState):
+class _Kernels(Unsaved):
     """The kernels by session. All coroutines run on the background loop, whatever colour the caller has."""
 
     def __init__(
@@ -203,19 +204,6 @@ class _Kernels(SessionState):
 
     def session_ids(self) -> list[SessionId]:
         return list(self._slots) if self._owner == os.getpid() else []
-
-    def dump(self, session_id: SessionId) -> Any:
-        return None  # variables live in the kernel's process and cannot be saved
-
-    def parse(self, value: Any) -> Any:
-        if value is not None:
-            raise StateError(f"expected null: the variables of a kernel cannot be saved, got {type(value).__name__}")
-
-    def restore(self, session_id: SessionId, parsed: Any) -> None:
-        self.reset(session_id)
-
-    def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
-        """The new session begins with a new kernel."""
 
     def reset(self, session_id: SessionId) -> None:
         slot = self._slots.pop(session_id, None)
@@ -375,19 +363,6 @@ class _Kernels(SessionState):
 
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|COOKIE", re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]{0,47}")
-_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
-
-
-def extract_code(text: str) -> str:
-    """The code in a text: what its code fences hold, or the text itself if it has none.
-
-    >>> extract_code("Let me see:\\n```python\\nprint(1)\\n```")
-    'print(1)'
-    """
-    if not text.lstrip().startswith("```") and "\n```" not in text:
-        return text
-    blocks = [found.group(1) for found in _FENCE.finditer(text)]
-    return "\n".join(blocks) if blocks else text
 
 
 def _problem(cell: Cell, timeout: float) -> str:
@@ -411,11 +386,6 @@ def _folder_name(session_id: SessionId) -> str:
     if isinstance(session_id, str) and _PLAIN_NAME.fullmatch(session_id) and not session_id.startswith("-"):
         return f"session-{session_id}"
     return f"session-{hashlib.sha256(repr(session_id).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
-
-
-async def _in_background(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine that runs on the background loop, from any loop."""
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, background.loop()))
 
 
 def _later(coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -21,7 +21,7 @@ from queue import Empty
 from typing import Any
 
 from ..errors import KernelDied
-from .result import shortened
+from .result import as_seen, shortened
 from .workers import submit
 
 __all__ = ["Cell", "Kernel"]
@@ -305,13 +305,12 @@ def _take(message: Mapping[str, Any], cell: Cell, output: _Output) -> bool:
 
 def _traceback(content: Mapping[str, Any]) -> str:
     """The traceback without colours, rulers and the kernel's own frames."""
-    frames = [_ANSI.sub("", str(frame)).strip() for frame in content["traceback"]]
+    frames = [as_seen(str(frame)).strip() for frame in content["traceback"]]
     kept = [frame for frame in frames if frame.strip("-") and not _OWN_FRAME.match(frame)]
     return "\n".join(kept) or f"{content['ename']}: {content['evalue']}"
 
 
 _OWN_FRAME = re.compile(r"File \S*[/\\](?:ipykernel|IPython)[/\\]")
-_ANSI = re.compile(r"\x1b\[[0-9;?]{0,32}[ -/]{0,4}[@-~]")
 
 
 class _Output:
@@ -350,21 +349,13 @@ class _Output:
         return self._parts
 
     def _flush(self) -> None:
-        text = _as_seen("".join(self._pending))
+        text = as_seen("".join(self._pending))
         self._pending, self._pending_length = [], 0
         if text:
             self._parts.append(("text", text))
 
 
 _IMAGES = {"png": "image/png", "jpeg": "image/jpeg", "svg": "image/svg+xml"}
-
-
-def _as_seen(text: str) -> str:
-    """The text as a terminal leaves it: without colours, and of a progress bar only its last state."""
-    text = _ANSI.sub("", text)
-    if "\r" not in text:
-        return text
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
 
 
 # The end of processes

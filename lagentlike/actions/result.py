@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from ..errors import ToolError
 from ..schema import ActionReturn, ActionStatusCode, to_plain
 
-__all__ = ["MAX_LENGTH", "as_return", "clean_text", "failed", "shortened"]
+__all__ = ["MAX_LENGTH", "as_return", "as_seen", "clean_text", "failed", "shortened"]
 
 MAX_LENGTH = 32_768
 """Longest text, in characters, that a tool shows a model unless it says otherwise."""
@@ -60,6 +61,17 @@ def clean_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def as_seen(text: str) -> str:
+    """The text as a terminal leaves it: without colours, and of a progress bar only its last state."""
+    text = _ANSI.sub("", text)
+    if "\r" not in text:
+        return text
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]{0,32}[ -/]{0,4}[@-~]")
 
 
 def shortened(text: str, max_length: int) -> str:

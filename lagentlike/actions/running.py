@@ -9,11 +9,11 @@ import inspect
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import Any, TYPE_CHECKING, TypeVar
 
-from ..concurrency import run_in_background
+from ..concurrency import background, run_in_background
 from ..errors import ColourError
 from ..schema import ActionReturn
 from .result import as_return, failed
@@ -22,9 +22,11 @@ from .workers import submit
 if TYPE_CHECKING:
     from .base import ToolAPI
 
-__all__ = ["PreparedCall", "run_call", "run_call_async", "run_calls", "run_calls_async"]
+__all__ = ["PreparedCall", "on_background", "run_call", "run_call_async", "run_calls", "run_calls_async"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 GRACE_SECONDS = 0.5
 """How long an async tool that is cancelled may take to end."""
@@ -139,6 +141,11 @@ async def run_calls_async(calls: list[PreparedCall], max_concurrency: int) -> li
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(call)) for call in calls]
     return [task.result() for task in tasks]
+
+
+async def on_background(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await, in whatever loop, a coroutine that runs on the background loop and shares what lives there."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, background.loop()))
 
 
 def _invoke(call: PreparedCall) -> ActionReturn:

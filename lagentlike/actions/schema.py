@@ -15,6 +15,7 @@ from pydantic.errors import PydanticUserError
 
 from ..errors import InvalidArgument, ToolArgumentsError
 from ..prompts.parsers.tool_call import loads_strictly
+from .result import clean_text
 
 __all__ = ["MAX_ARGUMENTS", "ToolSchema", "wire_name"]
 
@@ -86,11 +87,7 @@ class ToolSchema:
         """
         if isinstance(arguments, Mapping):
             try:
-                text = json.dumps(arguments, allow_nan=False, ensure_ascii=False)
-                text.encode()
-            except UnicodeEncodeError:
-                text = json.dumps(arguments, allow_nan=False)
-                text = re.sub(r"\\ud[89a-f][0-9a-f]{2}", r"\\ufffd", text)
+                text = clean_text(json.dumps(arguments, allow_nan=False, ensure_ascii=False))
             except TypeError:  # called from Python with values that JSON does not have
                 return self._checked(self._model.model_validate, dict(arguments))
             except (ValueError, RecursionError) as error:
@@ -173,7 +170,9 @@ class ToolSchema:
             raise self._refusal(f"they are no valid JSON: {_fault(error)}") from None
         if not isinstance(value, dict):
             raise self._refusal(f"they must be a JSON object, not {_kind(value)}")
-        return arguments.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if "\\ud" in arguments or "\\uD" in arguments:  # perhaps surrogates, which pydantic does not take
+            arguments = json.dumps(value, ensure_ascii=False)
+        return clean_text(arguments)
 
     def _checked(self, read: Callable[[Any], BaseModel], value: Any) -> dict[str, Any]:
         try:

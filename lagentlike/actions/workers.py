@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import ctypes
 import os
 import queue
 import threading
@@ -10,7 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-__all__ = ["submit"]
+from ..errors import ToolTimeout
+
+__all__ = ["run_within", "submit"]
 
 T = TypeVar("T")
 
@@ -108,3 +111,63 @@ class _Worker(threading.Thread):
 
 
 _workers = _Workers()
+
+
+def run_within(seconds: float | None, function: Callable[..., T], *args: Any) -> T:
+    """Run Python code in another thread, and stop it when it takes too long.
+
+    It is stopped by an exception raised in it, which C code (such as `time.sleep`) only sees when it returns.
+
+    Raises:
+        ToolTimeout: it took longer; the message tells whether it could be stopped.
+    """
+    if seconds is None:
+        return submit(function, *args).result()
+    stoppable = _Stoppable(function, args)
+    future = submit(stoppable.run)
+    try:
+        return future.result(seconds)  # type: ignore[no-any-return]
+    except TimeoutError:
+        stoppable.stop()
+    try:
+        future.result(STOP_SECONDS)
+    except TimeoutError:
+        raise ToolTimeout(
+            f"it took longer than {seconds:g} seconds and cannot be stopped: it is still running"
+        ) from None
+    except BaseException as error:
+        if not isinstance(error, _Stopped):
+            raise
+    raise ToolTimeout(f"it took longer than {seconds:g} seconds and was stopped")
+
+
+STOP_SECONDS = 1.0
+"""How long code may take to end after it was told to."""
+
+
+class _Stopped(BaseException):
+    """Raised in code that takes too long; no `except Exception` catches it."""
+
+
+class _Stoppable:
+    """A function that can be stopped from another thread, and only while it runs."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._function = function
+        self._args = args
+        self._guard = threading.Lock()
+        self._thread: int | None = None
+
+    def run(self) -> Any:
+        with self._guard:
+            self._thread = threading.get_ident()
+        try:
+            return self._function(*self._args)
+        finally:
+            with self._guard:
+                self._thread = None
+
+    def stop(self) -> None:
+        with self._guard:
+            if self._thread is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(_Stopped))

@@ -1,0 +1,242 @@
+"""IPython shells in several worker processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from ..errors import InvalidArgument, KernelDied, ToolTimeout
+from ..memory import SessionId
+from ..memory.state import check_session_id
+from ..schema import ActionReturn
+from .base import BaseAction, tool_api
+from .code import extract_code
+from .function import checked_max_length, checked_timeout
+from .ipython_interactive import ShellResult
+from .result import failed
+from .running import PreparedCall, run_calls
+from .session import Unsaved
+
+__all__ = ["IPythonInteractiveManager"]
+
+
+class IPythonInteractiveManager(BaseAction):
+    """Run Python code in IPython shells that keep their variables, spread over several processes.
+
+    Each session has a shell of its own, in one of the processes; code of sessions in different processes runs at once.
+    The processes run as the user and are only for code that you trust. One whose code takes too long is killed, and the
+    variables of its sessions are gone.
+
+    Args:
+        max_workers: most processes; they are started when they are needed.
+        timeout: seconds that a call may take.
+        max_out_len: most characters of output.
+        description: what models are told, in place of the docstring of `run`.
+        name: its name.
+
+    Called from Python it takes one piece of code, or a list of them with a list of sessions, and runs those at once:
+
+    >>> manager = IPythonInteractiveManager(max_workers=2)
+    >>> [one.format_result() for one in manager(["1 + 1", "2 + 2"], [0, 1])]
+    ['2', '4']
+    >>> manager.close()
+    """
+
+    aliases: ClassVar[Mapping[str, str]] = {"code": "command"}
+
+    def __init__(
+        self,
+        max_workers: int = 4,
+        timeout: float = 20,
+        max_out_len: int = 8192,
+        description: Mapping[str, Any] | str | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(description, name)
+        if isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1:
+            raise InvalidArgument("max_workers", max_workers, "give a whole number of at least 1")
+        seconds = checked_timeout(timeout)
+        if seconds is None:
+            raise InvalidArgument("timeout", timeout, "give seconds")
+        self.max_length = checked_max_length(max_out_len)
+        self.workers = _Workers(max_workers, seconds, self.max_length)
+        weakref.finalize(self, _Workers.close, self.workers)
+
+    def __call__(  # type: ignore[override]  # also a list of calls
+        self,
+        commands: Mapping[str, Any] | str | Sequence[str],
+        indexes: SessionId | Sequence[SessionId] | None = None,
+        name: str = "run",
+        session_id: SessionId = 0,
+    ) -> Any:
+        """Run code, or several pieces of code at once.
+
+        Args:
+            commands: the code, or a list of codes.
+            indexes: the session of it, or of each; a list without sessions runs in 0, 1, 2 ….
+            name: as for every action.
+            session_id: the session, where `indexes` is not given.
+
+        Returns:
+            An `ActionReturn`, or a list of them in order.
+        """
+        if isinstance(commands, str | Mapping):
+            return super().__call__(commands, name, session_id if indexes is None else indexes)
+        sessions = list(range(len(commands))) if indexes is None else indexes
+        if not isinstance(sessions, Sequence) or isinstance(sessions, str) or len(sessions) != len(commands):
+            raise InvalidArgument("indexes", indexes, f"give a session for each of the {len(commands)} commands")
+        api = self.apis()["run"]
+        calls: list[PreparedCall] = [
+            api.prepare({"command": command}, session) for command, session in zip(commands, sessions, strict=True)
+        ]
+        return run_calls(calls, self.workers.most)
+
+    @tool_api
+    def run(self, command: str, session_id: SessionId = 0) -> ActionReturn:
+        """Run Python code in a live session that keeps its variables; print what you want to see.
+
+        Args:
+            command: The Python code.
+        """
+        try:
+            return self.workers.run(session_id, extract_code(command)).as_return(self.name)
+        except (KernelDied, ToolTimeout) as error:
+            return failed(str(error), self.name)
+
+    def close(self) -> None:
+        """End the processes."""
+        self.workers.close()
+
+
+class _Workers(Unsaved):
+    """The worker processes, and which sessions are in which."""
+
+    def __init__(self, most: int, timeout: float, max_length: int) -> None:
+        self.most = most
+        self._timeout = timeout
+        self._max_length = max_length
+        self._guard = threading.Lock()
+        self._workers: list[_Worker] = []
+        self._homes: dict[SessionId, _Worker] = {}
+
+    def session_ids(self) -> list[SessionId]:
+        return list(self._homes)
+
+    def reset(self, session_id: SessionId) -> None:
+        with self._guard:
+            worker = self._homes.pop(session_id, None)
+        if worker is not None:
+            worker.forget(session_id)
+
+    def run(self, session_id: SessionId, code: str) -> ShellResult:
+        worker = self._home(check_session_id(session_id))
+        try:
+            return worker.run(session_id, code, self._timeout, self._max_length)
+        except (KernelDied, ToolTimeout):
+            with self._guard:
+                self._homes = {one: home for one, home in self._homes.items() if home is not worker}
+                if worker in self._workers:
+                    self._workers.remove(worker)
+            worker.close()
+            raise
+
+    def close(self) -> None:
+        with self._guard:
+            workers, self._workers, self._homes = self._workers, [], {}
+        for worker in workers:
+            worker.close()
+
+    def _home(self, session_id: SessionId) -> _Worker:
+        """The session's worker; for a new session, the one with the fewest."""
+        with self._guard:
+            if session_id not in self._homes:
+                if len(self._workers) < self.most:
+                    self._workers.append(_Worker())
+                homes = list(self._homes.values())
+                self._homes[session_id] = min(self._workers, key=homes.count)
+            return self._homes[session_id]
+
+
+class _Worker:
+    """A process with shells, which is sent code as a line of JSON and answers with one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forgotten: list[str] = []
+        self._owner = os.getpid()
+        self._started = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.shell_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def run(self, session_id: SessionId, code: str, timeout: float, max_length: int) -> ShellResult:
+        with self._lock:
+            if not self._started:
+                self._started = self._answer(START_SECONDS) is not None
+            forgotten, self._forgotten = self._forgotten, []
+            self._send({"session": repr(session_id), "code": code, "forget": forgotten, "max_length": max_length})
+            answer = self._answer(timeout)
+            if answer is not None:
+                return ShellResult(str(answer["text"]), bool(answer["failed"]))
+            os.killpg(self._process.pid, signal.SIGINT)
+            if self._answer(GRACE_SECONDS) is not None:
+                return ShellResult(
+                    f"the code took longer than {timeout:g} seconds and was interrupted; variables are kept",
+                    failed=True,
+                )
+        raise ToolTimeout(f"the code took longer than {timeout:g} seconds and was killed: all variables are gone")
+
+    def forget(self, session_id: SessionId) -> None:
+        """Drop the session's shell with the next request."""
+        self._forgotten.append(repr(session_id))
+
+    def close(self) -> None:
+        if self._owner != os.getpid():
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError) as error:
+            raise self._died() from error
+
+    def _answer(self, seconds: float) -> Mapping[str, Any] | None:
+        """The next answer, if it comes in time."""
+        pipe = self._process.stdout
+        assert pipe is not None
+        with selectors.DefaultSelector() as selector:
+            try:
+                selector.register(pipe, selectors.EVENT_READ)
+                return json.loads(pipe.readline()) if selector.select(seconds) else None
+            except (OSError, ValueError) as error:
+                raise self._died() from error
+
+    def _died(self) -> KernelDied:
+        code = self._process.poll()
+        return KernelDied("the process died: all variables are gone; the next call starts a new one", returncode=code)
+
+
+START_SECONDS = 60.0
+GRACE_SECONDS = 2.0

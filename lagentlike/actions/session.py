@@ -1,0 +1,39 @@
+"""What a tool holds for a session and cannot be saved: kernels, shells, open pages."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from ..errors import StateError
+from ..memory.state import SessionId, SessionState
+
+__all__ = ["Unsaved"]
+
+
+class Unsaved(SessionState):
+    """State of a session that lives in a process or a connection: resetting the session ends it, saving leaves it out.
+
+    In `state_dict` it is None. A session that is loaded or forked begins without it.
+    """
+
+    @abstractmethod
+    def session_ids(self) -> list[SessionId]:
+        """The sessions that have one."""
+
+    @abstractmethod
+    def reset(self, session_id: SessionId) -> None:
+        """End the session's."""
+
+    def dump(self, session_id: SessionId) -> Any:
+        return None
+
+    def parse(self, value: Any) -> Any:
+        if value is not None:
+            raise StateError(f"expected null, because this cannot be saved, got {type(value).__name__}")
+
+    def restore(self, session_id: SessionId, parsed: Any) -> None:
+        self.reset(session_id)
+
+    def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
+        """The new session begins without."""
