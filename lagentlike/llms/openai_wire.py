@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import secrets
@@ -176,7 +175,7 @@ def _strict(schema: Any) -> Any:
     return closed
 
 
-def check_parameters(params: Iterable[str], known: frozenset[str]) -> None:
+def check_parameters(params: Mapping[str, Any], known: frozenset[str]) -> None:
     """Refuse a parameter whose name looks like a slip of one that is known; other unknown ones are the server's.
 
     Raises:
@@ -184,9 +183,24 @@ def check_parameters(params: Iterable[str], known: frozenset[str]) -> None:
     """
     for name in params:
         if name not in known and name not in KNOWN_PARAMETERS:
-            close = difflib.get_close_matches(name, known | KNOWN_PARAMETERS, n=1, cutoff=0.85)
-            if close:
-                raise InvalidArgument(name, "…", f"there is no such parameter, did you mean {close[0]}?")
+            meant = next((other for other in sorted(known | KNOWN_PARAMETERS) if _is_slip(name, other)), None)
+            if meant is not None:
+                raise InvalidArgument(name, params[name], f"there is no such parameter, did you mean {meant}?")
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    """Whether one character too many, too few or wrong, or two exchanged, is all that differs."""
+    start = _alike(name, meant)
+    name, meant = name[start:], meant[start:]
+    end = _alike(name[::-1], meant[::-1])
+    name, meant = name[: len(name) - end], meant[: len(meant) - end]
+    return (len(name) <= 1 and len(meant) <= 1) or (len(name) == 2 and name == meant[::-1])
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 KNOWN_PARAMETERS = frozenset(

@@ -7,6 +7,8 @@ import copy
 import json
 import pickle
 import random
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -110,7 +112,7 @@ async def test_further_fields_and_headers_are_sent_as_they_are() -> None:
     [("max_new_token", "max_new_tokens"), ("temprature", "temperature"), ("stop_word", "stop_words"), ("keys", "key")],
 )
 def test_slip_of_a_parameter_is_refused_with_the_cure(name: str, meant: str) -> None:
-    with pytest.raises(InvalidArgument, match=f"{name}=.*did you mean {meant}"):
+    with pytest.raises(InvalidArgument, match=f"{name}=1: .*did you mean {meant}"):
         GPTAPI("m", **{name: 1})
 
 
@@ -651,6 +653,31 @@ def test_blocking_stream_left_early_closes_its_connection() -> None:
                 break
             threading.Event().wait(0.01)
         assert server.open == 0
+
+
+BLOCKING = """
+import sys
+from lagentlike.llms import GPTAPI
+llm = GPTAPI("m", key=None, api_base=sys.argv[1])
+print(llm.chat([{"role": "user", "content": "hi"}]))
+next(llm.stream_chat([{"role": "user", "content": "hi"}]))
+"""
+
+ASYNC = """
+import asyncio, sys
+from lagentlike.llms import AsyncGPTAPI
+llm = AsyncGPTAPI("m", key=None, api_base=sys.argv[1])
+print(asyncio.run(llm.chat([{"role": "user", "content": "hi"}])))
+asyncio.run(llm.chat([{"role": "user", "content": "hi"}]))
+"""
+
+
+@pytest.mark.parametrize("program", [BLOCKING, ASYNC], ids=["blocking", "async"])
+def test_a_program_ends_without_a_word_about_open_connections(program: str) -> None:
+    with FaultServer(answer()) as server:
+        command = [sys.executable, "-X", "dev", "-W", "always", "-c", program, server.url]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("hello\n", "", 0)
 
 
 def test_models_can_be_copied_and_pickled() -> None:
