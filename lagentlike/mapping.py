@@ -48,6 +48,9 @@ def map_blocking(
                     outcomes[index] = _last(unit(*message, session_id=job.session_id, **kwargs))
                 except Exception as error:  # noqa: BLE001  # a failure is a result: the other calls go on
                     outcomes[index] = error
+                except BaseException:
+                    interrupted.set()  # calls under way come to their end, no other begins
+                    raise
                 advance()
 
         with ThreadPoolExecutor(max_concurrency) as pool:
@@ -56,7 +59,7 @@ def map_blocking(
                 for future in futures:
                     future.result()
             except BaseException:
-                interrupted.set()  # calls under way come to their end, no other begins
+                interrupted.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [outcomes[index] for index in range(total)]

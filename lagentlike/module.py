@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -205,10 +205,9 @@ class Module:
         return module
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
-        """Call `fn` with every unit, children first, this one last."""
-        for child in self.children():
-            child.apply(fn)
-        fn(self)
+        """Call `fn` with every unit once, children first, this one last."""
+        for module in _bottom_up(self, set()):
+            fn(module)
         return self
 
     def train(self, mode: bool = True) -> Self:
@@ -525,7 +524,10 @@ class StreamingModule(Module):
             The turn is in memory when the reply comes. Leaving the iterator before that takes the turn back.
         """
         turn = Turn(self, message, session_id, kwargs)
-        with stepped(turn), closing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts:
+        with (
+            stepped(turn),
+            closing(_stream(self, self.forward(*turn.messages, session_id=session_id, **turn.kwargs))) as parts,
+        ):
             while (part := turn.running(next, parts, _END)) is not _END:
                 yield from turn.passing(part)
         assert turn.reply is not None
@@ -549,13 +551,46 @@ class AsyncStreamingModule(AsyncModule):
         """Run one turn, giving out its messages as they come; see `StreamingModule.__call__`."""
         async with (
             Turn(self, message, session_id, kwargs) as turn,
-            aclosing(self.forward(*turn.messages, session_id=session_id, **turn.kwargs)) as parts,
+            aclosing(_stream_async(self, self.forward(*turn.messages, session_id=session_id, **turn.kwargs))) as parts,
         ):
             while (part := await turn.running_async(anext, parts, _END)) is not _END:
                 for item in turn.passing(part):
                     yield item
         assert turn.reply is not None
         yield turn.reply
+
+
+def _bottom_up(module: Module, seen: set[int]) -> Iterator[Module]:
+    """The unit and all below it, each once and after all below it."""
+    if id(module) not in seen:
+        seen.add(id(module))
+        for child in module.children():
+            yield from _bottom_up(child, seen)
+        yield module
+
+
+def _stream(unit: Module, parts: Any) -> Generator[Any, None, None]:
+    """What a streaming `forward` gave, as a generator."""
+    if isinstance(parts, Generator):
+        return parts
+    if isinstance(parts, Iterator):
+        return (part for part in parts)
+    raise _no_stream(unit, parts)
+
+
+def _stream_async(unit: Module, parts: Any) -> AsyncGenerator[Any, None]:
+    """What an async streaming `forward` gave, as an async generator."""
+    if isinstance(parts, AsyncGenerator):
+        return parts
+    if isinstance(parts, AsyncIterator):
+        return (part async for part in parts)
+    raise _no_stream(unit, parts)
+
+
+def _no_stream(unit: Module, parts: Any) -> InvalidArgument:
+    if inspect.iscoroutine(parts):
+        parts.close()
+    return InvalidArgument(f"the reply of {type(unit).__name__}.forward", parts, f"write it as {unit.colour.value}")
 
 
 _VERSION = 1
