@@ -120,12 +120,10 @@ class Turn:
             part = self.unit._as_reply(part)
             part.stream_state = AgentStatusCode.STREAM_ING
         held, self.reply = self.reply, part
-        if held is not None and held.stream_state == AgentStatusCode.END:
-            held = held.clone()
-            held.stream_state = AgentStatusCode.STREAM_ING
-            yield held
-        if part.stream_state != AgentStatusCode.END:
-            yield part.clone()
+        if held is not None and held.stream_state == AgentStatusCode.END and not _goes_on(held):
+            yield _as_part(held)
+        if part.stream_state != AgentStatusCode.END or _goes_on(part):
+            yield _as_part(part)
 
     async def _open(self) -> Memory | None:
         """The session's memory, once it is this turn's place in the line."""
@@ -275,6 +273,18 @@ class FunctionHook(Hook):
 
 async def _settled(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
+
+
+def _goes_on(message: AgentMessage) -> bool:
+    """Whether more is bound to follow a message, so that it is given out before that, while the tools run."""
+    return bool(message.tool_calls or message.tool_results)
+
+
+def _as_part(message: AgentMessage) -> AgentMessage:
+    """A copy of a message as a part of an answer."""
+    part = message.clone()
+    part.stream_state = AgentStatusCode.STREAM_ING
+    return part
 
 
 def _as_message(item: Any) -> AgentMessage:

@@ -238,7 +238,7 @@ class _Shown:
 
     def show(self, message: AgentMessage) -> None:
         if message.tool_results is not None:
-            if message.tool_results is not self._results:
+            if message.tool_results != self._results:
                 self._results = message.tool_results
                 for result in message.tool_results:
                     mark = "←" if result.success else "✗"
@@ -249,7 +249,7 @@ class _Shown:
             self._break()
         print(text[len(self._text) :], end="", flush=True)
         self._text = text
-        if message.tool_calls and message.tool_calls is not self._calls:
+        if message.tool_calls and message.tool_calls != self._calls:
             self._calls = message.tool_calls
             self._break()
             for call in message.tool_calls:
