@@ -122,7 +122,11 @@ class Turn:
         held, self.reply = self.reply, part
         if held is not None and held.stream_state == AgentStatusCode.END and not _goes_on(held):
             yield _as_part(held)
-        if part.stream_state != AgentStatusCode.END or _goes_on(part):
+        if _goes_on(part):  # given out once, whether or not a unit inside already did
+            shown = _as_part(part)
+            if held is None or _as_part(held) != shown:
+                yield shown
+        elif part.stream_state != AgentStatusCode.END:
             yield _as_part(part)
 
     async def _open(self) -> Memory | None:

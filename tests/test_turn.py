@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from lagentlike.agents import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
+from lagentlike.actions import tool
+from lagentlike.agents import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent, StreamingReAct
 from lagentlike.agents.workflow import AsyncStreamingWorkflow, AsyncWorkflow, Call, StreamingWorkflow, Workflow
 from lagentlike.colour import Colour
 from lagentlike.concurrency import in_thread
@@ -973,3 +974,18 @@ def test_a_memory_of_its_own_kind_is_what_turns_write_to() -> None:
     agent = unit(Colour.BLOCKING, echo, memory={"type": Loud})
     agent("hi")
     assert contents(agent) == ["HI", "ECHO HI"]
+
+
+def test_a_tool_call_is_given_out_before_the_tool_runs() -> None:
+    order = []
+
+    @tool
+    def look() -> str:
+        """Look."""
+        order.append("tool ran")
+        return "seen"
+
+    agent = StreamingReAct(ScriptedLLM([ToolCall("look", {}), "Done."]), actions=[look])
+    for message in agent("Look."):
+        order += ["call"] * bool(message.tool_calls) + ["result"] * bool(message.tool_results)
+    assert order == ["call", "tool ran", "result"]
