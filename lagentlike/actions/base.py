@@ -68,7 +68,8 @@ class BaseAction(Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        marked = {name: options for name in dir(cls) if (options := _options_of(cls, name)) is not None}
+        names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in base.__dict__)  # as they are written
+        marked = {name: options for name in names if (options := _options_of(cls, name)) is not None}
         if "run" not in marked and callable(getattr(cls, "run", None)):
             marked["run"] = _Options()
         if "run" in marked and len(marked) > 1:

@@ -409,7 +409,7 @@ def test_lone_surrogates_become_replacement_characters() -> None:
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     )
-)  # noqa: E501
+)
 @settings(max_examples=300, deadline=None)
 def test_any_json_value_is_taken_or_refused(value: Any) -> None:
     for arguments in (value, {"a": value}, {"a": 1, "anything": value}, json.dumps(value)):
