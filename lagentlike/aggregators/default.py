@@ -136,17 +136,18 @@ class DefaultAggregator:
 class _Rendered:
     """Rendered messages that are kept for the next turn, unless somebody edits one."""
 
-    __slots__ = ("_seen_edits", "messages")
+    __slots__ = ("_edited", "_seen_edits", "messages")
 
     def __init__(self, messages: list[dict[str, Any]]) -> None:
         self.messages = messages
         self._seen_edits = ChatMessage.edits
+        self._edited = False
 
     def edited(self) -> bool:
-        if self._seen_edits == ChatMessage.edits:
-            return False
-        self._seen_edits = ChatMessage.edits
-        return any(isinstance(message, ChatMessage) and message.edited for message in self.messages)
+        if not self._edited and self._seen_edits != ChatMessage.edits:
+            self._seen_edits = ChatMessage.edits
+            self._edited = any(isinstance(message, ChatMessage) and message.edited for message in self.messages)
+        return self._edited
 
 
 class _Head(_Rendered):
@@ -200,6 +201,6 @@ def as_content(content: Any) -> Any:
     if isinstance(content, ActionReturn):
         return content.text
     if isinstance(content, list) and content and all(isinstance(part, Mapping) and "type" in part for part in content):
-        return content
+        return copy.deepcopy(content)
     plain = to_plain(content, "content")
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
