@@ -22,9 +22,9 @@ LAYERS = (
     {"tools"},
     {"actions", "llms", "sandbox"},
     {"module", "aggregators"},
-    {"summary"},
+    {"mapping", "summary", "turn"},
     {"hooks", "memory", "prompts"},
-    {"budget", "concurrency", "registry"},
+    {"budget", "colour", "concurrency", "registry"},
     {"schema"},
     {"errors", "_lazy"},
 )

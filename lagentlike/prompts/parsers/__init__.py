@@ -1,4 +1,4 @@
-"""Output parsers: what a model wrote, as data. They never raise on model output."""
+"""Output parsers: what a model wrote, as data, without ever raising on it."""
 
 from .json_parser import JSONParser
 from .mixed import MixedToolParser
