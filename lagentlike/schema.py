@@ -260,8 +260,15 @@ class AgentMessage(BaseModel):
 
     def clone(self) -> AgentMessage:
         """A copy whose fields, and the lists and dicts in them, can be edited without touching this message."""
-        twin = self.model_copy()
-        state = twin.__dict__
+        if type(self) is AgentMessage:  # what model_copy does, in a third of its time
+            twin = _new(AgentMessage)
+            _set(twin, "__dict__", state := self.__dict__.copy())
+            _set(twin, "__pydantic_fields_set__", self.__pydantic_fields_set__.copy())
+            _set(twin, "__pydantic_extra__", None)
+            _set(twin, "__pydantic_private__", None)
+        else:
+            twin = self.model_copy()
+            state = twin.__dict__
         for name in _CONTAINER_FIELDS:
             value = state[name]
             if value is not None and type(value) is not str:
@@ -291,6 +298,8 @@ class AgentMessage(BaseModel):
 _BASE_FIELDS = ("content", "sender", "formatted", "extra_info", "type", "receiver", "stream_state")
 _MORE_FIELDS = tuple(name for name in AgentMessage.model_fields if name not in _BASE_FIELDS)
 _CONTAINER_FIELDS = ("content", "formatted", "extra_info", "tool_calls", "tool_results", "usage")
+_RECORDS = frozenset((Usage, ToolCall, ToolResult, FunctionCall, ActionReturn))
+_new, _set = object.__new__, object.__setattr__
 
 
 def _copy_containers(value: Any) -> Any:
@@ -304,13 +313,12 @@ def _copy_containers(value: Any) -> Any:
         return [_copy_containers(item) for item in value]
     if kind is tuple:
         return tuple([_copy_containers(item) for item in value])
-    if kind is Usage:
-        return copy.copy(value)
-    if kind in (ToolCall, ToolResult, FunctionCall, ActionReturn):
-        twin = copy.copy(value)
-        for name, item in vars(value).items():
-            if type(item) in (dict, list):
-                setattr(twin, name, _copy_containers(item))
+    if kind in _RECORDS:
+        twin = _new(kind)
+        twin.__dict__ = {
+            name: _copy_containers(item) if type(item) is dict or type(item) is list else item
+            for name, item in value.__dict__.items()
+        }
         return twin
     if isinstance(value, BaseModel):
         return value.model_copy(deep=True)
