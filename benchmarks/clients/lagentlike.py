@@ -15,7 +15,7 @@ TOOL_FORMAT = "tools"
 
 
 @tool
-def multiply(a: int, b: int) -> int:
+async def multiply(a: int, b: int) -> int:
     """Multiply two whole numbers."""
     return a * b
 
