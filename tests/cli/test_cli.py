@@ -12,6 +12,9 @@ from typing import NamedTuple
 import pytest
 
 from lagentlike.cli import main
+from lagentlike.concurrency import run_in_background
+from lagentlike.llms import AsyncTinyLM
+from lagentlike.serving import ModelServer
 
 AGENTS = '''
 from lagentlike import Agent, AsyncAgent, AsyncStreamingAgent, ReAct, ScriptedLLM, StreamingAgent, tool
@@ -291,3 +294,14 @@ def test_chat_with_a_server_that_is_not_there(lagentlike: Callable[..., Outcome]
     code, out, err = lagentlike("chat", "--model", "m", "--api-base", "http://127.0.0.1:9/v1", stdin="Hello\n")
     assert (code, out) == (1, "")
     assert "127.0.0.1:9" in err
+
+
+def test_chat_streams_from_a_server(lagentlike: Callable[..., Outcome]) -> None:
+    server = ModelServer(AsyncTinyLM(), port=0)
+    run_in_background(server.start())
+    try:
+        served = ("--model", "tinylm", "--api-base", server.url)
+        outcome = lagentlike("chat", *served, stdin="What is the result of 12 * 34?\n")
+    finally:
+        run_in_background(server.stop())
+    assert outcome == (0, "The result of 12 * 34 is 408.\n", "")
