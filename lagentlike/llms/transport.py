@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-import os
+import math
 import random
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.payload import Payload
 from yarl import URL
 
 from ..errors import (
@@ -32,6 +28,7 @@ from ..errors import (
     ServerError,
     StreamTruncated,
 )
+from .exchange import pool_of_loop, pools_of_process, post, Response
 from .refusals import masked, refusal, retry_after
 from .sse import EventParser
 
@@ -138,7 +135,7 @@ class Transport:
             LLMError: the request failed, and failed again where it was made again.
         """
 
-        async def receive(response: aiohttp.ClientResponse, call: _Call) -> T:
+        async def receive(response: Response, call: _Call) -> T:
             return parse(await _body(response, call))
 
         return self._persist(request, receive)
@@ -150,7 +147,7 @@ class Transport:
             LLMError: the stream failed before its first part.
         """
 
-        async def receive(response: aiohttp.ClientResponse, call: _Call) -> PartStream[T]:
+        async def receive(response: Response, call: _Call) -> PartStream[T]:
             stream = PartStream(response, call, assembler())
             await stream.begin()
             return stream
@@ -159,11 +156,12 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; what needs one later opens it anew."""
-        loop = asyncio.get_running_loop()
-        for key in [key for key in _pools if key[0] is loop]:
-            await _pools.pop(key).keeper.aclose()
+        running = asyncio.get_running_loop()
+        for loop, close in pools_of_process():
+            if loop is running:
+                await close()
 
-    async def _persist(self, request: Request, receive: Callable[[aiohttp.ClientResponse, _Call], Awaitable[T]]) -> T:
+    async def _persist(self, request: Request, receive: Callable[[Response, _Call], Awaitable[T]]) -> T:
         """Make the request, and make it again where that may help: the only retry loop there is."""
         options = self.options
         deadline = asyncio.get_running_loop().time() + options.total
@@ -174,7 +172,7 @@ class Transport:
             try:
                 result = await receive(await _open(request, call), call)
             except LLMError as error:
-                if call.stale and replaced < _MOST_REPLACED:
+                if call.stale and isinstance(error, ConnectFailed) and replaced < _MOST_REPLACED:
                     replaced += 1
                     continue
                 failures += 1
@@ -273,7 +271,7 @@ class _Call:
         self.clock: _Clock | None = None
         self.stage = "first_byte"
         self.retry_after: float | None = None
-        self.reused = False
+        self.reused = True  # until a new connection is made
         self.answered = False
         self.final = False
 
@@ -294,7 +292,18 @@ class _Call:
         """When `seconds` from now, or the whole call's time, are over."""
         return min(self.loop.time() + seconds, self.deadline)
 
-    def wait_for(self, stage: str, seconds: float) -> None:
+    def waiting_for_connection(self) -> None:
+        self._wait_for("a free connection", math.inf)
+
+    def connecting(self) -> None:
+        self.reused = False
+        self._wait_for("connect", self.options.connect)
+
+    def connected(self) -> None:
+        if self.stage != "first_byte":
+            self._wait_for("first_byte", self.options.first_byte)
+
+    def _wait_for(self, stage: str, seconds: float) -> None:
         self.stage = stage
         if self.clock is not None:
             self.clock.move(self.until(seconds))
@@ -324,12 +333,7 @@ class _Call:
             return ConnectFailed(f"no connection to {self.host}: {reason}")
         if isinstance(error, aiohttp.ClientPayloadError) or (self.answered and isinstance(error, OSError)):
             return StreamTruncated(f"the answer of {self.host} broke off: {reason}")
-        if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
-            return ConnectFailed(f"{self.host} closed the connection without an answer: {reason}")
-        self.answered = True
-        if isinstance(error, aiohttp.ClientResponseError):
-            reason = error.message
-        return BadResponse(f"{self.host} does not answer in HTTP: {masked(reason, self.request.secrets)[:200]}")
+        return ConnectFailed(f"{self.host} closed the connection without an answer: {reason}")
 
 
 class _Clock:
@@ -365,27 +369,16 @@ class _Clock:
         self._task.cancel()
 
 
-_current: ContextVar[_Call] = ContextVar("lagentlike_call")
-
-
-async def _open(request: Request, call: _Call) -> aiohttp.ClientResponse:
+async def _open(request: Request, call: _Call) -> Response:
     """The answer to a request, its headers read and its status good.
 
     Raises:
         LLMError: there was none, or it is an error.
     """
-    pool = _pools.get((call.loop, call.options.max_connections))
-    session = pool.session if pool is not None and not pool.session.closed else await _new_session(call)
-    token = _current.set(call)
+    pool = await pool_of_loop(call.loop, call.options.max_connections)
     clock = call.clock = _Clock(call.loop, call.until(call.options.first_byte))
     try:
-        response = await session.post(
-            request.url,
-            data=_Body(request.body),
-            headers=request.headers,
-            proxy=request.proxy,
-            allow_redirects=False,
-        )
+        response = await post(pool, request.url, request.headers, request.body, request.proxy, call)
     except asyncio.CancelledError:
         if not clock.stop():
             raise
@@ -401,11 +394,10 @@ async def _open(request: Request, call: _Call) -> aiohttp.ClientResponse:
     finally:
         clock.stop()
         call.clock = None
-        _current.reset(token)
     raise failure
 
 
-async def _refused(response: aiohttp.ClientResponse, call: _Call) -> LLMError:
+async def _refused(response: Response, call: _Call) -> LLMError:
     headers = response.headers
     call.retry_after = retry_after(headers)
     try:
@@ -420,7 +412,7 @@ async def _refused(response: aiohttp.ClientResponse, call: _Call) -> LLMError:
 _ERROR_BYTES = 256 * 2**10
 
 
-async def _body(response: aiohttp.ClientResponse, call: _Call, max_bytes: int | None = None) -> bytes:
+async def _body(response: Response, call: _Call, max_bytes: int | None = None) -> bytes:
     """The whole body, decompressed."""
     content = response.content
     if content.is_eof() and "Content-Encoding" not in response.headers:  # it came with the headers
@@ -443,7 +435,7 @@ class _Reader:
 
     __slots__ = ("_call", "_content", "_inflate", "_left", "_response")
 
-    def __init__(self, response: aiohttp.ClientResponse, call: _Call, max_bytes: int) -> None:
+    def __init__(self, response: Response, call: _Call, max_bytes: int) -> None:
         self._response = response
         self._content = response.content
         self._call = call
@@ -520,7 +512,7 @@ def _inflater(encoding: str) -> Callable[[bytes, int], bytes] | None:
 class PartStream(AsyncIterator[list[T]]):
     """The parts of a streamed answer, in lists of those that arrived together."""
 
-    def __init__(self, response: aiohttp.ClientResponse, call: _Call, assembler: Assembler[T]) -> None:
+    def __init__(self, response: Response, call: _Call, assembler: Assembler[T]) -> None:
         self._response = response
         self._call = call
         self._assembler = assembler
@@ -625,84 +617,13 @@ async def _rest(reader: _Reader) -> bytes:
     return b"".join(pieces)
 
 
-class _Body(aiohttp.BytesPayload):
-    """Bytes to send, of whatever length: the base class warns above 1 MiB."""
-
-    def __init__(self, value: bytes) -> None:
-        Payload.__init__(self, value, content_type="application/json")
-        self._size = len(value)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Tells the call it works for when it is connected, and to what."""
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        call = _current.get()
-        call.reused = True
-        connection = await super().connect(*args, **kwargs)
-        if call.stage != "first_byte":
-            call.wait_for("first_byte", call.options.first_byte)
-        return connection
-
-    async def _wait_for_available_connection(self, *args: Any, **kwargs: Any) -> None:
-        _current.get().wait_for("a free connection", float("inf"))
-        await super()._wait_for_available_connection(*args, **kwargs)
-
-    async def _create_connection(self, *args: Any, **kwargs: Any) -> ResponseHandler:
-        call = _current.get()
-        call.reused = False
-        call.wait_for("connect", call.options.connect)
-        return await super()._create_connection(*args, **kwargs)
-
-
-class _Pool(NamedTuple):
-    session: aiohttp.ClientSession
-    keeper: AsyncGenerator[None, None]
-    pid: int
-
-
-_pools: dict[tuple[asyncio.AbstractEventLoop, int], _Pool] = {}
-
-
-async def _new_session(call: _Call) -> aiohttp.ClientSession:
-    """Open the session of this loop."""
-    key = (call.loop, call.options.max_connections)
-    for closed in [key for key in _pools if key[0].is_closed()]:
-        del _pools[closed]  # of a loop that was closed without a word to its async generators
-    session = aiohttp.ClientSession(
-        connector=_Connector(limit=call.options.max_connections, keepalive_timeout=30, ttl_dns_cache=60),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": "lagentlike", "Accept": "*/*", "Accept-Encoding": "gzip"},
-        timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, sock_connect=None),
-        auto_decompress=False,
-    )
-    keeper = _keep(session, key)
-    _pools[key] = _Pool(session, keeper, os.getpid())
-    await anext(keeper)  # does not suspend, so nobody opens a second one meanwhile
-    return session
-
-
-async def _keep(
-    session: aiohttp.ClientSession, key: tuple[asyncio.AbstractEventLoop, int]
-) -> AsyncGenerator[None, None]:
-    """Close the session when the loop shuts its async generators down, which is the last thing a loop does."""
-    try:
-        yield
-    finally:
-        pool = _pools.get(key)
-        if pool is not None and pool.session is session:
-            del _pools[key]
-        await session.close()
-        await asyncio.sleep(0)  # lets the sockets go
-
-
 @atexit.register
 def _close_what_still_runs() -> None:
     """The background loop never ends by itself: close its connections with the process."""
-    for (loop, _), pool in list(_pools.items()):
-        if pool.pid == os.getpid() and loop.is_running():
-            asyncio.run_coroutine_threadsafe(_finish(pool), loop).result(timeout=2)
+    for loop, close in pools_of_process():
+        if loop.is_running():
+            asyncio.run_coroutine_threadsafe(_finish(close), loop).result(timeout=2)
 
 
-async def _finish(pool: _Pool) -> None:
-    await pool.keeper.aclose()
+async def _finish(close: Callable[[], Awaitable[None]]) -> None:
+    await close()
