@@ -163,6 +163,13 @@ async def test_wrong_messages_are_named(messages: Any, argument: str) -> None:
     assert caught.value.argument == argument
 
 
+async def test_headers_cannot_smuggle_a_second_one() -> None:
+    async with FaultServer(answer()) as server:
+        with pytest.raises(InvalidArgument, match="line break"):
+            await model(server, headers={"X-Team": "a\r\nX-Other: b"}).chat(HI)
+    assert server.requests == []
+
+
 @pytest.mark.parametrize("params", [{"temperature": float("nan")}, {"n": 2}, {"response_format": 3}])
 async def test_values_that_cannot_be_sent_are_named(params: dict[str, Any]) -> None:
     async with FaultServer(answer()) as server:

@@ -257,16 +257,40 @@ from lagentlike.errors import ConnectFailed
 logging.basicConfig(level=logging.INFO)
 async def main():
     try:
-        llm = AsyncGPTAPI("m", key=None, api_base=sys.argv[1], timeout=10)
-        print(await llm.chat([{"role": "user", "content": "hi"}]))
+        proxies = {"https": proxy for proxy in sys.argv[2:]}
+        llm = AsyncGPTAPI("m", key=None, api_base=sys.argv[1], timeout=10, proxies=proxies)
+        for _ in range(2):
+            print(await llm.chat([{"role": "user", "content": "hi"}]))
     except ConnectFailed as error:
         print("ConnectFailed:", error)
 asyncio.run(main())
 """
 
 
+def certificate(directory: Path, name: str) -> ssl.SSLContext:
+    """A server's context with a certificate of its own for a name, kept as cert.pem."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificates of this test")
+    make = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=test -addext"
+    subprocess.run([openssl, *make.split(), f"subjectAltName={name}"], cwd=directory, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    return context
+
+
+async def run_tls_client(trusted: Path | str, *arguments: str) -> tuple[str, str]:
+    """What a program that trusts this certificate prints, and its log."""
+    environment = {**os.environ, "SSL_CERT_FILE": str(trusted)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", TLS_CLIENT, *arguments, env=environment, stdout=-1, stderr=-1
+    )
+    out, log = await process.communicate()
+    return out.decode(), log.decode()
+
+
 @pytest.mark.parametrize(
-    ("names", "trusted", "told"),
+    ("name", "trusted", "told"),
     [
         ("IP:127.0.0.1", True, "hello"),
         ("IP:127.0.0.1", False, "ConnectFailed: no secure connection"),
@@ -274,22 +298,41 @@ asyncio.run(main())
     ],
     ids=["good", "unknown-issuer", "wrong-host"],
 )
-async def test_tls_failures_are_not_retried(tmp_path: Path, names: str, trusted: bool, told: str) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl makes the certificates of this test")
-    make = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=test -addext"
-    subprocess.run([openssl, *make.split(), f"subjectAltName={names}"], cwd=tmp_path, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    environment = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "cert.pem") if trusted else "/dev/null"}
-    async with FaultServer(answer(), tls=context) as server:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", TLS_CLIENT, server.url, env=environment, stdout=-1, stderr=-1
-        )
-        out, log = await process.communicate()
-    assert out.decode().startswith(told)
-    assert b"attempt 2" not in log
+async def test_tls_failures_are_not_retried(tmp_path: Path, name: str, trusted: bool, told: str) -> None:
+    async with FaultServer(answer(), tls=certificate(tmp_path, name)) as server:
+        out, log = await run_tls_client(tmp_path / "cert.pem" if trusted else os.devnull, server.url)
+    assert out.startswith(told)
+    assert "attempt 2" not in log
+
+
+async def test_secure_requests_pass_a_proxy_in_a_tunnel(tmp_path: Path) -> None:
+    heads: list[str] = []
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        there, back = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+        await asyncio.gather(pipe(reader, back), pipe(there, writer))
+
+    async def pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async with (
+        FaultServer(answer(), tls=certificate(tmp_path, "DNS:model.test")) as server,
+        await asyncio.start_server(tunnel, "127.0.0.1", 0) as proxy,
+    ):
+        port = proxy.sockets[0].getsockname()[1]
+        urls = ["https://model.test/v1", f"http://u:p@127.0.0.1:{port}"]
+        out, log = await run_tls_client(tmp_path / "cert.pem", *urls)
+    assert (out, log) == ("hello\nhello\n", "")
+    assert len(heads) == 1
+    assert heads[0].startswith("CONNECT model.test:443 HTTP/1.1")
+    assert "Proxy-Authorization: Basic dTpw" in heads[0]
+    assert "proxy-authorization" not in server.requests[0].headers
 
 
 # Connections that break
