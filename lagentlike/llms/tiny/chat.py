@@ -6,7 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["CHAT_TEMPLATE", "DEFAULT_SYSTEM", "SPECIAL_TOKENS", "message_text", "parse_tool_calls", "render", "segments"]
+__all__ = [
+    "CHAT_TEMPLATE",
+    "DEFAULT_SYSTEM",
+    "SPECIAL_TOKENS",
+    "message_text",
+    "render",
+    "segments",
+]
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -16,12 +23,14 @@ _TOOLS_BEGIN = (
     "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
 )
 _TOOLS_END = (
-    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n"
+    "\n</tools>\n\n"
+    "For each function call, return a json object with function name and arguments within "
+    "<tool_call></tool_call> XML tags:\n"
     '<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
 )
 
-# The Qwen2.5-Instruct template with three changes: a neutral default system prompt, the role `environment` beside `tool`, and arguments that
-# are already JSON text are written as they are.
+# The Qwen2.5-Instruct template with three changes: a neutral default system prompt, the role `environment` beside
+# `tool`, and arguments that are already JSON text are written as they are.
 CHAT_TEMPLATE = """{%- set default_system = '@DEFAULT@' %}
 {%- if tools %}
     {{- '<|im_start|>system\\n' }}
@@ -81,10 +90,14 @@ CHAT_TEMPLATE = """{%- set default_system = '@DEFAULT@' %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}
-""".replace("@DEFAULT@", DEFAULT_SYSTEM)
+""".replace("@DEFAULT@", DEFAULT_SYSTEM)  # noqa: E501  # Qwen's lines as they are
 
 
-def render(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None, add_generation_prompt: bool = True) -> str:
+def render(
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    add_generation_prompt: bool = True,
+) -> str:
     """Write a conversation as the text the model reads.
 
     Args:
@@ -98,16 +111,22 @@ def render(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, A
     >>> render([{"role": "user", "content": "Hi"}])[-22:]
     '<|im_start|>assistant\\n'
     """
-    return "".join(f"<|im_start|>{body}<|im_end|>\n" for body, _ in segments(messages, tools)) + ("<|im_start|>assistant\n" if add_generation_prompt else "")
+    return "".join(f"<|im_start|>{body}<|im_end|>\n" for body, _ in segments(messages, tools)) + (
+        "<|im_start|>assistant\n" if add_generation_prompt else ""
+    )
 
 
-def segments(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> Iterator[tuple[str, int]]:
+def segments(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+) -> Iterator[tuple[str, int]]:
     """The text between `<|im_start|>` and `<|im_end|>` of every block, with the index of its (first) message or -1.
 
     A block's text begins with its role and a newline; tool results in a row share one user block.
     """
     if not messages:
-        raise ValueError("messages=[] holds nothing to render; pass at least one message such as {'role': 'user', 'content': 'Hi'}")
+        raise ValueError(
+            "messages=[] holds nothing to render; pass at least one message such as {'role': 'user', 'content': 'Hi'}"
+        )
     first_is_system = messages[0]["role"] == "system"
     system = message_text(messages[0]) if first_is_system else DEFAULT_SYSTEM
     if tools:
@@ -121,7 +140,11 @@ def segments(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str,
             end = index
             while end < len(messages) and messages[end]["role"] in _TOOL_ROLES:
                 end += 1
-            yield "user" + "".join(f"\n<tool_response>\n{message_text(m)}\n</tool_response>" for m in messages[index:end]), index
+            yield (
+                "user"
+                + "".join(f"\n<tool_response>\n{message_text(m)}\n</tool_response>" for m in messages[index:end]),
+                index,
+            )
             index = end
             continue
         if role == "assistant" and message.get("tool_calls"):
@@ -129,7 +152,9 @@ def segments(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str,
         elif role in ("system", "user", "assistant"):
             yield f"{role}\n{message_text(message)}", index
         else:
-            raise ValueError(f"messages[{index}] has role {role!r}; use one of system, user, assistant, tool, environment")
+            raise ValueError(
+                f"messages[{index}] has role {role!r}; use one of system, user, assistant, tool, environment"
+            )
         index += 1
 
 
@@ -143,44 +168,6 @@ def message_text(message: Mapping[str, Any]) -> str:
     if isinstance(content, (list, tuple)):
         return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in content)
     return str(content)
-
-
-def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
-    """Split a reply into its prose and the tool calls written in it.
-
-    Returns:
-        The text outside the `<tool_call>` blocks, stripped, and the calls as `{"name", "arguments"}`. A block that is not valid JSON stays in
-        the text, so that nothing the model wrote is lost.
-
-    >>> parse_tool_calls('<tool_call>\\n{"name": "add", "arguments": {"a": 1}}\\n</tool_call>')
-    ('', [{'name': 'add', 'arguments': {'a': 1}}])
-    """
-    prose: list[str] = []
-    calls: list[dict[str, Any]] = []
-    position = 0
-    while (begin := text.find("<tool_call>", position)) >= 0:
-        prose.append(text[position:begin])
-        end = text.find("</tool_call>", begin)
-        inner = text[begin + len("<tool_call>") : end if end >= 0 else len(text)]
-        position = end + len("</tool_call>") if end >= 0 else len(text)
-        call = _parse_call(inner)
-        if call is None:
-            prose.append(text[begin:position])
-        else:
-            calls.append(call)
-    prose.append(text[position:])
-    return "".join(prose).strip(), calls
-
-
-def _parse_call(text: str) -> dict[str, Any] | None:
-    try:
-        call = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        return None
-    arguments = call.get("arguments", {})
-    return {"name": call["name"], "arguments": arguments} if isinstance(arguments, dict) else None
 
 
 def _calls_block(message: Mapping[str, Any]) -> str:

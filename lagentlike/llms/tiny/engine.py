@@ -1,0 +1,392 @@
+"""Runs the embedded model: text and messages in, token ids with log-probabilities out, with numpy alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from lagentlike.llms.tiny.blas import single_thread
+from lagentlike.llms.tiny.chat import render, segments, SPECIAL_TOKENS
+from lagentlike.llms.tiny.network import BatchCache, Cache, Network
+from lagentlike.llms.tiny.prefix import PrefixStore
+from lagentlike.llms.tiny.sampling import log_softmax, Sampler, SamplingParams
+from lagentlike.llms.tiny.transcript import Transcript
+
+__all__ = ["Generation", "GenerationStep", "SamplingParams", "TinyEngine", "collect"]
+
+Array = NDArray[np.float32]
+FinishReason = Literal["stop", "length"]
+WEIGHTS: Final = Path(__file__).parent / "weights"
+_BATCH: Final = 64  # sequences decoded side by side
+
+
+@dataclass
+class Generation:
+    """What one prompt gave.
+
+    Args:
+        token_ids: The sampled tokens, the end-of-turn token included where it was sampled.
+        logprobs: Natural logarithm of each token's probability under the raw logits.
+        text: Their text, without the end-of-turn token and cut before a stop text.
+        finish_reason: "stop" at the end of the turn or a stop text, "length" at a limit.
+        prompt_tokens: Length of the prompt.
+        top_logprobs: For every step the most likely tokens as (id, log-probability), where asked for.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    top_logprobs: list[list[tuple[int, float]]] | None = None
+
+
+@dataclass(frozen=True)
+class GenerationStep:
+    """One sampled token of a stream.
+
+    `text` is new text in whole characters, at times empty; the last step has a `finish_reason`.
+    """
+
+    token_id: int
+    logprob: float
+    text: str
+    finish_reason: FinishReason | None = None
+    top_logprobs: list[tuple[int, float]] | None = None
+
+
+class TinyEngine:
+    """The embedded model on one core.
+
+    Objects are safe to share between threads. Use `TinyEngine.load()`, which reads the weights once for each directory.
+
+    >>> engine = TinyEngine.load()
+    >>> prompt = engine.render([{"role": "user", "content": "Hello"}])
+    >>> engine.generate(prompt, SamplingParams(max_new_tokens=20)).finish_reason
+    'stop'
+    """
+
+    _loaded: ClassVar[dict[Path, TinyEngine]] = {}
+    _loading = threading.Lock()
+
+    def __init__(self, path: str | Path) -> None:
+        folder = Path(path)
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"path={str(path)!r} has no {name}; pass a Hugging Face directory, or None for the embedded weights"
+                )
+        self.path = folder
+        self.network = Network(folder)
+        self.prefixes = PrefixStore(self.network)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.encode_special_tokens = True
+        self._start, self._end = (self._special(token) for token in SPECIAL_TOKENS[1:])
+        self._stops = frozenset({self._end, self._special(SPECIAL_TOKENS[0])})
+        self._pieces = _byte_pieces(self._tokenizer, self.network.vocab_size)
+        self._encode_block = lru_cache(maxsize=2048)(self._encode_plain)
+        self._newline = self.encode("\n")
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> TinyEngine:
+        """The engine over a directory, the embedded weights by default; the same object for the same directory.
+
+        Raises:
+            FileNotFoundError: The directory lacks weights, config or tokenizer.
+        """
+        folder = Path(path if path is not None else WEIGHTS).resolve()
+        with cls._loading:
+            if folder not in cls._loaded:
+                cls._loaded[folder] = cls(folder)
+            return cls._loaded[folder]
+
+    def __repr__(self) -> str:
+        return f"TinyEngine({str(self.path)!r}, vocab_size={self.network.vocab_size}, max_length={self.max_length})"
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a prompt and its reply together."""
+        return self.network.max_length
+
+    @property
+    def end_of_turn(self) -> int:
+        """Id of the token that ends a reply."""
+        return self._end
+
+    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            text: Any text.
+            allow_special: Read `<|im_start|>` and the like as the special tokens they spell; otherwise they are plain
+                text.
+        """
+        if not allow_special:
+            return list(self._encode_plain(text))
+        ids: list[int] = []
+        for part in _split_special(text):
+            ids += [self._special(part)] if part in SPECIAL_TOKENS else self._encode_plain(part)
+        return ids
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of token ids; bytes that are no UTF-8 become U+FFFD."""
+        pieces = [self._pieces[i] or (b"" if skip_special_tokens else self.token_bytes(i)) for i in ids]
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def token_bytes(self, i: int) -> bytes:
+        """The bytes of one token, which may be part of a character; a special token's are those of its name."""
+        return self._pieces[i] or str(self._tokenizer.id_to_token(i)).encode()
+
+    def render_text(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """The conversation as text, the same as the directory's chat template gives."""
+        return render(messages, tools, add_generation_prompt)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> list[int]:
+        """The conversation as token ids.
+
+        Control tokens come from the template alone: a message that contains `<|im_end|>` is read as that text.
+        """
+        ids: list[int] = []
+        for block, _ in segments(messages, tools):
+            ids += [self._start, *self._encode_block(block), self._end, *self._newline]
+        if add_generation_prompt:
+            ids += [self._start, *self._encode_block("assistant\n")]
+        return ids
+
+    def generate(self, prompt_ids: Sequence[int], params: SamplingParams | None = None) -> Generation:
+        """Generate one reply.
+
+        Raises:
+            ValueError: The prompt is empty, holds an unknown id or leaves no room within `max_length`.
+        """
+        return collect(list(self.stream(prompt_ids, params)), len(prompt_ids))
+
+    def stream(self, prompt_ids: Sequence[int], params: SamplingParams | None = None) -> Iterator[GenerationStep]:
+        """Generate one reply token by token."""
+        params = params or SamplingParams()
+        prompt = self._checked(prompt_ids)
+        return self._stream(prompt, params)
+
+    def generate_batch(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> list[Generation]:
+        """Generate a reply to every prompt, side by side; what prompts begin with in common is read once.
+
+        Each reply is what `generate` gives for that prompt and those options. For different samples of one prompt pass
+        options with different seeds, or with none.
+        """
+        options = _options(prompts, params)
+        if len(prompts) == 1:
+            return [self.generate(prompts[0], options[0])]
+        steps: list[list[GenerationStep]] = [[] for _ in prompts]
+        for taken in self.stream_batch(prompts, options):
+            for i, step in taken:
+                steps[i].append(step)
+        return [collect(s, len(prompt)) for s, prompt in zip(steps, prompts, strict=True)]
+
+    def stream_batch(
+        self, prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> Iterator[list[tuple[int, GenerationStep]]]:
+        """Generate a reply to every prompt, side by side, token by token.
+
+        Yields:
+            The steps of one round with the indexes of their prompts; prompts whose reply ended are left out.
+        """
+        options = _options(prompts, params)
+        checked = [self._checked(prompt) for prompt in prompts]
+        for begin in range(0, len(checked), _BATCH):
+            for taken in self._batch(checked[begin : begin + _BATCH], options[begin : begin + _BATCH]):
+                yield [(begin + i, step) for i, step in taken]
+
+    def logprobs(self, ids: Sequence[int]) -> Array:
+        """Teacher-forced log-probabilities, float32 `[len(ids) - 1]`: entry t is of `ids[t + 1]` after `ids[: t + 1]`."""
+        checked = self._checked(ids, room=0)
+        if len(checked) == 1:
+            return np.empty(0, np.float32)
+        with single_thread():
+            logits = self.network.prefill(checked[:-1], self.network.cache(len(checked)), every=True)
+        table = log_softmax(logits)
+        chosen: Array = table[np.arange(len(checked) - 1), checked[1:]]
+        return chosen
+
+    def _stream(self, prompt: list[int], params: SamplingParams) -> Iterator[GenerationStep]:
+        limit = min(params.max_new_tokens, self.max_length - len(prompt))
+        with single_thread():
+            cache, logits = self.prefixes.read(prompt, min(limit, 128))
+        marks = {len(prompt): logits}
+        ids = list(prompt)
+        turn = _Turn(self, params, prompt, limit)
+        try:
+            while True:
+                step = turn.take(logits)
+                ids.append(step.token_id)
+                yield step
+                if step.finish_reason is not None:
+                    return
+                with single_thread():
+                    logits = self.network.step(step.token_id, cache)
+        finally:
+            self.prefixes.keep(ids, cache, marks)
+
+    def _batch(
+        self, prompts: list[list[int]], params: list[SamplingParams]
+    ) -> Iterator[list[tuple[int, GenerationStep]]]:
+        limits = [
+            min(p.max_new_tokens, self.max_length - len(prompt)) for p, prompt in zip(params, prompts, strict=True)
+        ]
+        turns = [_Turn(self, p, prompt, limit) for p, prompt, limit in zip(params, prompts, limits, strict=True)]
+        with single_thread():
+            shared, own, logits = self._read_batch(prompts)
+            cache = BatchCache(shared, own, min(max(limits), 128))
+        alive = list(range(len(prompts)))
+        while alive:
+            taken = [(i, turns[i].take(row)) for i, row in zip(alive, logits, strict=True)]
+            yield taken
+            going = [place for place, (_, step) in enumerate(taken) if step.finish_reason is None]
+            if len(going) < len(alive):
+                alive = [alive[place] for place in going]
+                cache.keep(np.array(going, np.intp))
+            if alive:
+                with single_thread():
+                    logits = list(self.network.step_batch([taken[place][1].token_id for place in going], cache))
+
+    def _read_batch(self, prompts: list[list[int]]) -> tuple[Cache, list[Cache], list[Array]]:
+        """The cache of the common beginning, one of every whole prompt, and the logits after each prompt."""
+        length = min(len(prompt) for prompt in prompts) - 1
+        first = prompts[0]
+        for prompt in prompts[1:]:
+            length = next((i for i in range(length) if prompt[i] != first[i]), length)
+        if length:
+            shared, logits = self.prefixes.read(first[:length], 0)
+            self.prefixes.keep(first[:length], shared, {length: logits})
+        else:
+            shared = self.network.cache(0)
+        own, rows = [], []
+        done: dict[tuple[int, ...], tuple[Cache, Array]] = {}
+        for prompt in prompts:
+            key = tuple(prompt[length:])
+            if key not in done:
+                cache = shared.prefix(length, len(key))
+                done[key] = cache, self.network.prefill(prompt[length:], cache)
+            own.append(done[key][0])
+            rows.append(done[key][1])
+        return shared, own, rows
+
+    def _checked(self, ids: Sequence[int], room: int = 1) -> list[int]:
+        checked = [int(i) for i in ids]
+        if not checked:
+            raise ValueError("prompt_ids=[] is empty; render at least one message")
+        if len(checked) + room > self.max_length:
+            raise ValueError(
+                f"prompt_ids has {len(checked)} tokens and the model holds {self.max_length}; shorten the conversation"
+            )
+        if min(checked) < 0 or max(checked) >= self.network.vocab_size:
+            raise ValueError(
+                f"prompt_ids holds an id outside 0..{self.network.vocab_size - 1}; "
+                "use encode() or render() of this engine"
+            )
+        return checked
+
+    def _encode_plain(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _special(self, token: str) -> int:
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise ValueError(
+                f"the tokenizer in {str(self.path)!r} has no {token}; pass a directory with a ChatML tokenizer"
+            )
+        return int(found)
+
+
+class _Turn:
+    """The state of one reply while it is sampled: sampler, text and how much may still come."""
+
+    def __init__(self, engine: TinyEngine, params: SamplingParams, prompt: list[int], limit: int) -> None:
+        self._sampler = Sampler(params, prompt)
+        self._transcript = Transcript(engine._pieces, params.stop)
+        self._stops = engine._stops
+        self._left = limit
+
+    def take(self, logits: Array) -> GenerationStep:
+        """Sample the next token."""
+        token, logprob, top = self._sampler.pick(logits)
+        self._left -= 1
+        if token in self._stops:
+            return GenerationStep(token, logprob, self._transcript.close(), "stop", top)
+        text = self._transcript.push(token)
+        if self._transcript.stopped:
+            return GenerationStep(token, logprob, text, "stop", top)
+        if self._left <= 0:
+            return GenerationStep(token, logprob, text + self._transcript.close(), "length", top)
+        return GenerationStep(token, logprob, text, None, top)
+
+
+def collect(steps: Sequence[GenerationStep], prompt_tokens: int) -> Generation:
+    """Gather the steps of one reply."""
+    reason = steps[-1].finish_reason
+    assert reason is not None
+    top = None if steps[0].top_logprobs is None else [step.top_logprobs or [] for step in steps]
+    text = "".join(step.text for step in steps)
+    return Generation(
+        [step.token_id for step in steps], [step.logprob for step in steps], text, reason, prompt_tokens, top
+    )
+
+
+def _options(
+    prompts: Sequence[Sequence[int]], params: SamplingParams | Sequence[SamplingParams] | None
+) -> list[SamplingParams]:
+    """The options of every prompt."""
+    options = (
+        [params or SamplingParams()] * len(prompts)
+        if params is None or isinstance(params, SamplingParams)
+        else list(params)
+    )
+    if len(options) != len(prompts):
+        raise ValueError(
+            f"params has {len(options)} entries for {len(prompts)} prompts; pass one for each, or one for all"
+        )
+    return options
+
+
+def _split_special(text: str) -> list[str]:
+    """The text cut at the special tokens it spells."""
+    parts = [text]
+    for token in SPECIAL_TOKENS:
+        cut: list[str] = []
+        for part in parts:
+            pieces = [part] if part in SPECIAL_TOKENS else part.split(token)
+            for i, piece in enumerate(pieces):
+                cut += [token] * (i > 0) + [piece] * (piece != "")
+        parts = cut
+    return parts
+
+
+def _byte_pieces(tokenizer: Tokenizer, size: int) -> list[bytes]:
+    """The bytes behind every token id; none for the special tokens and for rows of the embedding no token uses."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    byte_of = {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    pieces = [b""] * max(size, tokenizer.get_vocab_size())
+    for token, i in tokenizer.get_vocab().items():
+        pieces[i] = b"" if token in SPECIAL_TOKENS else bytes(byte_of[character] for character in token)
+    return pieces

@@ -1,0 +1,255 @@
+"""A Qwen2 decoder in numpy: float32, key-value cache, single rows and batches with a shared prefix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+__all__ = ["BatchCache", "Cache", "Network"]
+
+Array = NDArray[np.float32]
+_BLOCK: Final = 256  # rows of a prefill computed at once; bounds the memory of the attention scores
+
+
+class Cache:
+    """Keys and values of one sequence: `[layers, 2, heads, capacity, head_dim]`, `length` positions of them filled."""
+
+    def __init__(self, layers: int, heads: int, head_dim: int, capacity: int) -> None:
+        self.values: Array = np.empty((layers, 2, heads, capacity, head_dim), np.float32)
+        self.length = 0
+
+    def reserve(self, extra: int) -> None:
+        """Make room for `extra` more positions."""
+        needed = self.length + extra
+        capacity = self.values.shape[3]
+        if needed <= capacity:
+            return
+        layers, two, heads, _, head_dim = self.values.shape
+        grown = np.empty((layers, two, heads, max(needed, capacity * 2), head_dim), np.float32)
+        grown[:, :, :, : self.length] = self.values[:, :, :, : self.length]
+        self.values = grown
+
+    def prefix(self, length: int, extra: int = 0) -> Cache:
+        """A copy of the first `length` positions with room for `extra` more."""
+        layers, _, heads, _, head_dim = self.values.shape
+        copy = Cache(layers, heads, head_dim, length + extra)
+        copy.values[:, :, :, :length] = self.values[:, :, :, :length]
+        copy.length = length
+        return copy
+
+
+class BatchCache:
+    """Keys and values of several sequences that begin alike: one shared prefix, and an own part for each.
+
+    `own` is `[layers, 2, batch, heads, capacity, head_dim]`; `lengths` says how much of it each sequence has filled.
+    """
+
+    def __init__(self, shared: Cache, own: list[Cache], extra: int) -> None:
+        layers, _, heads, _, head_dim = shared.values.shape
+        self.shared = np.ascontiguousarray(shared.values[:, :, :, : shared.length])
+        self.lengths: NDArray[np.intp] = np.array([cache.length - shared.length for cache in own], np.intp)
+        self.own: Array = np.zeros((layers, 2, len(own), heads, int(self.lengths.max()) + extra, head_dim), np.float32)
+        for i, cache in enumerate(own):
+            self.own[:, :, i, :, : self.lengths[i]] = cache.values[:, :, :, shared.length : cache.length]
+
+    @property
+    def positions(self) -> NDArray[np.intp]:
+        """Tokens held of each sequence."""
+        held: NDArray[np.intp] = self.lengths + self.shared.shape[3]
+        return held
+
+    def reserve(self) -> None:
+        """Make room for one more position of the longest sequence."""
+        capacity = self.own.shape[4]
+        if int(self.lengths.max()) < capacity:
+            return
+        grown = np.zeros((*self.own.shape[:4], capacity * 2 + 16, self.own.shape[5]), np.float32)
+        grown[:, :, :, :, :capacity] = self.own
+        self.own = grown
+
+    def keep(self, rows: NDArray[np.intp]) -> None:
+        """Forget all sequences but these."""
+        self.own = np.ascontiguousarray(self.own[:, :, rows])
+        self.lengths = self.lengths[rows]
+
+
+class _Layer:
+    """The matrices of one layer, transposed for row vectors, with the norms and the score scale folded in."""
+
+    def __init__(self, tensors: dict[str, Array], prefix: str, head_dim: int) -> None:
+        norm1, norm2 = tensors[prefix + "input_layernorm.weight"], tensors[prefix + "post_attention_layernorm.weight"]
+        scale = head_dim**-0.5
+        weights = [tensors[f"{prefix}self_attn.{name}_proj.weight"] for name in "qkv"]
+        biases = [tensors[f"{prefix}self_attn.{name}_proj.bias"] for name in "qkv"]
+        self.qkv = np.ascontiguousarray((np.concatenate([weights[0] * scale, *weights[1:]]) * norm1).T)
+        self.bias = np.concatenate([biases[0] * scale, *biases[1:]])
+        self.out = np.ascontiguousarray(tensors[prefix + "self_attn.o_proj.weight"].T)
+        gate, up = tensors[prefix + "mlp.gate_proj.weight"], tensors[prefix + "mlp.up_proj.weight"]
+        self.gate_up = np.ascontiguousarray((np.concatenate([gate, up]) * norm2).T)
+        self.down = np.ascontiguousarray(tensors[prefix + "mlp.down_proj.weight"].T)
+
+
+class Network:
+    """The weights of a Hugging Face directory and the forward passes over them.
+
+    Args:
+        path: A directory with `config.json` and `model.safetensors` of a `Qwen2ForCausalLM` that has as many key-value
+            heads as heads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        if config.get("model_type") != "qwen2" or config["num_key_value_heads"] != config["num_attention_heads"]:
+            raise ValueError(
+                f"path={str(path)!r} holds no Qwen2 model with full attention heads; "
+                "load it with the transformers backend instead"
+            )
+        tensors = {name: tensor.astype(np.float32) for name, tensor in load_file(path / "model.safetensors").items()}
+        self.heads: int = config["num_attention_heads"]
+        self.head_dim: int = config["hidden_size"] // self.heads
+        self.vocab_size: int = config["vocab_size"]
+        self.max_length: int = config["max_position_embeddings"]
+        self._eps = np.float32(config["rms_norm_eps"])
+        self._width = np.float32(config["hidden_size"])
+        self._embedding: Array = tensors["model.embed_tokens.weight"]
+        head = tensors.get("lm_head.weight", self._embedding)
+        self._head: Array = np.ascontiguousarray((head * tensors["model.norm.weight"]).T)
+        self._layers = [
+            _Layer(tensors, f"model.layers.{i}.", self.head_dim) for i in range(config["num_hidden_layers"])
+        ]
+        half = self.head_dim // 2
+        speed = float(config["rope_theta"]) ** (-np.arange(half) * 2.0 / self.head_dim)
+        angle = np.arange(self.max_length)[:, None] * speed
+        self._cos: Array = np.concatenate([np.cos(angle)] * 2, 1).astype(np.float32)
+        self._sin: Array = np.concatenate([-np.sin(angle), np.sin(angle)], 1).astype(np.float32)
+
+    def cache(self, capacity: int) -> Cache:
+        """An empty cache with room for `capacity` tokens."""
+        return Cache(len(self._layers), self.heads, self.head_dim, capacity)
+
+    def prefill(self, ids: list[int], cache: Cache, every: bool = False) -> Array:
+        """Read tokens into the cache.
+
+        Returns:
+            The logits after the last token, `[vocab]`, or after every token, `[len(ids), vocab]`.
+        """
+        cache.reserve(len(ids))
+        hidden = [self._read(ids[begin : begin + _BLOCK], cache) for begin in range(0, len(ids), _BLOCK)]
+        if every:
+            return self._logits(np.concatenate(hidden))
+        return self._logits(hidden[-1][-1])
+
+    def _read(self, ids: list[int], cache: Cache) -> Array:
+        """One block of a prefill: `[rows, hidden]` before the last norm."""
+        rows, begin = len(ids), cache.length
+        end = begin + rows
+        x = self._embedding[ids]
+        cos, sin = self._cos[begin:end], self._sin[begin:end]
+        hidden = np.triu(np.full((rows, end), -np.inf, np.float32), begin + 1)
+        for layer, store in zip(self._layers, cache.values, strict=True):
+            qkv = (
+                (self._norm(x) @ layer.qkv + layer.bias)
+                .reshape(rows, 3, self.heads, self.head_dim)
+                .transpose(1, 2, 0, 3)
+            )
+            query = self._rotate(qkv[0], cos, sin)
+            store[0, :, begin:end] = self._rotate(qkv[1], cos, sin)
+            store[1, :, begin:end] = qkv[2]
+            scores = query @ store[0, :, :end].transpose(0, 2, 1)
+            scores += hidden
+            mixed = _softmax(scores) @ store[1, :, :end]
+            x = x + mixed.transpose(1, 0, 2).reshape(rows, -1) @ layer.out
+            x = x + _swiglu(self._norm(x) @ layer.gate_up) @ layer.down
+        cache.length = end
+        return x
+
+    def step(self, token: int, cache: Cache) -> Array:
+        """Read one token: the logits after it, `[vocab]`."""
+        cache.reserve(1)
+        position = cache.length
+        end = position + 1
+        heads, head_dim = self.heads, self.head_dim
+        x = self._embedding[token]
+        cos, sin = self._cos[position], self._sin[position]
+        for layer, store in zip(self._layers, cache.values, strict=True):
+            qkv = (self._norm1(x) @ layer.qkv + layer.bias).reshape(3, heads, head_dim)
+            turned = self._rotate(qkv[:2], cos, sin)
+            store[0, :, position] = turned[1]
+            store[1, :, position] = qkv[2]
+            scores = (store[0, :, :end] @ turned[0][:, :, None])[:, :, 0]
+            mixed = _softmax(scores)[:, None, :] @ store[1, :, :end]
+            x = x + mixed.reshape(-1) @ layer.out
+            x = x + _swiglu(self._norm1(x) @ layer.gate_up) @ layer.down
+        cache.length = end
+        return self._logits(x)
+
+    def step_batch(self, tokens: list[int], cache: BatchCache) -> Array:
+        """Read one token of every sequence: the logits after them, `[batch, vocab]`."""
+        cache.reserve()
+        batch, heads, head_dim = len(tokens), self.heads, self.head_dim
+        rows = np.arange(batch)
+        positions, lengths = cache.positions, cache.lengths
+        cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]
+        prefix, width = cache.shared.shape[3], int(lengths.max()) + 1
+        hidden = np.where(np.arange(width) > lengths[:, None], np.float32(-np.inf), np.float32(0))[:, None]
+        x = self._embedding[tokens]
+        for index, layer in enumerate(self._layers):
+            qkv = (self._norm(x) @ layer.qkv + layer.bias).reshape(batch, 3, heads, head_dim)
+            query = self._rotate(qkv[:, 0], cos, sin)
+            own = cache.own[index]
+            own[0, rows, :, lengths] = self._rotate(qkv[:, 1], cos, sin)
+            own[1, rows, :, lengths] = qkv[:, 2]
+            scores = np.empty((batch, heads, prefix + width), np.float32)
+            if prefix:
+                scores[:, :, :prefix] = (
+                    query.transpose(1, 0, 2) @ cache.shared[index, 0].transpose(0, 2, 1)
+                ).transpose(1, 0, 2)
+            scores[:, :, prefix:] = (own[0, :, :, :width] @ query[:, :, :, None])[..., 0] + hidden
+            weights = _softmax(scores)
+            mixed = (weights[:, :, None, prefix:] @ own[1, :, :, :width])[:, :, 0]
+            if prefix:
+                mixed = mixed + (weights[:, :, :prefix].transpose(1, 0, 2) @ cache.shared[index, 1]).transpose(1, 0, 2)
+            x = x + mixed.reshape(batch, -1) @ layer.out
+            x = x + _swiglu(self._norm(x) @ layer.gate_up) @ layer.down
+        cache.lengths = lengths + 1
+        return self._logits(x)
+
+    def _logits(self, x: Array) -> Array:
+        logits: Array = (self._norm1(x) if x.ndim == 1 else self._norm(x)) @ self._head
+        return logits
+
+    def _norm(self, x: Array) -> Array:
+        scaled: Array = x / np.sqrt(np.mean(x * x, -1, keepdims=True) + self._eps)
+        return scaled
+
+    def _norm1(self, x: Array) -> Array:
+        scaled: Array = x * (np.float32(1) / np.sqrt(x.dot(x) / self._width + self._eps))
+        return scaled
+
+    def _rotate(self, x: Array, cos: Array, sin: Array) -> Array:
+        half = self.head_dim // 2
+        turned: Array = x * cos
+        turned[..., :half] += x[..., half:] * sin[..., :half]
+        turned[..., half:] += x[..., :half] * sin[..., half:]
+        return turned
+
+
+def _softmax(scores: Array) -> Array:
+    """Softmax over the last axis, in place."""
+    scores -= scores.max(-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(-1, keepdims=True)
+    return scores
+
+
+def _swiglu(gate_up: Array) -> Array:
+    """silu(gate) * up, with the logistic function written as a tanh, which never overflows."""
+    half = gate_up.shape[-1] // 2
+    gate = gate_up[..., :half] * np.float32(0.5)
+    product: Array = (gate + gate * np.tanh(gate)) * gate_up[..., half:]
+    return product
