@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .actions.calculator import calculator
+from .actions.arithmetic import calculator
 from .actions.function import FunctionTool, tool
 from .actions.schema import ToolSchema
 from .schema import ToolCall, ToolResult

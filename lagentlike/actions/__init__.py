@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
+    from .arithmetic import calculator
     from .base import BaseAction, tool_api
     from .builtin import FinishAction, InvalidAction, NoAction
-    from .calculator import calculator
     from .executor import ActionExecutor, AsyncActionExecutor
     from .function import FunctionTool, tool
     from .ipython_interactive import IPythonInteractive
@@ -46,7 +46,7 @@ __getattr__, __dir__ = attach(
     {
         "base": ["BaseAction", "tool_api"],
         "builtin": ["FinishAction", "InvalidAction", "NoAction"],
-        "calculator": ["calculator"],
+        "arithmetic": ["calculator"],
         "executor": ["ActionExecutor", "AsyncActionExecutor"],
         "function": ["FunctionTool", "tool"],
         "ipython_interactive": ["IPythonInteractive"],

@@ -23,6 +23,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = _private_pipes()
     shells = Shells()
+    shells.run("", "")  # imports IPython, before anybody counts the seconds
+    shells.reset("")
     _answer(answers, ShellResult("", failed=False), 0)
     for line in requests:
         request = json.loads(line)

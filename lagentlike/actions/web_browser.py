@@ -16,9 +16,10 @@ from ..memory.state import SessionValue
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .function import checked_timeout
+from .html import page_text
 from .result import failed, shortened
 from .running import on_background
-from .web_fetch import FetchError, page_text, WebClient
+from .web_fetch import FetchError, WebClient
 from .web_search import engine_of, SearchEngine
 from .workers import submit
 

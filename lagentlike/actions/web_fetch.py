@@ -9,13 +9,12 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from ..errors import ToolError
 
-__all__ = ["FetchError", "page_text", "Response", "WebClient"]
+__all__ = ["FetchError", "Response", "WebClient"]
 
 MAX_BYTES = 2 * 1024 * 1024
 MAX_REDIRECTS = 5
@@ -128,55 +127,6 @@ class WebClient:
         return self._session
 
 
-def page_text(html: str) -> str:
-    """The readable text of an HTML page, its title first."""
-    reader = _Reader()
-    reader.feed(html)
-    reader.close()
-    title = " ".join("".join(reader.title).split())
-    lines = (" ".join(line.split()) for line in "".join(reader.text).split("\n"))
-    body = "\n".join(line for line in lines if line)
-    return f"{title}\n\n{body}".strip()
-
-
-class _Reader(HTMLParser):
-    """Collects the text of a page, with a line for each block."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.title: list[str] = []
-        self.text: list[str] = []
-        self._skipped: str | None = None
-        self._in_title = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self._skipped is None and tag in _UNSEEN:
-            self._skipped = tag
-        elif tag == "title":
-            self._in_title = True
-        elif tag in _BLOCKS:
-            self.text.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._skipped:
-            self._skipped = None
-        elif tag == "title":
-            self._in_title = False
-        elif tag in _BLOCKS:
-            self.text.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        if self._skipped is None:
-            (self.title if self._in_title else self.text).append(data)
-
-
-_UNSEEN = frozenset(("script", "style", "noscript", "template", "svg", "iframe"))
-_BLOCKS = frozenset(
-    "address article aside blockquote br dd div dl dt figure footer form h1 h2 h3 h4 h5 h6 header hr li main nav ol p "
-    "pre section table td th tr ul".split()
-)
-
-
 async def _read(answer: Any) -> Response:
     """The body, as far as the cap."""
     body = bytearray()
@@ -207,14 +157,25 @@ def _public_resolver(allow_private: bool) -> Any:
 
 
 def _refuse_private(host: str, addresses: list[str]) -> None:
+    """Refuse a host when one of its addresses is not of the public internet; names are let pass."""
     for text in addresses:
-        try:
-            address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
-        except ValueError:
-            continue  # a name
-        mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
-        if not mapped.is_global or mapped.is_multicast or (not address.is_global and mapped is address):
+        address = _address(text)
+        if address is None:
+            continue
+        inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
+        if not inner.is_global or inner.is_multicast:
             raise FetchError(f"{host} is an address of a private network, which is not fetched")
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a text is, also in the old forms (`2130706433`, `0x7f.1`); None for a name."""
+    try:
+        return ipaddress.ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(text))
+        except OSError:
+            return None
 
 
 def _origin(url: str) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 from ..errors import InvalidArgument
 from ..registry import create_object
+from .html import pieces
 from .web_fetch import FetchError, WebClient
+from .workers import submit
 
 __all__ = ["BingSearch", "DuckDuckGoSearch", "engine_of", "SearchEngine"]
 
@@ -105,47 +107,40 @@ class DuckDuckGoSearch(SearchEngine):
 
     async def _find(self, client: WebClient, query: str) -> list[dict[str, str]]:
         answer = await client.request("POST", self.endpoint, form={"q": query})
-        reader = _DuckDuckGoPage(answer.url)
-        reader.feed(answer.text)
-        reader.close()
-        if not reader.found and "anomaly" in answer.text:
+        found = await asyncio.wrap_future(submit(_duckduckgo_results, answer.text, answer.url))
+        if not found and "anomaly" in answer.text:
             raise FetchError("DuckDuckGo asks for a proof of being human: try again later")
-        return [page for page in reader.found if page["url"]]
+        return found
 
 
-class _DuckDuckGoPage(HTMLParser):
-    """Reads the results of a page: links of class `result__a`, summaries of class `result__snippet`."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[dict[str, str]] = []
-        self._address = address
-        self._reading = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        classes = (given.get("class") or "").split()
+def _duckduckgo_results(html: str, address: str) -> list[dict[str, str]]:
+    """The results on a page: links of class `result__a`, each followed by a summary of class `result__snippet`."""
+    found: list[dict[str, str]] = []
+    reading = ""
+    for kind, value, attributes in pieces(html):
+        classes = attributes.get("class", "").split()
         if "result__a" in classes:
-            self.found.append({"url": self._target(given.get("href") or ""), "title": "", "summ": ""})
-            self._reading = "title"
-        elif "result__snippet" in classes and self.found:
-            self._reading = "summ"
+            found.append({"url": _target(urljoin(address, attributes.get("href", ""))), "title": "", "summ": ""})
+            reading = "title"
+        elif "result__snippet" in classes and found:
+            reading = "summ"
+        elif kind == "end" and value == "a":
+            reading = ""
+        elif kind == "text" and reading:
+            found[-1][reading] += value
+    return [page for page in found if page["url"]]
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "a":
-            self._reading = ""
 
-    def handle_data(self, data: str) -> None:
-        if self._reading:
-            self.found[-1][self._reading] += data
-
-    def _target(self, href: str) -> str:
-        """Where a link leads, without the engine's own address around it; advertisements lead nowhere."""
-        parts = urlsplit(urljoin(self._address, href))
-        target = parse_qs(parts.query).get("uddg")
-        if target:
-            return target[0]
-        return "" if parts.path.startswith("/y.js") else parts.geturl()
+def _target(url: str) -> str:
+    """Where a link leads, without the engine's own address around it; advertisements lead nowhere."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    target = parse_qs(parts.query).get("uddg")
+    if target:
+        return target[0]
+    return "" if parts.path.startswith("/y.js") else url
 
 
 def engine_of(searcher: Any, options: Mapping[str, Any]) -> SearchEngine:
