@@ -1,0 +1,18 @@
+from typing import Dict, List
+from lagentlike.agents import Agent
+from lagentlike.schema import AgentMessage
+from lagentlike.llms import TinyLM, INTERNLM2_META
+
+llm = TinyLM(
+    top_k=1,
+    temperature=1.0,
+    stop_words=['<|im_end|>'],
+    max_new_tokens=64,
+)
+
+system_prompt = "你的回答只能从“典”，“孝”，“急”三个字中选一个。"
+agent = Agent(llm, system_prompt)
+
+user_msg = AgentMessage(sender="user", content="今天的天气情况怎么样")
+bot_msg = agent(user_msg)
+print(bot_msg)
