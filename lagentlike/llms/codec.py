@@ -30,8 +30,7 @@ def encode(value: Any, where: str) -> bytes:
 
 def _encode_slowly(value: Any, where: str) -> bytes:
     try:
-        plain = to_plain(value, where)
-        return mended(json.dumps(plain, ensure_ascii=False, allow_nan=False)).encode()
+        return json.dumps(to_plain(_mended(value), where), ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
         cure = "it is nested too deeply to be sent: flatten it, or send it as text"
     except (TypeError, ValueError) as error:
@@ -42,6 +41,17 @@ def _encode_slowly(value: Any, where: str) -> bytes:
 def mended(text: str) -> str:
     """`text` with lone surrogates replaced by U+FFFD (and split pairs joined)."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _mended(value: Any) -> Any:
+    """`value` with every text in it mended."""
+    if isinstance(value, str):
+        return mended(value)
+    if isinstance(value, dict):
+        return {_mended(key): _mended(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mended(item) for item in value]
+    return value
 
 
 def decode(data: bytes) -> Any:
