@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -266,6 +268,16 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
 def test_objects_over_one_directory_share_the_weights() -> None:
     assert TinyLM().engine is AsyncTinyLM().engine
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda llm: pickle.loads(pickle.dumps(llm))])
+def test_a_copy_answers_as_the_original(twin_of: Callable[[Any], Any]) -> None:
+    llm = TinyLM(stop_words=["!"])
+    answer = llm.chat(HELLO)
+    twin = twin_of(llm)
+    assert twin.chat(HELLO) == answer
+    twin.gen_params["stop_words"].append("H")
+    assert llm.chat(HELLO) == answer
 
 
 def test_it_makes_no_real_request_and_keeps_to_budgets() -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ...concurrency import in_thread
 from ...errors import ContextLengthExceeded, InvalidArgument
 from ...prompts.parsers.tool_call import parse_tool_calls
 from ...schema import Completion, TokenSpan, Usage
@@ -141,9 +142,11 @@ class AsyncTinyLM(_Tiny, AsyncBaseLLM):
         self._use(path)
 
     async def _chat(self, messages: Conversation, params: Params) -> Completion:
+        await self._load()
         return await self._answer(self._request(messages, params))
 
     async def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
+        await self._load()
         asked = []
         for index, messages in enumerate(batch):
             self._start()
@@ -151,6 +154,7 @@ class AsyncTinyLM(_Tiny, AsyncBaseLLM):
         return [self._finish(answer) for answer in await asyncio.gather(*map(self._answer, asked))]
 
     async def _stream(self, messages: Conversation, params: Params) -> AsyncIterator[tuple[str, Completion]]:
+        await self._load()
         asked = self._request(messages, params)
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[GenerationStep | None] = asyncio.Queue()
@@ -163,6 +167,12 @@ class AsyncTinyLM(_Tiny, AsyncBaseLLM):
             yield asked.last(future.result())
         finally:
             asked.drop()
+
+    async def _load(self) -> None:
+        """Read the weights beside the event loop, the first time."""
+        if self._folder not in _loaded:
+            await in_thread(TinyEngine.load, self._folder)
+            _loaded.add(self._folder)
 
     async def _answer(self, asked: _Asked) -> Completion:
         try:
@@ -383,3 +393,4 @@ def _scheduler(engine: TinyEngine) -> Scheduler:
 
 
 _schedulers: dict[TinyEngine, Scheduler] = {}
+_loaded: set[Path | None] = set()
