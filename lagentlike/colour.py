@@ -23,13 +23,9 @@ class Colour(Enum):
     STREAMING = "a generator (a `def` with `yield`)"
     ASYNC_STREAMING = "an async generator (an `async def` with `yield`)"
 
-    @property
-    def is_async(self) -> bool:
-        return self in (Colour.ASYNC, Colour.ASYNC_STREAMING)
-
-    @property
-    def is_streaming(self) -> bool:
-        return self in (Colour.STREAMING, Colour.ASYNC_STREAMING)
+    def __init__(self, written: str) -> None:
+        self.is_async = "async" in written  # plain attributes: every turn looks at them
+        self.is_streaming = "generator" in written
 
 
 def overridable(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -130,7 +130,7 @@ class TurnQueue:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[_Waiter] | None = None  # most lines never have any
         self._held = False
         self._owner: object = None
         self._owner_streams = False
@@ -139,6 +139,14 @@ class TurnQueue:
     def idle(self) -> bool:
         """Whether nobody holds it or waits for it."""
         return not self._held
+
+    def take(self, owner: object) -> bool:
+        """Make `owner` (a thread's id or a task) the holder if nobody is; whether that worked."""
+        with self._guard:
+            if self._held:
+                return False
+            self._held, self._owner = True, owner
+            return True
 
     def acquire(self) -> None:
         """Block this thread until it is its turn.
@@ -154,7 +162,7 @@ class TurnQueue:
             if self._owner == me:
                 raise SessionBusy(NESTED)
             waiter = _ThreadWaiter()
-            self._waiters.append(waiter)
+            self._line_up(waiter)
         try:
             waiter.event.wait()
         except BaseException:
@@ -179,7 +187,7 @@ class TurnQueue:
             if nested and not self._owner_streams:
                 raise SessionBusy(NESTED)
             waiter = _TaskWaiter()
-            self._waiters.append(waiter)
+            self._line_up(waiter)
         try:
             async with asyncio.timeout(GRACE if nested else None):
                 await waiter.future
@@ -204,15 +212,18 @@ class TurnQueue:
                     return
             self._held = False
 
+    def _line_up(self, waiter: _Waiter) -> None:
+        if self._waiters is None:
+            self._waiters = deque()
+        self._waiters.append(waiter)
+
     def _abandon(self, waiter: _Waiter) -> None:
         """Leave the line; if the turn was already handed over, pass it on."""
         with self._guard:
-            try:
+            waiting = self._waiters is not None and waiter in self._waiters
+            if self._waiters is not None and waiting:
                 self._waiters.remove(waiter)
-                return
-            except ValueError:
-                handed_over = True
-        if handed_over:
+        if not waiting:
             self.release()
 
 

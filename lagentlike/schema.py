@@ -298,27 +298,35 @@ class AgentMessage(BaseModel):
 _BASE_FIELDS = ("content", "sender", "formatted", "extra_info", "type", "receiver", "stream_state")
 _MORE_FIELDS = tuple(name for name in AgentMessage.model_fields if name not in _BASE_FIELDS)
 _CONTAINER_FIELDS = ("content", "formatted", "extra_info", "tool_calls", "tool_results", "usage")
-_RECORDS = frozenset((Usage, ToolCall, ToolResult, FunctionCall, ActionReturn))
+_ATOMS = frozenset((str, int, float, bool, type(None)))
+_RECORDS: dict[type, tuple[str, ...]] = {  # our own records, and which of their fields may be containers
+    Usage: (),
+    ToolCall: ("arguments",),
+    ToolResult: ("output", "metadata"),
+    FunctionCall: ("parameters",),
+    ActionReturn: ("args", "result"),
+}
 _new, _set = object.__new__, object.__setattr__
 
 
 def _copy_containers(value: Any) -> Any:
     """Copy containers and our own records, as deep as they go; anything else is shared."""
     kind = type(value)
-    if kind is str or kind is int:
+    if kind in _ATOMS:
         return value
     if kind is dict:
-        return {key: _copy_containers(item) for key, item in value.items()}
+        return {key: item if type(item) in _ATOMS else _copy_containers(item) for key, item in value.items()}
     if kind is list:
         return [_copy_containers(item) for item in value]
     if kind is tuple:
         return tuple([_copy_containers(item) for item in value])
     if kind in _RECORDS:
         twin = _new(kind)
-        twin.__dict__ = {
-            name: _copy_containers(item) if type(item) is dict or type(item) is list else item
-            for name, item in value.__dict__.items()
-        }
+        twin.__dict__ = state = value.__dict__.copy()
+        for name in _RECORDS[kind]:
+            item = state[name]
+            if type(item) is dict or type(item) is list:
+                state[name] = _copy_containers(item)
         return twin
     if isinstance(value, BaseModel):
         return value.model_copy(deep=True)
@@ -470,7 +478,7 @@ class ChatMessage(dict[str, Any]):
         """The bytes of this message in a server's `dialect`, made by `encode` the first time."""
         wire = self._encoded.get(dialect)
         if wire is None:
-            wire = self._encoded[dialect] = encode(self)
+            wire = self._encoded[dialect] = b"%b" % encode(self)  # a copy: what encoders give may hold spare room
         return wire
 
     def _edit(self) -> None:

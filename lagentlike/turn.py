@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, TYPE_CHECKING
+from typing import Any, NamedTuple, TYPE_CHECKING
 
-from .concurrency import NESTED
+from .concurrency import NESTED, TurnQueue
 from .errors import InvalidArgument, SessionBusy
 from .hooks import Hook
 from .memory import check_session_id, Memory, SessionId
@@ -58,7 +60,7 @@ class Turn:
         self._memory: Memory | None = None
         self._parent = _enclosing.get()
         self._over = self._failed = False
-        self._journal: list[tuple[Module, Memory, Mark, Mark]] = []
+        self._journal: list[_Entry] = []
 
     async def __aenter__(self) -> Turn:
         unit = self.unit
@@ -137,19 +139,25 @@ class Turn:
             memory = unit._open_memory(self.session_id)
             if memory is None:
                 return None
-            try:
-                self._refuse_nesting(memory)
-                if colour.is_async:
-                    await memory.turns.acquire_async()
-                else:
-                    memory.turns.acquire()
-            except SessionBusy as error:
-                raise SessionBusy(f"{type(unit).__name__}, session {self.session_id!r}: {error}") from None
+            turns = memory.turns
+            if not turns.take(asyncio.current_task() if colour.is_async else threading.get_ident()):
+                await self._queue(turns, memory)
             if unit._open_memory(self.session_id) is memory:
                 if colour.is_streaming:
-                    memory.turns.mark_streaming()
+                    turns.mark_streaming()
                 return memory
-            memory.turns.release()  # the session was reset while this turn waited
+            turns.release()  # the session was reset while this turn waited
+
+    async def _queue(self, turns: TurnQueue, memory: Memory) -> None:
+        """Wait for the session's turn that is under way."""
+        try:
+            self._refuse_nesting(memory)
+            if self.unit.colour.is_async:
+                await turns.acquire_async()
+            else:
+                turns.acquire()
+        except SessionBusy as error:
+            raise SessionBusy(f"{type(self.unit).__name__}, session {self.session_id!r}: {error}") from None
 
     def _refuse_nesting(self, memory: Memory) -> None:
         """Refuse to wait for a turn that this one runs in, be it in another task or thread."""
@@ -205,8 +213,8 @@ class Turn:
             self._take_back()
         elif parent is not None:
             parent._journal += self._journal
-            if memory is not None:
-                parent._journal.append((self.unit, memory, self._mark, memory.mark()))
+            span = None if memory is None else (memory, self._mark, memory.mark())
+            parent._journal.append(_Entry(self.unit, self.reply, span))
         self._over = True
         if memory is not None:
             memory.turns.release()
@@ -227,7 +235,11 @@ class Turn:
         """Take out of memories what this turn and the turns inside it put there; what those inside did."""
         self._failed = True
         given_up: list[AgentMessage] = []
-        for unit, memory, before, after in reversed(self._journal):
+        for unit, reply, span in reversed(self._journal):
+            if span is None:
+                given_up.insert(0, reply)
+                continue
+            memory, before, after = span
             if memory.mark() == after:
                 given_up[:0] = memory.rewind(before)
             else:
@@ -235,6 +247,14 @@ class Turn:
         if self._memory is not None:
             self._memory.rewind(self._mark)
         return given_up
+
+
+class _Entry(NamedTuple):
+    """A turn that stands inside another one: its reply, and the span of its memory that holds it, if it has one."""
+
+    unit: Module
+    reply: AgentMessage
+    span: tuple[Memory, Mark, Mark] | None
 
 
 class FunctionHook(Hook):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -42,6 +44,42 @@ class MessageEncoder:
             self._roles[role] = api_role or self._roles.get(role, "user")
         changed = sorted((role, sent) for role, sent in self._roles.items() if role != sent)
         self.dialect = "openai " + " ".join(f"{role}={sent}" for role, sent in changed)
+        self._known: OrderedDict[int, _Prefix] = OrderedDict()  # by the id of its last message, the latest at the end
+
+    def joined(self, messages: Sequence[Mapping[str, Any]]) -> bytes:
+        """The messages as the items of a JSON array; of a long conversation that goes on, only what is new is joined."""
+        if len(messages) < _LONG:
+            return b",".join(self._encoded(messages))
+        known = self._prefix_of(messages)
+        new = messages if known is None else messages[len(known.messages) :]
+        wire = b",".join(self._encoded(new) if known is None else [known.wire, *self._encoded(new)])
+        if all(type(message) is ChatMessage for message in new):  # others may be edited without a trace
+            self._known[id(messages[-1])] = _Prefix(list(messages), wire, ChatMessage.edits)
+            if len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)
+        return wire
+
+    def _encoded(self, messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
+        dialect = self.dialect
+        return [
+            (message._encoded.get(dialect) or message.encoded(dialect, self))  # most were sent before
+            if type(message) is ChatMessage
+            else self(message)
+            for message in messages
+        ]
+
+    def _prefix_of(self, messages: Sequence[Mapping[str, Any]]) -> _Prefix | None:
+        """What was sent of this very conversation before."""
+        for message in messages[: -_LOOK_BACK - 1 : -1]:
+            known = self._known.pop(id(message), None)
+            if known is None or known.edits != ChatMessage.edits or len(known.messages) > len(messages):
+                continue
+            if all(map(is_, known.messages, messages)):
+                return known
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": OrderedDict()}
 
     def __call__(self, message: Mapping[str, Any]) -> bytes:
         """The message as a JSON object.
@@ -85,16 +123,22 @@ _VALID_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _INVALID_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
+class _Prefix(NamedTuple):
+    """The beginning of a conversation, and its bytes."""
+
+    messages: list[Mapping[str, Any]]
+    wire: bytes
+    edits: int
+
+
+_LONG = 24  # messages, from which on joining them anew costs more than knowing what they were joined to
+_LOOK_BACK = 16  # how many messages a turn may add and still find what was sent before
+_MOST_KNOWN = 256
+
+
 def request_body(messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any], encoder: MessageEncoder) -> bytes:
     """The body of a request: the messages' bytes, each encoded once in its life, joined with the encoded options."""
-    dialect = encoder.dialect
-    parts = [
-        (message._encoded.get(dialect) or message.encoded(dialect, encoder))  # most were sent before
-        if type(message) is ChatMessage
-        else encoder(message)
-        for message in messages
-    ]
-    return b'{"messages":[' + b",".join(parts) + b"]," + encode(options, "parameters")[1:]
+    return b"".join((b'{"messages":[', encoder.joined(messages), b"],", encode(options, "parameters")[1:]))
 
 
 def request_options(model: str, params: Mapping[str, Any], limit_field: str, *, stream: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,12 +15,8 @@ from .state import plain_state
 
 __all__ = ["Mark", "Memory"]
 
-
-class Mark(NamedTuple):
-    """A point that a memory can be taken back to."""
-
-    log: list[AgentMessage]
-    length: int
+Mark = tuple[list[AgentMessage], int]
+"""A point that a memory can be taken back to: its log, and how much of it."""
 
 
 class Memory:
@@ -142,14 +138,15 @@ class Memory:
 
     def mark(self) -> Mark:
         """The present point, for `rewind`."""
-        return Mark(self._log, self._length)
+        return self._log, self._length
 
     def rewind(self, mark: Mark) -> list[AgentMessage]:
         """Go back to a mark; returns the messages given up."""
-        if self._log is mark.log:
-            given_up = self._log[mark.length : self._length]
+        log, length = mark
+        if self._log is log:
+            given_up = log[length : self._length]
         else:  # it went on in a log of its own
-            kept = set(map(id, mark.log[: mark.length]))
+            kept = set(map(id, log[:length]))
             given_up = [message for message in self if id(message) not in kept]
             self._shared = True
         self._log, self._length = mark
