@@ -244,6 +244,21 @@ async def test_a_message_is_encoded_once_however_often_it_is_sent() -> None:
         assert (await sent(other, server, [message]))["messages"][0]["role"] == "system"
 
 
+@pytest.mark.parametrize("kind", [dict, ChatMessage])
+async def test_edits_anywhere_in_a_long_conversation_are_sent(kind: Any) -> None:
+    async with FaultServer(answer()) as server:
+        llm = model(server)
+        messages = [kind(role="user", content=str(number)) for number in range(99)]
+        messages.append(ChatMessage(role="user", content="last"))
+        assert (await sent(llm, server, messages))["messages"] == messages
+        messages[50]["content"] = "changed"
+        messages += [kind(role="assistant", content="a"), ChatMessage(role="user", content="b")]
+        assert (await sent(llm, server, messages))["messages"] == messages
+        messages += [kind(role="assistant", content="c"), ChatMessage(role="user", content="d")]
+        assert (await sent(llm, server, messages))["messages"] == messages
+        assert (await sent(llm, server, messages[:40]))["messages"] == messages[:40]
+
+
 # Keys
 
 
