@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import KernelDied
 from .result import as_seen, shortened
-from .workers import submit
+from .workers import submit_from_loop
 
 __all__ = ["Cell", "Kernel"]
 
@@ -144,7 +144,7 @@ class Kernel:
 
     async def close(self) -> None:
         """End it and all that it started."""
-        await asyncio.wrap_future(submit(self.kill))
+        await submit_from_loop(self.kill)
         self._client.stop_channels()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -192,7 +192,7 @@ class Kernel:
                 self.interrupt()
             else:
                 cell.ending = "killed"
-                await asyncio.wrap_future(submit(self.kill))
+                await submit_from_loop(self.kill)
                 return False
 
     async def _was_aborted(self, request: str) -> bool:

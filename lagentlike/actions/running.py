@@ -17,7 +17,7 @@ from ..concurrency import background, run_in_background
 from ..errors import ColourError
 from ..schema import ActionReturn
 from .result import as_return, failed
-from .workers import submit
+from .workers import submit, submit_from_loop
 
 if TYPE_CHECKING:
     from .base import ToolAPI
@@ -83,7 +83,7 @@ def run_call(call: PreparedCall) -> ActionReturn:
 async def run_call_async(call: PreparedCall) -> ActionReturn:
     """Run a call and await it: an async tool in this loop, a blocking one in a thread."""
     if not call.api.is_async:
-        waiting = asyncio.wrap_future(submit(_invoke, call))
+        waiting = submit_from_loop(_invoke, call)
         if call.timeout is None:
             return await waiting
         done, _ = await asyncio.wait([waiting], timeout=call.timeout)

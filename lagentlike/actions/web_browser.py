@@ -21,7 +21,7 @@ from .result import failed, shortened
 from .running import on_background
 from .web_fetch import FetchError, WebClient
 from .web_search import engine_of, SearchEngine
-from .workers import submit
+from .workers import submit_from_loop
 
 __all__ = ["AsyncWebBrowser", "WebBrowser"]
 
@@ -142,7 +142,7 @@ class WebBrowser(BaseAction):
             return None, str(error)
         text = answer.text
         if "html" in answer.kind or text[:200].lstrip().lower().startswith(("<!doctype", "<html")):
-            text = await asyncio.wrap_future(submit(page_text, text))
+            text = await submit_from_loop(page_text, text)
         elif not answer.kind.startswith("text/") and "json" not in answer.kind and "xml" not in answer.kind:
             return None, f"{url} is no text ({answer.kind})"
         return shortened(text, MAX_PAGE), ""

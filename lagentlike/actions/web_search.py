@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from ..errors import InvalidArgument
 from ..registry import create_object
 from .html import pieces
 from .web_fetch import FetchError, WebClient
-from .workers import submit
+from .workers import submit_from_loop
 
 __all__ = ["BingSearch", "DuckDuckGoSearch", "engine_of", "SearchEngine"]
 
@@ -107,7 +106,7 @@ class DuckDuckGoSearch(SearchEngine):
 
     async def _find(self, client: WebClient, query: str) -> list[dict[str, str]]:
         answer = await client.request("POST", self.endpoint, form={"q": query})
-        found = await asyncio.wrap_future(submit(_duckduckgo_results, answer.text, answer.url))
+        found = await submit_from_loop(_duckduckgo_results, answer.text, answer.url)
         if not found and "anomaly" in answer.text:
             raise FetchError("DuckDuckGo asks for a proof of being human: try again later")
         return found

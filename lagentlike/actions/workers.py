@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import ctypes
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ..errors import ToolTimeout
 
-__all__ = ["run_within", "submit"]
+__all__ = ["run_within", "submit", "submit_from_loop"]
 
 T = TypeVar("T")
 
@@ -22,92 +23,195 @@ IDLE_SECONDS = 10.0
 
 
 def submit(function: Callable[..., T], *args: Any) -> Future[T]:
-    """Run a blocking function in a thread of its own, with the caller's context variables.
+    """Run a blocking function in a thread, with the caller's context variables.
 
-    As many run at once as are given: whoever calls this bounds them. The thread is used again when the function
-    returns, and does not keep the process alive until then.
+    As many run at once as are given: whoever calls this bounds them. A thread is used again when its function returns,
+    and does not keep the process alive until then.
     """
-    work = _Work(contextvars.copy_context(), function, args)
-    _workers.give(work)
-    return work.future
+    future: Future[T] = Future()
+    _workers.give(_Work(function, args, future))
+    return future
+
+
+def submit_from_loop(function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    """The same for the running event loop, at half the cost of a future of either kind."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    _workers.give(_LoopWork(function, args, future, loop))
+    return future
 
 
 class _Work:
-    __slots__ = ("args", "context", "function", "future")
+    """A function that somebody waits for."""
 
-    def __init__(self, context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self.context = context
-        self.function = function
-        self.args = args
-        self.future: Future[Any] = Future()
+    __slots__ = ("_args", "_context", "_function", "_future")
 
-    def run(self, done: Callable[[], None]) -> None:
-        """Do it; `done` is called before anybody hears of the result, so that the thread can be had again."""
-        if not self.future.set_running_or_notify_cancel():
-            done()
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], future: Any) -> None:
+        self._context = contextvars.copy_context()
+        self._function = function
+        self._args = args
+        self._future = future
+
+    def run(self) -> None:
+        if not self.begin():
             return
         try:
-            result = self.context.run(self.function, *self.args)
+            result = self._context.run(self._function, *self._args)
         except BaseException as error:  # noqa: BLE001  # SystemExit of a tool must not end the thread unseen
-            done()
-            self.future.set_exception(error)
+            self.deliver(None, error)
         else:
-            done()
-            self.future.set_result(result)
+            self.deliver(result, None)
+
+    def begin(self) -> bool:
+        """Whether it is still wanted."""
+        return bool(self._future.set_running_or_notify_cancel())
+
+    def deliver(self, result: Any, error: BaseException | None) -> None:
+        if error is None:
+            self._future.set_result(result)
+        else:
+            self._future.set_exception(error)
+
+
+class _LoopWork(_Work):
+    """A function that a task waits for; results that come close together wake the loop once."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(
+        self, function: Callable[..., Any], args: tuple[Any, ...], future: Any, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(function, args, future)
+        self._loop = loop
+
+    def begin(self) -> bool:
+        return not self._future.cancelled()
+
+    def deliver(self, result: Any, error: BaseException | None) -> None:
+        with _arrived_guard:
+            arrived = _arrived.setdefault(self._loop, [])
+            arrived.append((self._future, result, error))
+            first = len(arrived) == 1
+        if first:
+            try:
+                self._loop.call_soon_threadsafe(_hand_out, self._loop)
+            except RuntimeError:  # the loop was closed meanwhile, and nobody waits any more
+                _arrived.pop(self._loop, None)
+
+
+_arrived: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, BaseException | None]]] = {}
+_arrived_guard = threading.Lock()
+
+
+def _hand_out(loop: asyncio.AbstractEventLoop) -> None:
+    """Give the results that have come to those who wait in this loop."""
+    with _arrived_guard:
+        arrived = _arrived.pop(loop, [])
+    for future, result, error in arrived:
+        if future.done():
+            continue  # cancelled
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
 
 class _Workers:
-    """Idle threads, last used first."""
+    """The threads, and the work that none of them has taken yet.
+
+    A thread that takes work and leaves some wakes the next one, so that a burst of quick calls is done by one or two
+    threads and a burst of slow ones by as many as there are calls.
+    """
 
     def __init__(self) -> None:
-        self._idle: list[_Worker] = []
-        self._guard = threading.Lock()
+        self._forget()
         os.register_at_fork(after_in_child=self._forget)
 
     def give(self, work: _Work) -> None:
         with self._guard:
-            worker = self._idle.pop() if self._idle else None
-        if worker is None:
-            worker = _Worker(self)
-            worker.inbox.put(work)
-            worker.start()
-        else:
-            worker.inbox.put(work)
+            self._waiting.append(work)
+            worker = self._next()
+        if worker is not None:
+            self._wake(worker)
 
-    def rest(self, worker: _Worker) -> None:
+    def take(self) -> _Work | None:
+        """The next work for a thread that has come; None if it may rest."""
         with self._guard:
+            work = self._waiting.popleft() if self._waiting else None
+            worker = self._next() if self._waiting else None
+        if worker is not None:
+            self._wake(worker)
+        return work
+
+    def came(self) -> None:
+        """A thread that was woken is there."""
+        with self._guard:
+            self._coming = False
+
+    def rest(self, worker: _Worker) -> bool:
+        """Whether a thread may wait; not when work came meanwhile."""
+        with self._guard:
+            if self._waiting:
+                return False
             self._idle.append(worker)
+            return True
 
     def leave(self, worker: _Worker) -> bool:
-        """Whether an idle thread may end: not when work is on its way to it."""
+        """Whether a waiting thread may end; not when it was just woken."""
         with self._guard:
             if worker in self._idle:
                 self._idle.remove(worker)
                 return True
         return False
 
+    def _next(self) -> _Worker | None:
+        """The thread to wake for what is waiting, unless one is coming already."""
+        if self._coming:
+            return None
+        self._coming = True
+        return self._idle.pop() if self._idle else _Worker(self)
+
+    def _wake(self, worker: _Worker) -> None:
+        try:
+            worker.wake()
+        except RuntimeError:  # no more threads can be started
+            self.came()
+            raise
+
     def _forget(self) -> None:
-        """In a forked child there are no threads but its own."""
-        self._idle = []
+        """At first, and in a forked child, there are no threads."""
         self._guard = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._waiting: deque[_Work] = deque()
+        self._coming = False
 
 
 class _Worker(threading.Thread):
     def __init__(self, workers: _Workers) -> None:
         super().__init__(name="lagentlike-tool", daemon=True)
-        self.inbox: queue.SimpleQueue[_Work] = queue.SimpleQueue()
-        self.workers = workers
+        self._workers = workers
+        self._woken = threading.Lock()
+        self._woken.acquire()
+
+    def wake(self) -> None:
+        if self.ident is None:
+            self.start()
+        else:
+            self._woken.release()
 
     def run(self) -> None:
         while True:
-            try:
-                work = self.inbox.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                if self.workers.leave(self):
-                    return
-                continue
-            work.run(lambda: self.workers.rest(self))
-            del work
+            self._workers.came()
+            while True:
+                work = self._workers.take()
+                if work is not None:
+                    work.run()
+                    del work
+                elif self._workers.rest(self):
+                    break
+            if not self._woken.acquire(timeout=IDLE_SECONDS) and self._workers.leave(self):
+                return
+            # if it was woken in the moment between the two, the signal is still there
 
 
 _workers = _Workers()

@@ -302,6 +302,7 @@ def test_no_kernel_outlives_its_process(tmp_path: Path, ending: str) -> None:
         assert done.stderr == ""
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_forked_children_leave_the_kernels_alone(interpreter: IPythonInterpreter) -> None:
     kernel = pid(interpreter)
     child = os.fork()
