@@ -52,7 +52,7 @@ class _LLM:
             "top_p": top_p,
             "top_k": top_k,
             "repetition_penalty": repetition_penalty,
-            "stop_words": [stop_words] if isinstance(stop_words, str) else list(stop_words or ()),
+            "stop_words": _stop_words(stop_words),
             **gen_params,
         }
         self.usage = Usage()
@@ -64,14 +64,16 @@ class _LLM:
 
     def update_gen_params(self, **gen_params: Any) -> None:
         """Change parameters for all calls to come."""
+        if "stop_words" in gen_params:
+            gen_params["stop_words"] = _stop_words(gen_params["stop_words"])
         self.gen_params.update(gen_params)
 
     def _params(self, gen_params: Mapping[str, Any]) -> Params:
         if not gen_params:
             return dict(self.gen_params)
         params = {**self.gen_params, **gen_params}
-        if isinstance(params.get("stop_words"), str):
-            params["stop_words"] = [params["stop_words"]]
+        if "stop_words" in gen_params:
+            params["stop_words"] = _stop_words(gen_params["stop_words"])
         return params
 
     def _start(self) -> None:
@@ -227,6 +229,13 @@ async def side_by_side(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+def _stop_words(value: Any) -> list[str]:
+    words = [value] if isinstance(value, str) else value or []
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) and word for word in words):
+        raise InvalidArgument("stop_words", value, "give a non-empty text, or a list of them")
+    return list(words)
 
 
 def _is_batch(messages: Any) -> bool:

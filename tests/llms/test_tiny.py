@@ -218,6 +218,7 @@ def test_words_of_the_template_in_a_message_are_only_words() -> None:
         ({"seed": -1}, "seed=-1"),
         ({"seed": "abc"}, "seed='abc'"),
         ({"stop_words": [""]}, "stop_words"),
+        ({"stop_words": 3}, "stop_words=3"),
         ({"tool_choice": "required"}, "TinyLM chooses itself"),
     ],
 )

@@ -16,19 +16,17 @@ from ...concurrency import in_thread
 from ...errors import ContextLengthExceeded, InvalidArgument
 from ...prompts.parsers.tool_call import parse_tool_calls
 from ...schema import Completion, TokenSpan, Usage
-from ..base import AsyncBaseLLM, BaseLLM, Conversation, Params
+from ..base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params
 from .engine import Generation, GenerationStep, SamplingParams, TinyEngine
 from .scheduler import Request, Scheduler
 
 __all__ = ["AsyncTinyLM", "TinyLM"]
 
 
-class _Tiny:
+class _Tiny(_LLM):
     """What both colours share: the engine, parameters in, answers out."""
 
     real: ClassVar[bool] = False
-    path: str
-    gen_params: Params
 
     def _use(self, path: str | os.PathLike[str] | None) -> None:
         if path is not None and not Path(path).is_dir():
@@ -58,7 +56,7 @@ class _Tiny:
     def update_gen_params(self, **gen_params: Any) -> None:
         """Change parameters for all calls to come."""
         sampling({**self.gen_params, **gen_params})
-        self.gen_params.update(gen_params)
+        super().update_gen_params(**gen_params)
 
     def _request(self, messages: Conversation, params: Params, index: int = 0) -> _Asked:
         """A conversation as the engine takes it; the `index`-th of a batch draws with a seed of its own."""
