@@ -55,7 +55,7 @@ class _Tiny(_LLM):
 
     def update_gen_params(self, **gen_params: Any) -> None:
         """Change parameters for all calls to come."""
-        sampling({**self.gen_params, **gen_params})
+        sampling(self._params(gen_params))
         super().update_gen_params(**gen_params)
 
     def _request(self, messages: Conversation, params: Params, index: int = 0) -> _Asked:
