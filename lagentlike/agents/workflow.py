@@ -73,7 +73,9 @@ class StreamingWorkflow(Workflow, StreamingAgent):
             while True:
                 try:
                     unit, given, options = steps.send(reply)
-                except StopIteration:
+                except StopIteration as done:
+                    if done.value is not reply:
+                        yield done.value
                     return
                 if not unit.colour.is_streaming:
                     reply = unit(given, session_id=session_id, **options)
@@ -96,7 +98,9 @@ class AsyncStreamingWorkflow(AsyncWorkflow, AsyncStreamingAgent):
             while True:
                 try:
                     unit, given, options = steps.send(reply)
-                except StopIteration:
+                except StopIteration as done:
+                    if done.value is not reply:
+                        yield done.value
                     return
                 if not unit.colour.is_streaming:
                     reply = await unit(given, session_id=session_id, **options)
