@@ -251,11 +251,11 @@ class ToolAPI:
         Raises:
             ToolArgumentsError: the arguments do not fit.
         """
+        shown = self.schema.as_object(arguments)
         aliases = self.action.aliases
-        if aliases and isinstance(arguments, Mapping):
-            arguments = {aliases.get(name, name): value for name, value in arguments.items()}
-        kwargs = self.schema.validate(arguments)
-        shown = dict(arguments) if isinstance(arguments, Mapping) else _parsed(arguments)
+        if aliases:
+            shown = {aliases.get(name, name): value for name, value in shown.items()}
+        kwargs = self.schema.validate(shown)
         if self.schema.takes_session:
             kwargs["session_id"] = check_session_id(session_id)
         limit = self.action.timeout
@@ -307,10 +307,6 @@ def _named_inputs(api: ToolAPI, inputs: str) -> Mapping[str, Any] | str:
     if isinstance(value, dict) and set(required) <= set(value) <= set(parameters["properties"]):
         return value
     return {required[0]: inputs}
-
-
-def _parsed(arguments: str | None) -> dict[str, Any]:
-    return dict(loads_strictly(arguments)) if arguments and arguments.strip() else {}
 
 
 async def _ready(result: ActionReturn) -> ActionReturn:

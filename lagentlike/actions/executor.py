@@ -175,8 +175,8 @@ class ActionExecutor(Module):
         calls = message.tool_calls
         if calls:
             entries = [self._prepared(call.name, call.arguments, session_id) for call in calls[:MAX_CALLS]]
-            excess = f"more than {MAX_CALLS} calls in one message: this one was not made"
-            entries += [failed(excess, call.name) for call in calls[MAX_CALLS:]]
+            excess = failed(f"more than {MAX_CALLS} calls in one message: this one was not made", self.name)
+            entries += [excess] * len(calls[MAX_CALLS:])
         else:
             entries = [self._single(message.content, session_id)]
         plan = _Plan(calls or None, entries)

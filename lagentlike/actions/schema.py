@@ -85,16 +85,36 @@ class ToolSchema:
         Raises:
             ToolArgumentsError: they do not fit; the message tells a model what to change.
         """
-        if isinstance(arguments, Mapping):
-            try:
-                text = clean_text(json.dumps(arguments, allow_nan=False, ensure_ascii=False))
-            except TypeError:  # called from Python with values that JSON does not have
-                return self._checked(self._model.model_validate, dict(arguments))
-            except (ValueError, RecursionError) as error:
-                raise self._refusal(_fault(error)) from None
-        else:
-            text = self._object_text(arguments)
+        given = self.as_object(arguments)
+        try:
+            text = clean_text(json.dumps(given, allow_nan=False, ensure_ascii=False))
+        except TypeError:  # called from Python with values that JSON does not have
+            return self._checked(self._model.model_validate, given)
+        except (ValueError, RecursionError) as error:
+            raise self._refusal(_fault(error)) from None
         return self._checked(self._model.model_validate_json, text)
+
+    def as_object(self, arguments: Mapping[str, Any] | str | None) -> dict[str, Any]:
+        """The arguments as they were given, as a dict.
+
+        Raises:
+            ToolArgumentsError: they are no dict, and no JSON text of one.
+        """
+        if isinstance(arguments, Mapping):
+            return dict(arguments)
+        if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
+            return {}
+        if not isinstance(arguments, str):
+            raise self._refusal(f"they must be a JSON object, not {_kind(arguments)}")
+        if len(arguments) > MAX_ARGUMENTS:
+            raise self._refusal(f"they have {len(arguments):,} characters, more than {MAX_ARGUMENTS:,}: send less")
+        try:
+            value = loads_strictly(arguments)
+        except ValueError as error:
+            raise self._refusal(f"they are no valid JSON: {_fault(error)}") from None
+        if not isinstance(value, dict):
+            raise self._refusal(f"they must be a JSON object, not {_kind(value)}")
+        return value
 
     @cached_property
     def description(self) -> str:
@@ -155,24 +175,6 @@ class ToolSchema:
                 f"{self.name}{inspect.signature(self.function)}",
                 f"a parameter has a type that JSON cannot give: {str(error).partition(chr(10))[0]}",
             ) from error
-
-    def _object_text(self, arguments: Any) -> str:
-        """The JSON text of an object, looked at for what pydantic lets pass."""
-        if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
-            return "{}"
-        if not isinstance(arguments, str):
-            raise self._refusal(f"they must be a JSON object, not {_kind(arguments)}")
-        if len(arguments) > MAX_ARGUMENTS:
-            raise self._refusal(f"they have {len(arguments):,} characters, more than {MAX_ARGUMENTS:,}: send less")
-        try:
-            value = loads_strictly(arguments)
-        except ValueError as error:
-            raise self._refusal(f"they are no valid JSON: {_fault(error)}") from None
-        if not isinstance(value, dict):
-            raise self._refusal(f"they must be a JSON object, not {_kind(value)}")
-        if "\\ud" in arguments or "\\uD" in arguments:  # perhaps surrogates, which pydantic does not take
-            arguments = json.dumps(value, ensure_ascii=False)
-        return clean_text(arguments)
 
     def _checked(self, read: Callable[[Any], BaseModel], value: Any) -> dict[str, Any]:
         try:
