@@ -528,7 +528,14 @@ class StreamingModule(Module):
             stepped(turn),
             closing(_stream(self, self.forward(*turn.messages, session_id=session_id, **turn.kwargs))) as parts,
         ):
-            while (part := turn.running(next, parts, _END)) is not _END:
+            while True:
+                token = turn.resume()
+                try:
+                    part = next(parts, _END)
+                finally:
+                    turn.pause(token)
+                if part is _END:
+                    break
                 yield from turn.passing(part)
         assert turn.reply is not None
         yield turn.reply
@@ -553,7 +560,14 @@ class AsyncStreamingModule(AsyncModule):
             Turn(self, message, session_id, kwargs) as turn,
             aclosing(_stream_async(self, self.forward(*turn.messages, session_id=session_id, **turn.kwargs))) as parts,
         ):
-            while (part := await turn.running_async(anext, parts, _END)) is not _END:
+            while True:
+                token = turn.resume()
+                try:
+                    part = await anext(parts, _END)
+                finally:
+                    turn.pause(token)
+                if part is _END:
+                    break
                 for item in turn.passing(part):
                     yield item
         assert turn.reply is not None

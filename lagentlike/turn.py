@@ -6,9 +6,9 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, NamedTuple, TYPE_CHECKING
 
@@ -101,35 +101,30 @@ class Turn:
             raise
         self._keep()
 
-    def running(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a piece of a streaming `forward` as part of this turn; what its consumer does in between is not."""
-        token = _enclosing.set(self)
-        try:
-            return function(*args)
-        finally:
-            _enclosing.reset(token)
+    def resume(self) -> Token[Turn | None]:
+        """Make what runs from here to `pause` part of this turn: a piece of a streaming `forward`, not its consumer."""
+        return _enclosing.set(self)
 
-    async def running_async(self, function: Callable[..., Any], *args: Any) -> Any:
-        token = _enclosing.set(self)
-        try:
-            return await function(*args)
-        finally:
-            _enclosing.reset(token)
+    def pause(self, token: Token[Turn | None]) -> None:
+        """End what `resume` began."""
+        _enclosing.reset(token)
 
-    def passing(self, part: Any) -> Iterator[AgentMessage]:
+    def passing(self, part: Any) -> list[AgentMessage]:
         """What to give out now that `forward` yielded a part: only the last one of all may be the reply."""
         if not isinstance(part, AgentMessage):
             part = self.unit._as_reply(part)
             part.stream_state = AgentStatusCode.STREAM_ING
         held, self.reply = self.reply, part
+        given = []
         if held is not None and held.stream_state == AgentStatusCode.END and not _goes_on(held):
-            yield _as_part(held)
+            given.append(_as_part(held))
         if _goes_on(part):  # given out once, whether or not a unit inside already did
             shown = _as_part(part)
             if held is None or _as_part(held) != shown:
-                yield shown
+                given.append(shown)
         elif part.stream_state != AgentStatusCode.END:
-            yield _as_part(part)
+            given.append(_as_part(part))
+        return given
 
     async def _open(self) -> Memory | None:
         """The session's memory, once it is this turn's place in the line."""
@@ -307,7 +302,8 @@ def _goes_on(message: AgentMessage) -> bool:
 def _as_part(message: AgentMessage) -> AgentMessage:
     """A copy of a message as a part of an answer."""
     part = message.clone()
-    part.stream_state = AgentStatusCode.STREAM_ING
+    if part.stream_state != AgentStatusCode.STREAM_ING:
+        part.stream_state = AgentStatusCode.STREAM_ING
     return part
 
 

@@ -174,8 +174,9 @@ class StreamingAgent(Agent, StreamingModule):
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[AgentMessage]:
         """Ask the model for the reply to what the session remembers, giving it out as it comes."""
         with closing(self._model().stream_chat(self._prompt(session_id), **self._asking(kwargs))) as stream:
+            blank = _blank(self.name)
             for status, _, answer in stream:
-                yield _part(self.name, answer) if status == ModelStatusCode.STREAM_ING else self._read(answer)
+                yield _part(blank, answer) if status == ModelStatusCode.STREAM_ING else self._read(answer)
 
 
 class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
@@ -187,13 +188,21 @@ class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
     ) -> AsyncIterator[AgentMessage]:
         """Ask the model for the reply to what the session remembers, giving it out as it comes."""
         async with aclosing(self._model().stream_chat(self._prompt(session_id), **self._asking(kwargs))) as stream:
+            blank = _blank(self.name)
             async for status, _, answer in stream:
-                yield _part(self.name, answer) if status == ModelStatusCode.STREAM_ING else self._read(answer)
+                yield _part(blank, answer) if status == ModelStatusCode.STREAM_ING else self._read(answer)
 
 
-def _part(name: str, answer: Any) -> AgentMessage:
+def _blank(name: str) -> AgentMessage:
+    """The message that all parts of an answer are copies of, but for what they tell."""
+    return AgentMessage(sender=name, content="", stream_state=AgentStatusCode.STREAM_ING, reasoning=None)
+
+
+def _part(blank: AgentMessage, answer: Any) -> AgentMessage:
     """The answer so far as a message."""
-    reasoning = answer.reasoning if isinstance(answer, Completion) else None
-    return AgentMessage(
-        sender=name, content=str.__str__(answer), stream_state=AgentStatusCode.STREAM_ING, reasoning=reasoning
-    )
+    part = blank.clone()
+    told = part.__dict__  # both are checked already, and there may be hundreds of parts
+    told["content"] = str.__str__(answer)
+    if isinstance(answer, Completion):
+        told["reasoning"] = answer.reasoning
+    return part

@@ -47,7 +47,7 @@ class MessageEncoder:
         self._known: OrderedDict[int, _Prefix] = OrderedDict()  # by the id of its last message, the latest at the end
 
     def joined(self, messages: Sequence[Mapping[str, Any]]) -> bytes:
-        """The messages as the items of a JSON array; of a long conversation that goes on, only what is new is joined."""
+        """The messages as items of a JSON array; of a long conversation that goes on, only the new ones are joined."""
         if len(messages) < _LONG:
             return b",".join(self._encoded(messages))
         known = self._prefix_of(messages)
