@@ -358,6 +358,7 @@ class _Kernels(Unsaved):
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+        kept.pop("PYTEST_CURRENT_TEST", None)  # with it, ipykernel does not show what other programs write
         return {**kept, **self.env}
 
 

@@ -242,15 +242,54 @@ _OPTIONS = (
     "--IPKernelApp.log_level=ERROR",
 )
 
-# Linux: orphans of its children become its own, so that they can be found; and it is killed with the thread (of this
-# process's lifetime) that started it.
+# Run in the kernel first.
+# On Linux, orphans of its children become its own, so that they can be found; and it is killed with the thread (the
+# background loop's, as old as this process) that started it.
+# Messages cannot hold lone surrogates: they become U+FFFD.
+# What programs write to the kernel's own descriptors comes through a pipe: a cell ends when that is empty. A copy of it
+# would go to the file that is read when a kernel does not start.
 _PREPARATION = """
 def _prepare():
-    import ctypes, sys
+    import ctypes, os, sys, time
     if sys.platform == "linux":
         prctl = ctypes.CDLL(None).prctl
         prctl(36, 1, 0, 0, 0)
         prctl(1, 9, 0, 0, 0)
+    copy = getattr(sys.stderr, "_original_stdstream_copy", None)
+    if copy is not None:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, copy)
+        os.close(nothing)
+    shell = get_ipython()
+    session = shell.kernel.session
+    pack = session.pack
+    def clean(value):
+        if isinstance(value, str):
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if isinstance(value, dict):
+            return {clean(key): clean(item) for key, item in value.items()}
+        return [clean(item) for item in value] if isinstance(value, (list, tuple)) else value
+    def pack_cleaned(value):
+        try:
+            return pack(value)
+        except (TypeError, ValueError):
+            return pack(clean(value))
+    session.pack = pack_cleaned
+    try:
+        import fcntl, termios
+    except ImportError:
+        return
+    def settle(*_):
+        time.sleep(0.0005)
+        for descriptor in (1, 2):
+            for _ in range(100):
+                try:
+                    if fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)) == bytes(4):
+                        break
+                except OSError:
+                    break
+                time.sleep(0.001)
+    shell.events.register("post_run_cell", settle)
 _prepare()
 del _prepare
 """

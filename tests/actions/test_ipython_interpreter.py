@@ -162,6 +162,28 @@ def test_the_users_folder_is_linked(tmp_path: Path) -> None:
     interpreter.close()
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("print('a\\ud800b 😀 \\u202e')", "a\ufffdb 😀 \u202e"),
+        ("import os; os.write(1, b'raw \\xff') and None", "raw \ufffd"),
+        ("import subprocess; subprocess.run(['echo', 'hi']) and None", "hi"),
+        ("l = []; l.append(l); l", "[[...]]"),
+        ("'\\ud800'", "'\\ud800'"),
+        ("float('nan'), {1}, b'x'", "(nan, {1}, b'x')"),
+    ],
+)
+def test_whatever_code_writes_is_valid_text(shared: IPythonInterpreter, code: str, shown: str) -> None:
+    assert text(shared, code).strip() == shown
+
+
+@pytest.mark.parametrize("code", ["raise ValueError('\\ud800 no')", "x = []\nfor i in range(100_000): x = [x]\nx"])
+def test_strange_errors_are_valid_text(shared: IPythonInterpreter, code: str) -> None:
+    shown = text(shared, code)
+    assert "Error" in shown
+    shown.encode()
+
+
 def test_output_is_bounded(tmp_path: Path) -> None:
     interpreter = IPythonInterpreter(work_dir=tmp_path, max_out_len=1000)
     shown = text(interpreter, "for i in range(200_000): print(i)")
