@@ -260,19 +260,23 @@ class AgentMessage(BaseModel):
 
     def clone(self) -> AgentMessage:
         """A copy whose fields, and the lists and dicts in them, can be edited without touching this message."""
-        if type(self) is AgentMessage:  # what model_copy does, in a third of its time
-            twin = _new(AgentMessage)
-            _set(twin, "__dict__", state := self.__dict__.copy())
-            _set(twin, "__pydantic_fields_set__", self.__pydantic_fields_set__.copy())
-            _set(twin, "__pydantic_extra__", None)
-            _set(twin, "__pydantic_private__", None)
-        else:
-            twin = self.model_copy()
-            state = twin.__dict__
+        twin = self.twin()
+        state = twin.__dict__
         for name in _CONTAINER_FIELDS:
             value = state[name]
             if value is not None and type(value) is not str:
                 state[name] = _copy_containers(value)
+        return twin
+
+    def twin(self) -> AgentMessage:
+        """A copy that shares the lists and dicts in its fields with this message."""
+        if type(self) is not AgentMessage:
+            return self.model_copy()
+        twin = _new(AgentMessage)  # what model_copy does, in a third of its time
+        _set(twin, "__dict__", self.__dict__.copy())
+        _set(twin, "__pydantic_fields_set__", self.__pydantic_fields_set__.copy())
+        _set(twin, "__pydantic_extra__", None)
+        _set(twin, "__pydantic_private__", None)
         return twin
 
     def is_from(self, name: str) -> bool:

@@ -200,7 +200,7 @@ def _blank(name: str) -> AgentMessage:
 
 def _part(blank: AgentMessage, answer: Any) -> AgentMessage:
     """The answer so far as a message."""
-    part = blank.clone()
+    part = blank.twin()
     told = part.__dict__  # both are checked already, and there may be hundreds of parts
     told["content"] = str.__str__(answer)
     if isinstance(answer, Completion):

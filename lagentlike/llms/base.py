@@ -23,6 +23,9 @@ Params = dict[str, Any]
 """Generation parameters of one call: `max_new_tokens`, `temperature`, `top_p`, `top_k`, `repetition_penalty`,
 `stop_words` (list of texts), `tools` (JSON schemas), and whatever else a backend knows; None means not set."""
 
+Part = tuple[str, Completion]
+"""New text, and the answer so far."""
+
 StreamItem = tuple[ModelStatusCode, str, Completion]
 """How far the answer is, its new text, and the answer so far."""
 
@@ -151,10 +154,11 @@ class BaseLLM(_LLM):
         params = self._params(gen_params)
         self._start()
         answer = Completion()
-        with closing(self._stream(_checked(messages), params)) as parts:  # type: ignore[type-var]  # generators close
-            for chunk, answer in parts:
-                if chunk or answer.finish_reason is None:
-                    yield ModelStatusCode.STREAM_ING, chunk, answer
+        with closing(self._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]  # generators close
+            for parts in lists:
+                for chunk, answer in parts:
+                    if chunk or answer.finish_reason is None:
+                        yield ModelStatusCode.STREAM_ING, chunk, answer
         yield ModelStatusCode.END, "", self._finish(answer)
 
     def _chat(self, messages: Conversation, params: Params) -> Completion:
@@ -169,10 +173,16 @@ class BaseLLM(_LLM):
             answers.append(self._finish(self._chat(messages, params)))
         return answers
 
-    def _stream(self, messages: Conversation, params: Params) -> Iterator[tuple[str, Completion]]:
+    def _stream(self, messages: Conversation, params: Params) -> Iterator[Part]:
         """New text and the answer so far, part by part; only the last one has `finish_reason` set."""
         answer = self._chat(messages, params)
         yield answer.text, answer
+
+    def _part_lists(self, messages: Conversation, params: Params) -> Iterator[list[Part]]:
+        """The parts in lists of those that came together; a backend that gets many at once overrides this."""
+        with closing(self._stream(messages, params)) as parts:  # type: ignore[type-var]
+            for part in parts:
+                yield [part]
 
 
 class AsyncBaseLLM(_LLM):
@@ -195,10 +205,11 @@ class AsyncBaseLLM(_LLM):
         params = self._params(gen_params)
         self._start()
         answer = Completion()
-        async with aclosing(self._stream(_checked(messages), params)) as parts:  # type: ignore[type-var]
-            async for chunk, answer in parts:
-                if chunk or answer.finish_reason is None:
-                    yield ModelStatusCode.STREAM_ING, chunk, answer
+        async with aclosing(self._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]
+            async for parts in lists:
+                for chunk, answer in parts:
+                    if chunk or answer.finish_reason is None:
+                        yield ModelStatusCode.STREAM_ING, chunk, answer
         yield ModelStatusCode.END, "", self._finish(answer)
 
     async def _chat(self, messages: Conversation, params: Params) -> Completion:
@@ -213,10 +224,16 @@ class AsyncBaseLLM(_LLM):
 
         return await side_by_side([one(messages) for messages in batch])
 
-    async def _stream(self, messages: Conversation, params: Params) -> AsyncIterator[tuple[str, Completion]]:
+    async def _stream(self, messages: Conversation, params: Params) -> AsyncIterator[Part]:
         """New text and the answer so far, part by part; only the last one has `finish_reason` set."""
         answer = await self._chat(messages, params)
         yield answer.text, answer
+
+    async def _part_lists(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
+        """The parts in lists of those that came together; a backend that gets many at once overrides this."""
+        async with aclosing(self._stream(messages, params)) as parts:  # type: ignore[type-var]
+            async for part in parts:
+                yield [part]
 
 
 async def side_by_side(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -6,7 +6,6 @@ import os
 import re
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -75,7 +74,7 @@ class _ChatCompletions(_LLM):
         body = self._body(messages, params, stream=False)
         return await self._ask(body, lambda request: self._transport.post(request, parse_completion))
 
-    async def _part_lists(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
+    async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
         """The answer part by part, in lists of parts that arrived together."""
         body = self._body(messages, params, stream=True)
         stream: PartStream[Part] = await self._ask(body, lambda request: self._transport.stream(request, ChatAssembler))
@@ -152,11 +151,8 @@ class GPTAPI(_ChatCompletions, BaseLLM):
     def _chat(self, messages: Conversation, params: Params) -> Completion:
         return run_in_background(self._complete(messages, params))
 
-    def _stream(self, messages: Conversation, params: Params) -> Iterator[Part]:
-        lists = iterate_in_background(self._part_lists(messages, params))
-        with closing(lists):  # type: ignore[type-var]  # it is a generator
-            for parts in lists:
-                yield from parts
+    def _part_lists(self, messages: Conversation, params: Params) -> Iterator[list[Part]]:
+        return iterate_in_background(self._arriving(messages, params))
 
     def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
         for _ in batch:
@@ -178,12 +174,7 @@ class AsyncGPTAPI(_ChatCompletions, AsyncBaseLLM):
         await self._transport.aclose()
 
     _chat = _ChatCompletions._complete
-
-    async def _stream(self, messages: Conversation, params: Params) -> AsyncIterator[Part]:
-        async with aclosing(self._part_lists(messages, params)) as lists:  # type: ignore[type-var]  # it is a generator
-            async for parts in lists:
-                for part in parts:
-                    yield part
+    _part_lists = _ChatCompletions._arriving
 
 
 _OWN_PARAMETERS = frozenset(
