@@ -989,3 +989,13 @@ def test_a_tool_call_is_given_out_before_the_tool_runs() -> None:
     for message in agent("Look."):
         order += ["call"] * bool(message.tool_calls) + ["result"] * bool(message.tool_results)
     assert order == ["call", "tool ran", "result"]
+
+
+def test_a_call_beside_an_open_stream_of_its_own_thread_is_an_error() -> None:
+    agent = unit(Colour.STREAMING, echo)
+    with closing(agent("hi")) as stream:
+        next(stream)
+        with pytest.raises(SessionBusy):
+            ask(agent, "again")
+        assert ask(agent, "again", session_id="other").content == "echo again"
+    assert ask(agent, "again").content == "echo again"
