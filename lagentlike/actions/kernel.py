@@ -146,11 +146,12 @@ class Kernel:
         """End it and all that it started."""
         await submit_from_loop(self.kill)
         self._client.stop_channels()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._owner == os.getpid():
+            shutil.rmtree(self._folder, ignore_errors=True)
+        _live.discard(self)
 
     def kill(self) -> None:
         """End its process and all that it started, from whatever thread."""
-        _live.discard(self)
         if self._owner != os.getpid():
             return  # in a forked child: the kernel is the parent's
         _kill_all(self.process, self._mark)

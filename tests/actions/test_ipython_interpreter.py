@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -315,13 +317,17 @@ print(interpreter("import os; os.getpid()").text, flush=True)
 
 @pytest.mark.parametrize("ending", ["pass", "os.kill(os.getpid(), 9)", "os._exit(0)", "raise SystemExit(3)", "1/0"])
 def test_no_kernel_outlives_its_process(tmp_path: Path, ending: str) -> None:
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="k"))
     done = subprocess.run(
         [sys.executable, "-c", PARENT.format(ending=ending), str(tmp_path)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "TMPDIR": str(folder)},
     )  # fmt: skip
     assert await_death(int(done.stdout))
+    if ending in ("pass", "raise SystemExit(3)", "1/0"):
+        assert list(folder.iterdir()) == []
     if ending == "pass":
         assert done.stderr == ""
+    shutil.rmtree(folder)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
