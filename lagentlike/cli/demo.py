@@ -101,7 +101,7 @@ class _Demo:
         from ._demo_agents import AsyncBlogger, Coder
 
         self.out.mkdir(parents=True, exist_ok=True)
-        return Coder(TinyLM(), work_dir=str(self.out)), AsyncBlogger(AsyncTinyLM())
+        return Coder(TinyLM(stop_words=["\n```\n"]), work_dir=str(self.out)), AsyncBlogger(AsyncTinyLM())
 
     def _trees(self, coder: Module, blogger: Module) -> None:
         self._heading("Agents are trees of units, as models are in torch")
