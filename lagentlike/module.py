@@ -268,7 +268,7 @@ class Module:
     # State
 
     def named_states(self) -> Iterator[tuple[str, SessionState]]:
-        """Everything in the tree that is kept by session, with its key in `state_dict`."""
+        """Everything in the tree that is kept by session, with its path."""
         seen = set()
         for path, module in self.named_modules():
             for name, state in module._states.items():
@@ -296,7 +296,7 @@ class Module:
             sessions = [{"session_id": _id_to_json(one), "state": self.state_dict(one)} for one in self.session_ids()]
             return {"version": _VERSION, "sessions": sessions}
         check_session_id(session_id)
-        return {key: _dumped(key, state, session_id) for key, state in self.named_states()}
+        return {key: _dumped(key, state, session_id) for key, state in self.named_states() if state.persistent}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], session_id: SessionId = 0, strict: bool = True
@@ -339,7 +339,7 @@ class Module:
         self, state_dict: Mapping[str, Any], session_id: SessionId, strict: bool
     ) -> tuple[list[tuple[SessionState, SessionId, Any]], IncompatibleKeys]:
         """Check a session's state whole; what is then to be put where."""
-        states = dict(self.named_states())
+        states = {key: state for key, state in self.named_states() if state.persistent}
         keys = IncompatibleKeys(
             [key for key in states if key not in state_dict], [str(key) for key in state_dict if key not in states]
         )
@@ -348,7 +348,7 @@ class Module:
                 f"the state does not fit {type(self).__name__}: missing keys {keys.missing_keys}, "
                 f"unexpected keys {keys.unexpected_keys}; load with strict=False to take over what fits"
             )
-        plan = []
+        plan = [(state, session_id, None) for _, state in self.named_states() if not state.persistent]
         for key, state in states.items():
             if key in state_dict:
                 try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from ..errors import StateError
 from ..memory.state import SessionId, SessionState
 
 __all__ = ["Unsaved"]
@@ -14,8 +13,10 @@ __all__ = ["Unsaved"]
 class Unsaved(SessionState):
     """State of a session that lives in a process or a connection: resetting the session ends it, saving leaves it out.
 
-    In `state_dict` it is None. A session that is loaded or forked begins without it.
+    A session that is loaded or forked begins without it.
     """
+
+    persistent = False
 
     @abstractmethod
     def session_ids(self) -> list[SessionId]:
@@ -29,8 +30,7 @@ class Unsaved(SessionState):
         return None
 
     def parse(self, value: Any) -> Any:
-        if value is not None:
-            raise StateError(f"expected null, because this cannot be saved, got {type(value).__name__}")
+        return None
 
     def restore(self, session_id: SessionId, parsed: Any) -> None:
         self.reset(session_id)

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..errors import InvalidArgument, StateError
 from ..schema import to_plain
@@ -25,8 +25,11 @@ T = TypeVar("T")
 class SessionState(ABC):
     """Something with a value for each session; a unit that holds one as an attribute has it in its tree.
 
-    It is to agents what parameters and buffers are to `nn.Module`.
+    It is to agents what parameters and buffers are to `nn.Module`. One that is not `persistent` is like such a buffer:
+    `state_dict` leaves it out, and a session that is loaded begins without it.
     """
+
+    persistent: ClassVar[bool] = True
 
     @abstractmethod
     def session_ids(self) -> list[SessionId]:

@@ -415,8 +415,16 @@ def test_resetting_an_agents_session_closes_its_kernel(tmp_path: Path) -> None:
     interpreter: Any = executor["IPythonInterpreter"]
     kernel = pid(interpreter, 5)
     assert executor.session_ids() == [5]
-    assert executor.state_dict(5) == {"IPythonInterpreter.kernels": None}
+    assert executor.state_dict(5) == {}, "a kernel cannot be saved"
     executor.reset(5, recursive=True)
+    assert await_death(kernel)
+
+
+def test_a_session_that_is_loaded_begins_with_a_fresh_kernel(tmp_path: Path) -> None:
+    executor = ActionExecutor([IPythonInterpreter(work_dir=tmp_path)])
+    interpreter: Any = executor["IPythonInterpreter"]
+    kernel = pid(interpreter, 5)
+    executor.load_state_dict(executor.state_dict(5), 5)
     assert await_death(kernel)
     with pytest.raises(StateError):
         executor.load_state_dict({"IPythonInterpreter.kernels": 3})
