@@ -44,11 +44,15 @@ class Dialog:
 
 
 class Source:
-    """Random words, topics, numbers and expressions of one split."""
+    """Random words, topics, numbers and expressions of one split.
 
-    def __init__(self, rng: random.Random, split: str = "train") -> None:
+    With `finish` they are closer to what people write: shorter numbers, plainer expressions, usual tool names, fewer tools at once.
+    """
+
+    def __init__(self, rng: random.Random, split: str = "train", finish: bool = False) -> None:
         self.rng = rng
         self.split = split
+        self.finish = finish
 
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
@@ -116,12 +120,13 @@ class Source:
         return self.name()
 
     def integer(self, digits: int = 0) -> int:
-        digits = digits or self.rng.choices((1, 2, 3, 4, 5, 6), (22, 32, 20, 13, 7, 6))[0]
+        weights = (26, 36, 22, 10, 4, 2) if self.finish else (22, 32, 20, 13, 7, 6)
+        digits = digits or self.rng.choices((1, 2, 3, 4, 5, 6), weights)[0]
         return self.rng.randint(10 ** (digits - 1) if digits > 1 else 0, 10**digits - 1)
 
     def number(self) -> str:
         value = self.integer()
-        if self.chance(0.08):
+        if self.chance(0.03 if self.finish else 0.08):
             return f"{value}.{self.rng.randint(1, 99)}"
         return f"-{value}" if self.chance(0.03) else str(value)
 
@@ -138,9 +143,9 @@ class Source:
         gap = " " if (spaced if spaced is not None else self.chance(0.82)) else ""
         kind = rng.random()
         op = lambda: f"{gap}{rng.choices('+-*/', (30, 24, 30, 16))[0]}{gap}"  # noqa: E731
-        if kind < 0.70:
+        if kind < (0.82 if self.finish else 0.70):
             return f"{self.number()}{op()}{self.number()}"
-        if kind < 0.82:
+        if kind < (0.87 if self.finish else 0.82):
             return f"{self.number()}{op()}{self.number()}{op()}{self.number()}"
         if kind < 0.88:
             return f"({self.number()}{op()}{self.number()}){op()}{self.number()}"
@@ -269,7 +274,7 @@ class Use:
 
 def identifier(s: Source, known: tuple[str, ...], renamed: float = 0.5) -> str:
     """A function or argument name: a usual one, or one nobody has seen."""
-    if not s.chance(renamed):
+    if not s.chance(renamed * 0.6 if s.finish else renamed):
         return str(s.pick(known))
     style = s.rng.random()
     part = lambda: s.pseudo() if s.chance(0.6) else str(s.pick(words.NOUNS))  # noqa: E731
@@ -715,6 +720,10 @@ KITS = (
     *(calculator_kit,) * 6, *(search_kit,) * 6, *(attribute_kit,) * 5, *(weather_kit,) * 3, *(binary_kit,) * 3, *(python_kit,) * 3,
     read_kit, write_kit, terminal_kit,
 )  # fmt: skip
+FINISH_KITS = (
+    *(calculator_kit,) * 10, *(search_kit,) * 7, *(attribute_kit,) * 3, *(weather_kit,) * 3, *(binary_kit,) * 2, *(python_kit,) * 3,
+    read_kit, write_kit, terminal_kit,
+)  # fmt: skip
 ERRORS = (
     "Error: {w}",
     "Error: the {w} is not available",
@@ -784,10 +793,10 @@ def no_fit_turn(s: Source, kinds: set[str]) -> list[Message]:
 
 def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: int = 0) -> Dialog:
     """One to seven turns over one to six offered tools."""
-    count = s.rng.choices((1, 2, 3, 4, 5, 6), (50, 26, 14, 6, 2, 2))[0]
+    count = s.rng.choices((1, 2, 3, 4, 5, 6), (60, 22, 14, 4, 0, 0) if s.finish else (50, 26, 14, 6, 2, 2))[0]
     kits: list[Kit] = []
     while len(kits) < count:
-        maker = makers[len(kits)] if len(kits) < len(makers) else s.pick(KITS)
+        maker = makers[len(kits)] if len(kits) < len(makers) else s.pick(FINISH_KITS if s.finish else KITS)
         kit = maker(s)
         taken = {other.kind for other in kits}
         clash = kit.kind in taken or (kit.kind in {"calculator", "binary"} and taken & {"calculator", "binary", "python"}) or (kit.kind == "python" and taken & {"calculator", "binary"} and s.chance(0.5))
@@ -804,7 +813,7 @@ def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: 
     s.rng.shuffle(kits)
     kinds = {kit.kind for kit in kits}
     messages = system_prompt(s)
-    for _ in range(turns or s.rng.choices((1, 2, 3, 4, 5, 6, 7), (16, 24, 24, 17, 10, 6, 3))[0]):
+    for _ in range(turns or s.rng.choices((1, 2, 3, 4, 5, 6, 7), (22, 32, 24, 12, 6, 2, 2) if s.finish else (16, 24, 24, 17, 10, 6, 3))[0]):
         kind = s.rng.random()
         kit = main if s.chance(0.4) else s.pick(kits)
         if kit.kind == "python" and kinds & {"calculator", "binary"}:
@@ -1711,14 +1720,18 @@ MAKERS: dict[str, tuple[float, Callable[[Source], Dialog]]] = {
 }
 
 
-def dialogs(seed: int) -> Iterator[Dialog]:
+def dialogs(seed: int, finish: bool = False) -> Iterator[Dialog]:
     """Training dialogs without end, the same ones for the same seed.
+
+    Args:
+        seed: Of the random numbers.
+        finish: The mixture of the last part of training, closer to what people ask.
 
     >>> first = next(dialogs(0))
     >>> first.messages[-1]["role"]
     'assistant'
     """
-    s = Source(random.Random(seed))
+    s = Source(random.Random(seed), finish=finish)
     makers = [maker for _, maker in MAKERS.values()]
     weights = [weight for weight, _ in MAKERS.values()]
     while True:

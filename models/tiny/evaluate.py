@@ -118,11 +118,32 @@ def plain_turn(s: Source, kit: Kit, question: str = "") -> list[Message]:
 
 
 def first_example(s: Source) -> Play:
-    """The first program of the documentation, with held-out numbers: "What is the result of ...?" and one calculator."""
+    """The first program of the documentation, with held-out numbers: "What is the result of ...?", one calculator."""
     tool = corpus.schema(s, "calculator", "Evaluate an arithmetic expression.", {"expression": ("string", "The expression.")})
-    text = s.expression(spaced=True)
+    text = ""
+    while not text or not corpus.is_held_out(text):
+        text = f"{s.integer(s.rng.randint(1, 3))} {s.pick('+-*')} {s.integer(s.rng.randint(1, 3))}"
     messages = calculator_messages("What is the result of {e}?", text, "calculator", "expression")
     return replay(Dialog("tools", messages, [tool]), run=calculate)
+
+
+def digits_case(s: Source, low: int, high: int, operators: str = "+-*") -> Play:
+    """Two numbers of so many digits, in any of the trained phrasings."""
+    text = ""
+    while not text or not corpus.is_held_out(text):
+        text = f"{s.integer(s.rng.randint(low, high))} {s.pick(operators)} {max(1, s.integer(s.rng.randint(low, high)))}"
+    messages = calculator_messages(s.pick(corpus.CALC_ASK), text, "calculator", "expression")
+    tool = corpus.schema(s, "calculator", s.pick(corpus.CALC_ABOUT), {"expression": ("string", s.pick(corpus.CALC_ARG_ABOUT))})
+    return replay(Dialog("tools", corpus.system_prompt(s) + messages, [tool]), run=calculate)
+
+
+def longer_case(s: Source) -> Play:
+    """Three or more numbers, brackets, powers, decimals."""
+    text = s.expression()
+    while len(text.split()) < 4 and "." not in text:
+        text = s.expression()
+    messages = calculator_messages(s.pick(corpus.CALC_ASK), text, "calculator", "expression")
+    return replay(Dialog("tools", messages, [corpus.schema(s, "calculator", corpus.CALC_ABOUT[0], {"expression": ("string", "")})]), run=calculate)
 
 
 def calculator_messages(ask: str, text: str, name: str, argument: str) -> list[Message]:
@@ -380,7 +401,12 @@ def json_case(s: Source) -> Play:
 
 CASES: dict[str, tuple[int, Callable[[Source], Play]]] = {
     "calculator, as in the first example": (200, first_example),
-    "calculator, 48 phrasings, 1 to 3 turns": (200, lambda s: tool_case(s, corpus.calculator_kit, 0.0, s.rng.randint(1, 3), run=calculate)),
+    "calculator, 48 phrasings, 1 and 2 digits": (200, lambda s: digits_case(s, 1, 2)),
+    "calculator, 48 phrasings, 3 and 4 digits": (200, lambda s: digits_case(s, 3, 4)),
+    "calculator, 48 phrasings, 5 and 6 digits": (100, lambda s: digits_case(s, 5, 6)),
+    "calculator, 48 phrasings, division": (100, lambda s: digits_case(s, 1, 3, "/")),
+    "calculator, longer expressions and decimals": (100, longer_case),
+    "calculator, two or three questions in a row": (60, lambda s: tool_case(s, corpus.calculator_kit, 0.0, s.rng.randint(2, 3), run=calculate)),
     "calculator under an unseen name": (200, lambda s: tool_case(s, corpus.calculator_kit, 1.0, 1, run=calculate)),
     "calculator among three tools": (100, lambda s: tool_case(s, corpus.calculator_kit, 0.3, 1, 2, run=calculate)),
     "calculator, phrasings never trained": (100, unseen_calculation),

@@ -293,12 +293,17 @@ def orthogonal(g: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps, batch size and learning rates of a run; nothing depends on the clock."""
+    """Steps, batch size and learning rates of a run; nothing depends on the clock.
+
+    `drill` steps of short dialogs come first; `decay_from` and `finish_from` are shares of the steps: from there the learning rate falls to
+    zero, and the dialogs are of the last, plainer mixture.
+    """
 
     steps: int
     drill: int = 250
     tokens: int = 5000
     decay_from: float = 0.2
+    finish_from: float = 0.67
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     warmup: int = 30
@@ -350,7 +355,7 @@ def stream(plan: Plan, tokenizer: Tokenizer, done: int) -> Iterator[list[Row]]:
     for chunk in itertools.count(done // 250):
         drilling = chunk * 250 < plan.drill
         seed = plan.seed * 1_000_003 + chunk
-        dialogs = corpus.drill(seed) if drilling else corpus.dialogs(seed)
+        dialogs = corpus.drill(seed) if drilling else corpus.dialogs(seed, chunk * 250 >= plan.finish_from * plan.steps)
         source = batches(dialogs, tokenizer, plan.tokens, 1500, random.Random(seed))
         yield from itertools.islice(source, 250)
 
