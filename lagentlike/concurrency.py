@@ -119,6 +119,9 @@ _OPEN_STREAM = (
 )
 
 
+_guard = threading.Lock()  # of all queues: it is held for an instant, and there are queues by the thousand
+
+
 class TurnQueue:
     """A first-come lock that threads and asyncio tasks may wait for together.
 
@@ -126,10 +129,9 @@ class TurnQueue:
     of a deadlock.
     """
 
-    __slots__ = ("_guard", "_held", "_owner", "_owner_streams", "_waiters")
+    __slots__ = ("_held", "_owner", "_owner_streams", "_waiters")
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
         self._waiters: deque[_Waiter] | None = None  # most lines never have any
         self._held = False
         self._owner: object = None
@@ -142,7 +144,7 @@ class TurnQueue:
 
     def take(self, owner: object) -> bool:
         """Make `owner` (a thread's id or a task) the holder if nobody is; whether that worked."""
-        with self._guard:
+        with _guard:
             if self._held:
                 return False
             self._held, self._owner = True, owner
@@ -155,7 +157,7 @@ class TurnQueue:
             SessionBusy: this thread holds it already, and would wait for itself.
         """
         me = threading.get_ident()
-        with self._guard:
+        with _guard:
             if not self._held:
                 self._held, self._owner = True, me
                 return
@@ -179,7 +181,7 @@ class TurnQueue:
             SessionBusy: this task holds it already, and would wait for itself.
         """
         me = asyncio.current_task()
-        with self._guard:
+        with _guard:
             if not self._held:
                 self._held, self._owner = True, me
                 return
@@ -205,7 +207,7 @@ class TurnQueue:
 
     def release(self) -> None:
         """Hand it to the next in line."""
-        with self._guard:
+        with _guard:
             self._owner, self._owner_streams = None, False
             while self._waiters:
                 if self._waiters.popleft().wake():
@@ -219,7 +221,7 @@ class TurnQueue:
 
     def _abandon(self, waiter: _Waiter) -> None:
         """Leave the line; if the turn was already handed over, pass it on."""
-        with self._guard:
+        with _guard:
             waiting = self._waiters is not None and waiter in self._waiters
             if self._waiters is not None and waiting:
                 self._waiters.remove(waiter)
