@@ -235,7 +235,7 @@ class Turn:
                 given_up.insert(0, reply)
                 continue
             memory, before, after = span
-            if memory.mark() == after:
+            if memory.stands_at(after):
                 given_up[:0] = memory.rewind(before)
             else:
                 logger.warning("%s went on in this session meanwhile: its part of a failed turn stays", unit.name)

@@ -140,6 +140,10 @@ class Memory:
         """The present point, for `rewind`."""
         return self._log, self._length
 
+    def stands_at(self, mark: Mark) -> bool:
+        """Whether nothing happened since a mark."""
+        return self._log is mark.log and self._length == mark.length
+
     def rewind(self, mark: Mark) -> list[AgentMessage]:
         """Go back to a mark; returns the messages given up."""
         log, length = mark
