@@ -33,7 +33,7 @@ class Coder(Agent):
 
 
 coder = Coder("Solve the problem step by step with assistance of Python code")
-print(coder("What is the sum of the numbers from 1 to 100?").content)
+print(coder("What is the sum of the numbers from 1 to 50?").content)
 print("-" * 60)
 for message in coder.state_dict()["agent.memory"]:
     print(f"{message['sender']}: {message['content']}")

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SAYS: dict[str, tuple[str, ...]] = {
     "async_blogger": ("== Biotechnology", "Pop Music", "(root)", "AsyncBlogger"),
     "budget": ("turn 2", "the budget of 2 requests is used up", "4\n"),
-    "coder": ("```python", "5050"),
+    "coder": ("```python", "The answer is 1275."),
     "custom_llm": ("small one of units", "'well is all'", "requests=2"),
     "few_shot_aggregator": ("【",),
     "hello": ("The result of 12 * 34 is 408.", "'ActionExecutor'"),

@@ -51,7 +51,7 @@ class Problem:
 
 PROBLEMS = (
     Problem("What is 123 * 456?", ("56088",)),
-    Problem("What is the sum of the numbers from 1 to 100?", ("5050",)),
+    Problem("What is the sum of the numbers from 1 to 50?", ("1275",)),
     Problem(
         "Find the projection of $\\mathbf{a}$ onto $\\mathbf{b} = \\begin{pmatrix} 1 \\\\ -3 \\end{pmatrix}$ "
         "if $\\mathbf{a} \\cdot \\mathbf{b} = 2.$",
@@ -134,7 +134,7 @@ class _Demo:
             items = getattr(reply.content, "result", None) or []
             pictures.extend(self._path(item["content"]) for item in items if item["type"].startswith("image"))
 
-        question = "Draw a line chart of [3, 1, 4, 1, 5, 9, 2, 6]."
+        question = "Plot y = x ** 2 from -10 to 10."
         with (
             coder.agent.register_forward_hook(self._show_reply),
             coder.executor.register_forward_hook(collect, prepend=True),
