@@ -182,6 +182,12 @@ def test_content_may_be_a_list_of_text_parts() -> None:
     assert llm.chat(parts) == llm.chat(HELLO)
 
 
+def test_text_that_is_no_unicode_is_read_as_replacement_characters() -> None:
+    llm = TinyLM()
+    broken, whole = ([{"role": "user", "content": f"Hello{text}"}] for text in ("\udcff", "\ufffd"))
+    assert llm.chat(broken, logprobs=True).tokens == llm.chat(whole, logprobs=True).tokens
+
+
 def test_the_role_environment_reads_as_a_tool() -> None:
     llm = TinyLM()
     turns = [*ONE_PLUS_ONE, {"role": "assistant", "content": "x"}]

@@ -306,7 +306,11 @@ class TinyEngine:
         return checked
 
     def _encode_plain(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError:  # half of a surrogate pair, which is in no UTF-8 text
+            whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            ids = self._tokenizer.encode(whole, add_special_tokens=False).ids
         return ids
 
     def _special(self, token: str) -> int:
