@@ -1,6 +1,6 @@
 """Trains the embedded model from scratch on one CPU core and writes it as a Hugging Face directory.
 
-    python models/tiny/train.py --out lagentlike/llms/tiny/weights --work /tmp/tiny --steps 9000
+    python models/tiny/train.py --out lagentlike/llms/tiny/weights --work /tmp/tiny
 
 The run can be stopped and started again: it goes on from the last checkpoint in `--work`.
 """
@@ -296,7 +296,7 @@ class Plan:
     """Steps, batch size and learning rates of a run; nothing depends on the clock.
 
     `drill` steps of short dialogs come first; `decay_from` and `finish_from` are shares of the steps: from there the learning rate falls to
-    zero, and the dialogs are of the last, plainer mixture.
+    zero, and the dialogs are of the last, plainer mixture. `again` steps follow in which it falls once more, from `again_lr` of its peak.
     """
 
     steps: int
@@ -307,12 +307,17 @@ class Plan:
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     warmup: int = 30
+    again: int = 0
+    again_lr: float = 0.4
     seed: int = 1
 
     def factor(self, step: int) -> float:
         """The learning rate at a step relative to its peak."""
         if step < self.warmup:
             return (step + 1) / self.warmup
+        if step >= self.steps:
+            into = step - self.steps
+            return self.again_lr * (1 - into / self.again) * min(1.0, (into + 1) / self.warmup)
         left = (self.steps - step) / (self.steps * (1 - self.decay_from))
         return max(0.0, min(1.0, left))
 
@@ -328,7 +333,7 @@ def train(plan: Plan, shape: Shape, tokenizer: Tokenizer, work: Path, log_every:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, from step {done}", flush=True)
     source = stream(plan, tokenizer, done)
     started, total, count, seen = time.process_time(), 0.0, 0, 0
-    for step in range(done, plan.steps):
+    for step in range(done, plan.steps + plan.again):
         ids, where, targets = collate(next(source))
         with torch.autocast("cpu", torch.bfloat16):
             hidden = model(ids)
@@ -345,7 +350,7 @@ def train(plan: Plan, shape: Shape, tokenizer: Tokenizer, work: Path, log_every:
             spent = time.process_time() - started
             print(f"step {step + 1} loss {total / count:.4f} lr {factor:.3f} {seen / spent:.0f} tokens/s {spent / 60:.1f} cpu minutes", flush=True)
             total = count = 0
-        if (step + 1) % 250 == 0 or step + 1 == plan.steps:
+        if (step + 1) % 250 == 0 or step + 1 in (plan.steps, plan.steps + plan.again):
             checkpoint(work, model, muon, adam, step + 1)
     return model
 
@@ -398,6 +403,7 @@ def export(model: TinyModel, folder: Path) -> None:
         tensors[f"{prefix}mlp.down_proj.weight"] = layer.down
         tensors[f"{prefix}input_layernorm.weight"], tensors[f"{prefix}post_attention_layernorm.weight"] = layer.norm1, layer.norm2
     save_file({name: t.detach().half().contiguous() for name, t in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     config = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
@@ -430,7 +436,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the Hugging Face directory to write")
     parser.add_argument("--work", type=Path, required=True, help="where checkpoints are kept")
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=5200)
+    parser.add_argument("--again", type=int, default=0, help="steps of a second fall of the learning rate")
     parser.add_argument("--tokens", type=int, default=5000)
     parser.add_argument("--drill", type=int, default=250)
     parser.add_argument("--hidden", type=int, default=192)
@@ -444,7 +451,7 @@ def main() -> None:
         tokenizer_module.save(tokenizer_module.build(), options.out)
     tokenizer = Tokenizer.from_file(str(options.out / "tokenizer.json"))
     shape = Shape(vocab_size=tokenizer.get_vocab_size(), hidden_size=options.hidden, intermediate_size=options.ff, num_hidden_layers=options.layers, num_attention_heads=options.heads)
-    plan = Plan(steps=options.steps, tokens=options.tokens, drill=options.drill, seed=options.seed)
+    plan = Plan(steps=options.steps, again=options.again, tokens=options.tokens, drill=options.drill, seed=options.seed)
     export(train(plan, shape, tokenizer, options.work), options.out)
 
 

@@ -284,8 +284,8 @@ class TinyEngine:
         for prompt in prompts:
             key = tuple(prompt[length:])
             if key not in done:
-                cache = shared.prefix(length, len(key))
-                done[key] = cache, self.network.prefill(prompt[length:], cache)
+                done[key] = self.prefixes.read(prompt, 0)
+                self.prefixes.keep(prompt, done[key][0], {len(prompt): done[key][1]})
             own.append(done[key][0])
             rows.append(done[key][1])
         return shared, own, rows
