@@ -232,7 +232,7 @@ class AgentMessage(BaseModel):
         tokens: token ids and log-probabilities of the answer, where the engine gives them.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, defer_build=True)
 
     content: Any
     sender: str = "user"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from operator import is_
@@ -595,7 +595,7 @@ def _tool_call(call: dict[str, Any]) -> ToolCall:
 
 
 def _new_id() -> str:
-    return f"call_{secrets.token_hex(8)}"
+    return f"call_{os.urandom(8).hex()}"
 
 
 def _usage(usage: Any) -> Usage | None:

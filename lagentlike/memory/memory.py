@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -142,7 +143,8 @@ class Memory:
 
     def stands_at(self, mark: Mark) -> bool:
         """Whether nothing happened since a mark."""
-        return self._log is mark.log and self._length == mark.length
+        log, length = mark
+        return self._log is log and self._length == length
 
     def rewind(self, mark: Mark) -> list[AgentMessage]:
         """Go back to a mark; returns the messages given up."""
@@ -216,11 +218,15 @@ def _revived(content: Any) -> Any:
     """What a tool gave back, from its plain form: models are shown it in another way than a dict."""
     if isinstance(content, dict) and content.keys() == _ACTION_RETURN:
         with suppress(ValidationError):
-            return _action_return.validate_python(content)
+            return _action_return().validate_python(content)
     return content
 
 
-_action_return = TypeAdapter(ActionReturn)
+@cache  # built when it is needed: at import it would be most of what importing this module takes
+def _action_return() -> TypeAdapter[ActionReturn]:
+    return TypeAdapter(ActionReturn)
+
+
 _ACTION_RETURN = ActionReturn.__dataclass_fields__.keys()
 
 
