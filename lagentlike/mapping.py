@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any, NamedTuple, TYPE_CHECKING
@@ -37,7 +37,6 @@ def map_blocking(
     jobs, total = _jobs(messages, session_ids, max_concurrency)
     outcomes: dict[int, Outcome] = {}
     with _bar(total, progress, unit.name) as advance:
-
         interrupted = threading.Event()
 
         def work(job: _Job) -> None:
@@ -53,7 +52,7 @@ def map_blocking(
                     raise
                 advance()
 
-        with ThreadPoolExecutor(max_concurrency) as pool:
+        with concurrent.futures.ThreadPoolExecutor(max_concurrency) as pool:
             futures = [pool.submit(copy_context().run, work, job) for job in jobs]
             try:
                 for future in futures:

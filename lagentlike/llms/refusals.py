@@ -111,43 +111,40 @@ def _says(error: Mapping[str, Any], phrases: Iterable[str]) -> bool:
 
 
 # Each family of servers has its own words for a prompt that is too long; `used` and `limit` are in tokens.
-_WINDOW = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        # OpenAI, vLLM, DeepSeek
-        (
-            r"maximum context length is (?P<limit>\d+)[^.]{0,40}\. however, (?:you requested|your messages resulted in"
-            r"|your request has|your prompt contains)(?: at least)? (?P<used>\d+) (?:input )?tokens"
-        ),
-        r"maximum context length is (?P<limit>\d+) tokens and your request has (?P<used>\d+) input tokens",
-        r"maximum context length is (?P<limit>\d+)",
-        # vLLM
-        r"prompt \(length (?P<used>\d+)\) is longer than the maximum model length of (?P<limit>\d+)",
-        # LMDeploy
-        r"input length \((?P<used>\d+)\) must be smaller than the model context length \((?P<limit>\d+)\)",
-        # SGLang
-        r"input \((?P<used>\d+) tokens\) is longer than the model's context length \((?P<limit>\d+) tokens\)",
-        r"model's maximum context length of (?P<limit>\d+) tokens\. you requested a total of (?P<used>\d+) tokens",
-        # llama.cpp
-        r"request \((?P<used>\d+) tokens\) exceeds the available context size \((?P<limit>\d+) tokens\)",
-        r"exceeds? the available context size",
-        # Anthropic
-        r"prompt is too long: (?P<used>\d+) tokens > (?P<limit>\d+)",
-        r"exceed context limit: (?P<used>\d+) \+ \d+ > (?P<limit>\d+)",
-        # Gemini
-        r"input token count \((?P<used>\d+)\) exceeds the maximum number of tokens allowed \((?P<limit>\d+)\)",
-        # TGI
-        r"must be <= (?P<limit>\d+)\. given: (?P<used>\d+) `inputs` tokens",
-        r"exceeds the (?:model )?context (?:length|window)",
-        r"exceeds? maximum context length",
-    )
+_WINDOW = (
+    # OpenAI, vLLM, DeepSeek
+    (
+        r"maximum context length is (?P<limit>\d+)[^.]{0,40}\. however, (?:you requested|your messages resulted in"
+        r"|your request has|your prompt contains)(?: at least)? (?P<used>\d+) (?:input )?tokens"
+    ),
+    r"maximum context length is (?P<limit>\d+) tokens and your request has (?P<used>\d+) input tokens",
+    r"maximum context length is (?P<limit>\d+)",
+    # vLLM
+    r"prompt \(length (?P<used>\d+)\) is longer than the maximum model length of (?P<limit>\d+)",
+    # LMDeploy
+    r"input length \((?P<used>\d+)\) must be smaller than the model context length \((?P<limit>\d+)\)",
+    # SGLang
+    r"input \((?P<used>\d+) tokens\) is longer than the model's context length \((?P<limit>\d+) tokens\)",
+    r"model's maximum context length of (?P<limit>\d+) tokens\. you requested a total of (?P<used>\d+) tokens",
+    # llama.cpp
+    r"request \((?P<used>\d+) tokens\) exceeds the available context size \((?P<limit>\d+) tokens\)",
+    r"exceeds? the available context size",
+    # Anthropic
+    r"prompt is too long: (?P<used>\d+) tokens > (?P<limit>\d+)",
+    r"exceed context limit: (?P<used>\d+) \+ \d+ > (?P<limit>\d+)",
+    # Gemini
+    r"input token count \((?P<used>\d+)\) exceeds the maximum number of tokens allowed \((?P<limit>\d+)\)",
+    # TGI
+    r"must be <= (?P<limit>\d+)\. given: (?P<used>\d+) `inputs` tokens",
+    r"exceeds the (?:model )?context (?:length|window)",
+    r"exceeds? maximum context length",
 )
 _WINDOW_CODES = ("context_length_exceeded", "exceed_context_size_error", "context_window_exceeded", "string_above_max")
 
 
 def _window(error: Mapping[str, Any], text: str) -> tuple[int | None, int | None] | None:
     """(used, limit) when the error says that the prompt is too long."""
-    found = next((match for pattern in _WINDOW if (match := pattern.search(text[:2048]))), None)
+    found = next((match for pattern in _WINDOW if (match := re.search(pattern, text[:2048], re.IGNORECASE))), None)
     if found is None and not _says(error, _WINDOW_CODES):
         return None
     told = found.groupdict() if found is not None else {}

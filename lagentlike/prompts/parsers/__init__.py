@@ -1,8 +1,25 @@
 """Output parsers: what a model wrote, as data, without ever raising on it."""
 
-from .json_parser import JSONParser
-from .mixed import MixedToolParser
-from .str_parser import StrParser
-from .tool_parser import InterpreterParser, PluginParser, ToolParser
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import attach
+
+if TYPE_CHECKING:
+    from .json_parser import JSONParser
+    from .mixed import MixedToolParser
+    from .str_parser import StrParser
+    from .tool_parser import InterpreterParser, PluginParser, ToolParser
 
 __all__ = ["InterpreterParser", "JSONParser", "MixedToolParser", "PluginParser", "StrParser", "ToolParser"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "json_parser": ["JSONParser"],
+        "mixed": ["MixedToolParser"],
+        "str_parser": ["StrParser"],
+        "tool_parser": ["InterpreterParser", "PluginParser", "ToolParser"],
+    },
+)
