@@ -46,13 +46,18 @@ class Dialog:
 class Source:
     """Random words, topics, numbers and expressions of one split.
 
-    With `finish` they are closer to what people write: shorter numbers, plainer expressions, usual tool names, fewer tools at once.
+    From `stage` 1 on they are closer to what people write: shorter numbers, plainer expressions, usual tool names, fewer tools at once. In
+    stage 2 what is learned last comes more often: revisions, plots, two calls at once, questions no tool fits.
     """
 
-    def __init__(self, rng: random.Random, split: str = "train", finish: bool = False) -> None:
+    def __init__(self, rng: random.Random, split: str = "train", stage: int = 0) -> None:
         self.rng = rng
         self.split = split
-        self.finish = finish
+        self.stage = stage
+
+    @property
+    def finish(self) -> bool:
+        return self.stage > 0
 
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
@@ -818,9 +823,9 @@ def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: 
         kit = main if s.chance(0.4) else s.pick(kits)
         if kit.kind == "python" and kinds & {"calculator", "binary"}:
             kit = next(k for k in kits if k.kind in {"calculator", "binary"})
-        if kind < 0.79:
+        if kind < (0.7 if s.stage == 2 else 0.79):
             messages += tool_turn(s, kit)
-        elif kind < 0.87:
+        elif kind < (0.82 if s.stage == 2 else 0.87):
             messages += double_turn(s, kit)
         elif kind < 0.955:
             messages += no_fit_turn(s, kinds)
@@ -1458,7 +1463,7 @@ def writer_dialog(s: Source) -> Dialog:
     paragraphs, points = draft(s, topic), first_points(s, topic)
     ask = s.pick(WRITE_ASK).format(t=topic)
     messages += exchange(noisy(s, ask) if s.chance(0.3) else ask, text_of(paragraphs))
-    for _ in range(s.rng.choices((0, 1, 2), (35, 40, 25))[0]):
+    for _ in range(s.rng.choices((0, 1, 2), (15, 50, 35) if s.stage == 2 else (35, 40, 25))[0]):
         if s.chance(0.12):
             said: str = s.pick(GENERAL_CRITIQUE)
             points = first_points(s, topic) if not any(p in points for p in first_points(s, topic)) else next_points(points)
@@ -1720,20 +1725,26 @@ MAKERS: dict[str, tuple[float, Callable[[Source], Dialog]]] = {
 }
 
 
-def dialogs(seed: int, finish: bool = False) -> Iterator[Dialog]:
+LAST_WEIGHTS = {
+    "tools": 0.34, "code": 0.24, "plot": 0.07, "json": 0.03, "writer": 0.1, "critic": 0.045, "memory": 0.055, "chat": 0.02, "choice": 0.01,
+    "few_shot": 0.01, "sums": 0.02, "repeat": 0.06,
+}  # fmt: skip
+
+
+def dialogs(seed: int, stage: int = 0) -> Iterator[Dialog]:
     """Training dialogs without end, the same ones for the same seed.
 
     Args:
         seed: Of the random numbers.
-        finish: The mixture of the last part of training, closer to what people ask.
+        stage: The part of training: 0 the full mixture, 1 closer to what people ask, 2 with more of what is learned last.
 
     >>> first = next(dialogs(0))
     >>> first.messages[-1]["role"]
     'assistant'
     """
-    s = Source(random.Random(seed), finish=finish)
+    s = Source(random.Random(seed), stage=stage)
     makers = [maker for _, maker in MAKERS.values()]
-    weights = [weight for weight, _ in MAKERS.values()]
+    weights = list(LAST_WEIGHTS.values()) if stage == 2 else [weight for weight, _ in MAKERS.values()]
     while True:
         dialog = s.rng.choices(makers, weights)[0](s)
         if not _leaks(dialog):

@@ -311,6 +311,10 @@ class Plan:
     again_lr: float = 0.4
     seed: int = 1
 
+    def stage(self, step: int) -> int:
+        """Which mixture of dialogs a step is trained on."""
+        return 2 if step >= self.steps else int(step >= self.finish_from * self.steps)
+
     def factor(self, step: int) -> float:
         """The learning rate at a step relative to its peak."""
         if step < self.warmup:
@@ -360,9 +364,9 @@ def stream(plan: Plan, tokenizer: Tokenizer, done: int) -> Iterator[list[Row]]:
     for chunk in itertools.count(done // 250):
         drilling = chunk * 250 < plan.drill
         seed = plan.seed * 1_000_003 + chunk
-        dialogs = corpus.drill(seed) if drilling else corpus.dialogs(seed, chunk * 250 >= plan.finish_from * plan.steps)
+        dialogs = corpus.drill(seed) if drilling else corpus.dialogs(seed, plan.stage(chunk * 250))
         source = batches(dialogs, tokenizer, plan.tokens, 1500, random.Random(seed))
-        yield from itertools.islice(source, 250)
+        yield from itertools.islice(source, done % 250 if chunk == done // 250 else 0, 250)
 
 
 def checkpoint(work: Path, model: TinyModel, muon: Muon, adam: torch.optim.Optimizer, step: int) -> None:
