@@ -35,7 +35,7 @@ from lagentlike.agents import (
 from lagentlike.errors import AuthenticationFailed, ConnectFailed, InvalidArgument, LLMError, ServerError
 from lagentlike.hooks import Hook
 from lagentlike.llms import AsyncGPTAPI, AsyncScriptedLLM, GPTAPI, ScriptedLLM
-from lagentlike.memory import Memory
+from lagentlike.memory import Memory, SessionValue
 from lagentlike.schema import AgentMessage, FunctionCall
 
 PACKAGE = Path(lagentlike.__file__).parent
@@ -230,10 +230,22 @@ def test_the_session_reaches_the_tool() -> None:
 
 
 def test_the_executor_is_in_the_tree_and_in_the_state() -> None:
+    class Notes(BaseAction):
+        def __init__(self) -> None:
+            super().__init__()
+            self.notes = SessionValue(list)
+
+        @tool_api
+        def run(self, note: str, session_id: Any = 0) -> str:
+            """Keep a note."""
+            self.notes[session_id].append(note)
+            return "kept"
+
     agent = Agent()
-    agent.executor = ActionExecutor([IPythonInteractive()])
+    agent.executor = ActionExecutor([Notes()])
+    agent.executor(AgentMessage(content=FunctionCall("Notes", {"note": "milk"})))
     assert agent.get_submodule("executor") is agent.executor
-    assert any(key.startswith("executor.") for key in agent.state_dict())
+    assert agent.state_dict() == {"memory": [], "executor.Notes.notes": ["milk"]}
     assert "(executor): ActionExecutor" in repr(agent)
 
 
