@@ -12,7 +12,7 @@ from .errors import ColourError, InvalidArgument
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["Colour", "check_forward", "overridable"]
+__all__ = ["Colour", "careful", "check_forward", "overridable"]
 
 
 class Colour(Enum):
@@ -30,6 +30,12 @@ class Colour(Enum):
 
 def overridable(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Let subclasses write `forward` with the arguments they need, as far as a type checker is concerned."""
+    return forward
+
+
+def careful(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Promise that a `forward` edits no message it is given and keeps none it gives, so that fewer are copied."""
+    forward.__dict__["careful"] = True
     return forward
 
 

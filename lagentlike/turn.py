@@ -26,6 +26,8 @@ __all__ = ["FunctionHook", "Turn"]
 
 logger = logging.getLogger(__name__)
 
+_STREAMING, _END = AgentStatusCode.STREAM_ING, AgentStatusCode.END  # looked at for each part of a stream
+
 _enclosing: ContextVar[Turn | None] = ContextVar("lagentlike_turn", default=None)
 
 
@@ -38,7 +40,9 @@ class Turn:
     """
 
     __slots__ = (
+        "_careful",
         "_failed",
+        "_given",
         "_journal",
         "_mark",
         "_memory",
@@ -57,6 +61,8 @@ class Turn:
         self.session_id = session_id
         self.kwargs = kwargs
         self.reply: Any = None
+        self._careful = getattr(type(unit).forward, "careful", False) and "forward" not in unit.__dict__
+        self._given: dict[str, Any] | None = None  # what `reply` was, where a consumer was given that very message
         self._memory: Memory | None = None
         self._parent = _enclosing.get()
         self._over = self._failed = False
@@ -65,7 +71,12 @@ class Turn:
     async def __aenter__(self) -> Turn:
         unit = self.unit
         check_session_id(self.session_id)
-        self.messages = tuple([_as_message(item) for item in self.messages])
+        given = self.messages
+        untouched = self._careful and not unit._hooks  # nobody edits the messages but the caller
+        if untouched:
+            self.messages = tuple([item if type(item) is AgentMessage else _as_message(item) for item in given])
+        else:
+            self.messages = tuple([_as_message(item) for item in given])
         if not self.messages:
             raise InvalidArgument("message", (), f"call {type(unit).__name__} with at least one message or text")
         self._memory = memory = await self._open()
@@ -75,8 +86,9 @@ class Turn:
             if unit._hooks:
                 await self._within(self._before())
             if memory is not None:
+                fresh = untouched and unit.name != "user" and all(isinstance(item, str) for item in given)
                 for message in self.messages:
-                    memory.append(_received(message, unit.name))
+                    memory.append(message if fresh else _received(message, unit.name))
         except BaseException as error:
             self._give_up(error)
             raise
@@ -113,16 +125,20 @@ class Turn:
         """What to give out now that `forward` yielded a part: only the last one of all may be the reply."""
         if not isinstance(part, AgentMessage):
             part = self.unit._as_reply(part)
-            part.stream_state = AgentStatusCode.STREAM_ING
+            part.stream_state = _STREAMING
         held, self.reply = self.reply, part
+        if self._careful and _is_plain_part(part) and (held is None or held.stream_state != _END):
+            self._given = part.__dict__.copy()
+            return [part]
+        self._given = None
         given = []
-        if held is not None and held.stream_state == AgentStatusCode.END and not _goes_on(held):
+        if held is not None and held.stream_state == _END and not _goes_on(held):
             given.append(_as_part(held))
         if _goes_on(part):  # given out once, whether or not a unit inside already did
             shown = _as_part(part)
             if held is None or _as_part(held) != shown:
                 given.append(shown)
-        elif part.stream_state != AgentStatusCode.END:
+        elif part.stream_state != _END:
             given.append(_as_part(part))
         return given
 
@@ -192,12 +208,20 @@ class Turn:
 
     def _conclude(self) -> None:
         """Make the reply a message, and remember it."""
-        reply = self.unit._as_reply(self.reply)
-        if reply.stream_state == AgentStatusCode.STREAM_ING:
-            reply = reply.model_copy(update={"stream_state": AgentStatusCode.END})
-        self.reply = reply.clone()
+        reply = self.unit._as_reply(self._pristine())
+        if reply.stream_state == _STREAMING:
+            reply = reply.model_copy(update={"stream_state": _END})
+        self.reply = reply if self._careful and not reply.tool_calls else reply.clone()
         if self._memory is not None:
             self._memory.append(reply.clone())
+
+    def _pristine(self) -> Any:
+        """The reply as `forward` made it, whatever became of the message that a consumer was given."""
+        if self._given is not None:
+            self.reply = self.reply.twin()
+            self.reply.__dict__.update(self._given)
+            self._given = None
+        return self.reply
 
     def _keep(self) -> None:
         """Let the turn stand, unless the turn that it runs in is taken back, or was already."""
@@ -219,7 +243,7 @@ class Turn:
         produced = self._take_back()
         produced += getattr(error, "produced", ())
         if isinstance(self.reply, AgentMessage):
-            produced.append(self.reply)
+            produced.append(self._pristine())
         with suppress(AttributeError, TypeError):  # an exception that takes no attributes goes without
             error.produced = produced  # type: ignore[attr-defined]
         self._over = True
@@ -299,11 +323,24 @@ def _goes_on(message: AgentMessage) -> bool:
     return bool(message.tool_calls or message.tool_results)
 
 
+def _is_plain_part(message: AgentMessage) -> bool:
+    """Whether a message is a part of an answer with nothing in it that could be edited in place."""
+    return (
+        message.stream_state == _STREAMING
+        and type(message.content) is str
+        and message.formatted is None
+        and message.extra_info is None
+        and not message.tool_calls
+        and not message.tool_results
+        and message.usage is None
+    )
+
+
 def _as_part(message: AgentMessage) -> AgentMessage:
     """A copy of a message as a part of an answer."""
     part = message.clone()
-    if part.stream_state != AgentStatusCode.STREAM_ING:
-        part.stream_state = AgentStatusCode.STREAM_ING
+    if part.stream_state != _STREAMING:
+        part.stream_state = _STREAMING
     return part
 
 

@@ -34,9 +34,9 @@ from lagentlike.agents import (
 )
 from lagentlike.errors import InvalidArgument, StateError
 from lagentlike.llms import ScriptedLLM
-from lagentlike.memory import SessionState, SessionValue
+from lagentlike.memory import Memory, SessionState, SessionValue
 from lagentlike.module import IncompatibleKeys, Module
-from lagentlike.schema import AgentMessage, FunctionCall, TokenSpan, ToolCall, ToolResult, Usage
+from lagentlike.schema import ActionReturn, AgentMessage, FunctionCall, to_plain, TokenSpan, ToolCall, ToolResult, Usage
 
 
 class Nest(Agent):
@@ -635,6 +635,7 @@ def test_hostile_states_run_nothing_and_change_nothing_in_part() -> None:
     states = hostile_states()
     assert len(states) >= 60
     load_both_ways(agent, states[0])
+    Memory.parse([{"content": to_plain(ActionReturn())}])  # validators are built when they are first used
     with nothing_runs():
         for state in states:
             load_both_ways(agent, state)

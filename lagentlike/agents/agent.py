@@ -7,7 +7,7 @@ from contextlib import aclosing, closing
 from typing import Any, Self
 
 from ..aggregators import DefaultAggregator
-from ..colour import overridable
+from ..colour import careful, overridable
 from ..errors import ColourError, InvalidArgument
 from ..hooks import Hook
 from ..llms.base import AsyncBaseLLM, BaseLLM
@@ -18,6 +18,8 @@ from ..registry import create_object
 from ..schema import AgentMessage, AgentStatusCode, Completion, ModelStatusCode
 
 __all__ = ["Agent", "AsyncAgent", "AsyncStreamingAgent", "StreamingAgent"]
+
+_STREAMING = ModelStatusCode.STREAM_ING  # looked at for each part of a stream
 
 
 class Agent(Module):
@@ -86,6 +88,7 @@ class Agent(Module):
             self.register_hook(hook)
 
     @overridable
+    @careful
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Ask the model for the reply to what the session remembers; `kwargs` are generation parameters."""
         return self._read(self._model().chat(self._prompt(session_id), **self._asking(kwargs)))
@@ -156,6 +159,7 @@ class AsyncAgent(Agent, AsyncModule):
     """A model with a memory for each session, called with `await`; see `Agent`."""
 
     @overridable
+    @careful
     async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Ask the model for the reply to what the session remembers; `kwargs` are generation parameters."""
         return self._read(await self._model().chat(self._prompt(session_id), **self._asking(kwargs)))
@@ -171,18 +175,20 @@ class StreamingAgent(Agent, StreamingModule):
     """
 
     @overridable
+    @careful
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[AgentMessage]:
         """Ask the model for the reply to what the session remembers, giving it out as it comes."""
         with closing(self._model().stream_chat(self._prompt(session_id), **self._asking(kwargs))) as stream:
             blank = _blank(self.name)
             for status, _, answer in stream:
-                yield _part(blank, answer) if status == ModelStatusCode.STREAM_ING else self._read(answer)
+                yield _part(blank, answer) if status == _STREAMING else self._read(answer)
 
 
 class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
     """A model with a memory for each session, whose call is an async iterator of messages; see `Agent`."""
 
     @overridable
+    @careful
     async def forward(
         self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
     ) -> AsyncIterator[AgentMessage]:
@@ -190,7 +196,7 @@ class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
         async with aclosing(self._model().stream_chat(self._prompt(session_id), **self._asking(kwargs))) as stream:
             blank = _blank(self.name)
             async for status, _, answer in stream:
-                yield _part(blank, answer) if status == ModelStatusCode.STREAM_ING else self._read(answer)
+                yield _part(blank, answer) if status == _STREAMING else self._read(answer)
 
 
 def _blank(name: str) -> AgentMessage:

@@ -16,6 +16,8 @@ __all__ = ["AsyncBaseLLM", "BaseLLM", "Conversation", "StreamItem", "forbid_real
 
 T = TypeVar("T")
 
+_STREAMING = ModelStatusCode.STREAM_ING  # looked at for each part of a stream
+
 Conversation = Sequence[Mapping[str, Any]]
 """Messages in chat format: dicts with `role` and `content`, and what else the role carries."""
 
@@ -158,7 +160,7 @@ class BaseLLM(_LLM):
             for parts in lists:
                 for chunk, answer in parts:
                     if chunk or answer.finish_reason is None:
-                        yield ModelStatusCode.STREAM_ING, chunk, answer
+                        yield _STREAMING, chunk, answer
         yield ModelStatusCode.END, "", self._finish(answer)
 
     def _chat(self, messages: Conversation, params: Params) -> Completion:
@@ -209,7 +211,7 @@ class AsyncBaseLLM(_LLM):
             async for parts in lists:
                 for chunk, answer in parts:
                     if chunk or answer.finish_reason is None:
-                        yield ModelStatusCode.STREAM_ING, chunk, answer
+                        yield _STREAMING, chunk, answer
         yield ModelStatusCode.END, "", self._finish(answer)
 
     async def _chat(self, messages: Conversation, params: Params) -> Completion:
