@@ -14,11 +14,7 @@ from ..schema import AgentMessage
 
 __all__ = ["AsyncBlogger", "Coder", "PrefixedMessageHook", "REQUEST"]
 
-REQUEST = (
-    "Write an engaging blogpost on the recent updates in {topic}. "
-    "The blogpost should be engaging and understandable for general audience. "
-    "Should have more than 3 paragraphs but no longer than 1000 words."
-)
+REQUEST = "Write an engaging blogpost on the recent updates in {topic}."
 
 
 class Coder(Agent):
