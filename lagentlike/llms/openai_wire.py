@@ -387,6 +387,8 @@ class ChatAssembler:
             new = _text(content)
             if new is not None:
                 self._text += new
+                if len(delta) == 1:
+                    return new
         reasoning = _reasoning(delta)
         if reasoning:
             self._reasoning += reasoning
@@ -444,7 +446,11 @@ class ChatAssembler:
         return made or None
 
     def _so_far(self) -> Completion:
-        return Completion(self._text, reasoning=self._reasoning or None, model=self._model)
+        answer = Completion(self._text)  # and then only what is told: there is one of these for each chunk
+        answer.model = self._model
+        if self._reasoning:
+            answer.reasoning = self._reasoning
+        return answer
 
     def _outside(self, chunk: dict[str, Any]) -> None:
         """A chunk without a choice: usage, or an error."""
