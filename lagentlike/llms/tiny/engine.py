@@ -217,7 +217,7 @@ class TinyEngine:
                 yield [(begin + i, step) for i, step in taken]
 
     def logprobs(self, ids: Sequence[int]) -> Array:
-        """Teacher-forced float32 log-probabilities, `[len(ids) - 1]`: entry t is of `ids[t + 1]` given what is before."""
+        """Teacher-forced float32 log-probabilities, `[len(ids) - 1]`: entry t is of `ids[t + 1]` given those before."""
         checked = self._checked(ids, room=0)
         if len(checked) == 1:
             return np.empty(0, np.float32)
