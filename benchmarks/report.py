@@ -130,7 +130,9 @@ def _plot(path: Path, figures: list[Figure], rounds: Rounds) -> None:
         ratios = [median(_ratios(f, rounds[f.workload][name], rounds[f.workload]["raw"])) for f in shown]
         positions = [row + place * height for row in range(len(shown))]
         bars = axes.barh(positions, ratios, height=height * 0.9, label=TITLES[name])
-        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+        axes.bar_label(
+            bars, fmt="%.2f", padding=4, fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        )
     for row, figure in enumerate(shown):
         top, bottom = row - height / 2, row + 0.8 - height / 2
         axes.plot(

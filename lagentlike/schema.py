@@ -465,25 +465,33 @@ class ChatMessage(dict[str, Any]):
     Editing it forgets the encoded bytes and marks it, so that whoever keeps rendered messages renders it anew.
     """
 
-    __slots__ = ("_encoded", "edited")
+    __slots__ = ("_first", "_others", "edited")
 
     edits: ClassVar[int] = 0
     """How many edits there were of any message, so that one look tells that nothing changed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._encoded: dict[str, bytes] = {}
+        self._first: tuple[str, bytes] | None = None  # dialect and bytes; most are only ever sent in one
+        self._others: dict[str, bytes] | None = None
         self.edited = False
 
     def encoded(self, dialect: str, encode: Callable[[Mapping[str, Any]], bytes]) -> bytes:
         """The bytes of this message in a server's `dialect`, made by `encode` the first time."""
-        wire = self._encoded.get(dialect)
-        if wire is None:
-            wire = self._encoded[dialect] = b"%b" % encode(self)  # a copy: what encoders give may hold spare room
+        first, others = self._first, self._others
+        if first is not None and first[0] == dialect:
+            return first[1]
+        if others is not None and dialect in others:
+            return others[dialect]
+        wire = b"%b" % encode(self)  # a copy: what encoders give may hold spare room
+        if first is None:
+            self._first = (dialect, wire)
+        else:
+            self._others = {**(others or {}), dialect: wire}
         return wire
 
     def _edit(self) -> None:
-        self._encoded = {}
+        self._first = self._others = None
         self.edited = True
         ChatMessage.edits += 1
 

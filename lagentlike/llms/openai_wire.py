@@ -62,10 +62,7 @@ class MessageEncoder:
     def _encoded(self, messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
         dialect = self.dialect
         return [
-            (message._encoded.get(dialect) or message.encoded(dialect, self))  # most were sent before
-            if type(message) is ChatMessage
-            else self(message)
-            for message in messages
+            message.encoded(dialect, self) if type(message) is ChatMessage else self(message) for message in messages
         ]
 
     def _prefix_of(self, messages: Sequence[Mapping[str, Any]]) -> _Prefix | None:
