@@ -220,6 +220,7 @@ class AsyncBaseLLM(_LLM):
 
     async def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
         """Answers to several conversations, asked for side by side."""
+
         async def one(messages: Conversation) -> Completion:
             self._start()
             return self._finish(await self._chat(messages, params))

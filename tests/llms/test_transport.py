@@ -123,7 +123,7 @@ async def test_gives_up_when_always_rate_limited(way: str) -> None:
 
 async def test_retries_of_a_thousand_clients_are_spread() -> None:
     async with FaultServer(refuse(429)) as server:
-        llm = model(server, retry=1, backoff=1.0)
+        llm = model(server, retry=1, backoff=3.0)
         results = await asyncio.gather(*(ask(llm, "chat") for _ in range(1000)), return_exceptions=True)
     assert {type(result) for result in results} == {RateLimited}
     assert len(server.requests) == 2000

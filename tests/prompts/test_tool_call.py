@@ -90,8 +90,8 @@ def test_thinking_fences_and_quotes_are_never_called(text: str) -> None:
     [
         "<think>I need ```a fence</think>\n",
         "<think>the mark is <tool_call></think>\n",
-        "It is 5\" wide.\n",
-        "<think>5\" wide</think>",
+        'It is 5" wide.\n',
+        '<think>5" wide</think>',
         "```python\nprint('`')\n```\n",
         "    ```\n",
         "I use `add`: ",
