@@ -359,6 +359,25 @@ def test_sessions_leave_nothing_behind(tmp_path: Path, no_leaks: None) -> None:
     assert interpreter.session_ids() == []
 
 
+def test_sessions_leave_no_object_behind(tmp_path: Path) -> None:
+    interpreter = IPythonInterpreter(work_dir=tmp_path)
+
+    def objects_after(sessions: int) -> int:
+        for session_id in range(sessions):
+            interpreter("x = 1", session_id=session_id)
+            interpreter.reset(session_id)
+            interpreter.close(session_id)
+        fewest = sys.maxsize
+        for _ in range(20):  # until the background loop and the worker thread have put down what they last held
+            time.sleep(0.05)
+            gc.collect()
+            fewest = min(fewest, len(gc.get_objects()))
+        return fewest
+
+    before = objects_after(3)  # what is made once is there by now
+    assert objects_after(12) - before < 12, "less than one a session: benchmarks/kernel_sessions.py measures memory"
+
+
 def test_idle_kernels_are_closed(tmp_path: Path) -> None:
     interpreter = IPythonInterpreter(work_dir=tmp_path, idle_timeout=0.2)
     kernel = pid(interpreter)
