@@ -24,7 +24,8 @@ LAYERS = (
     {"module", "aggregators"},
     {"mapping", "summary", "turn"},
     {"hooks", "memory", "prompts"},
-    {"budget", "colour", "concurrency", "registry"},
+    {"budget", "colour", "concurrency", "registry", "trajectory"},
+    {"ledger"},
     {"schema"},
     {"errors", "_lazy"},
 )
