@@ -136,7 +136,9 @@ def _bounded(value: Any) -> Number:
 
 
 def _written(value: Number) -> str:
-    """Whole numbers exactly, others with 15 significant digits."""
+    """Whole numbers exactly, others with 12 significant digits (15 from a billion on), so that 0.1 + 0.2 is 0.3."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    return format(value, ".15g") if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return format(value, ".12g" if abs(value) < 1e9 else ".15g")
+    return str(value)
