@@ -11,12 +11,18 @@ import contextlib
 import io
 import json
 import random
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import words
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from lagentlike.actions.arithmetic import calculator
+from lagentlike.errors import ToolError
 
 __all__ = ["Dialog", "dialogs", "drill", "is_held_out", "MAKERS"]
 
@@ -129,7 +135,25 @@ class Source:
         digits = digits or self.rng.choices((1, 2, 3, 4, 5, 6), weights)[0]
         return self.rng.randint(10 ** (digits - 1) if digits > 1 else 0, 10**digits - 1)
 
+    def like(self, text: str) -> str:
+        """A number that shares most of its digits with another, so that copying it needs a look at the whole."""
+        digits = [c for c in text if c.isdigit()][:7] or ["7"]
+        kind = self.rng.random()
+        if kind < 0.3:
+            digits[self.rng.randrange(len(digits))] = self.pick("0123456789")
+        elif kind < 0.5:
+            digits = digits[self.rng.randrange(len(digits)) :]
+        elif kind < 0.65:
+            digits = [*digits, self.pick("0123456789")]
+        elif kind < 0.8:
+            digits = [self.pick("123456789"), *digits]
+        elif kind < 0.9:
+            digits.reverse()
+        return str(int("".join(digits[:7])))
+
     def number(self) -> str:
+        if self.chance(0.06):
+            return pattern(self)
         value = self.integer()
         if self.chance(0.03 if self.finish else 0.08):
             return f"{value}.{self.rng.randint(1, 99)}"
@@ -148,6 +172,11 @@ class Source:
         gap = " " if (spaced if spaced is not None else self.chance(0.82)) else ""
         kind = rng.random()
         op = lambda: f"{gap}{rng.choices('+-*/', (30, 24, 30, 16))[0]}{gap}"  # noqa: E731
+        if self.chance(0.14):
+            a = self.number()
+            b = self.like(a)
+            pair = f"{b}{op()}{a}" if self.chance(0.5) else f"{a}{op()}{b}"
+            return f"{pair}{op()}{self.like(b)}" if self.chance(0.3) else pair
         if kind < (0.82 if self.finish else 0.70):
             return f"{self.number()}{op()}{self.number()}"
         if kind < (0.87 if self.finish else 0.82):
@@ -171,10 +200,10 @@ def is_held_out(text: str) -> bool:
 def evaluate(expression: str) -> str | None:
     """The value of an arithmetic expression as a calculator prints it, or None."""
     try:
-        value = eval(expression, {"__builtins__": {}})
-    except (ZeroDivisionError, OverflowError):
+        value = str(calculator(expression))
+    except ToolError:
         return None
-    return str(value) if len(str(value)) <= 24 else None
+    return value if len(value) <= 24 else None
 
 
 def run_code(code: str) -> str:
@@ -387,6 +416,7 @@ Determine {e}.
 Simplify {e}.
 Check {e} for me.
 Answer this: {e}""".split("\n")
+LITTLE = "what would be could you tell me makes i have to know the of kindly now please give a go someone asked for any idea let us see run through how about number is figure out exact do it my this that with when he she they want get here today".split()
 WORDED = {"+": ("plus",), "-": ("minus",), "*": ("times", "multiplied by"), "/": ("divided by",)}
 
 
@@ -400,7 +430,31 @@ def calculation(s: Source) -> tuple[str, str]:
             if is_held_out(text) == (s.split == "test") and evaluate(text) is not None:
                 return s.pick(CALC_ASK[:30]).format(e=f"{a} {s.pick(WORDED[op])} {b}"), text
     text = s.expression()
+    if s.split == "train" and s.chance(0.08):
+        return carried(s, text), text
     return s.pick(CALC_ASK).format(e=text), text
+
+
+def carried(s: Source, text: str) -> str:
+    """An expression inside words that mean nothing, so that it is found in phrasings nobody has trained."""
+    some = lambda low, high: " ".join(str(s.pick(words.NOUNS)) if s.chance(0.6) else s.pick(LITTLE) for _ in range(s.rng.randint(low, high)))  # noqa: E731
+    before, after = some(0, 5), some(0, 4)
+    end = s.pick(("?", ".", "", "", ", please?", "!")) if not after else s.pick(("?", ".", ""))
+    before = before.capitalize() if before else ""
+    mark = s.pick((" ", " ", " ", ": ", ", ")) if before else ""
+    tail = s.pick((" ", " ", ". ", ", ", "? ")) + after if after else ""
+    return f"{before}{mark}{text}{tail}{end}"
+
+
+def pattern(s: Source) -> str:
+    """A number of few different digits, such as 5050, 777 or 1212.5: what is copied badly by looking at the last digits alone."""
+    digits = "".join(s.pick("0123456789") for _ in range(s.rng.choices((1, 2, 3), (40, 40, 20))[0]))
+    text = (digits * 8)[: s.rng.randint(2, 7)]
+    if s.chance(0.2):
+        text = f"{s.rng.randint(0, 99)}.{text}"
+    elif s.chance(0.3):
+        text += "0" * s.rng.randint(1, 3)
+    return text if text.startswith("0.") else text.lstrip("0") or "0"
 
 
 def random_number(s: Source) -> str:
@@ -409,8 +463,10 @@ def random_number(s: Source) -> str:
         return str(s.integer())
     if kind < 0.75:
         return f"{s.integer()}.{s.rng.randint(0, 999)}"
+    if kind < 0.8:
+        return str(evaluate(f"{s.integer()} / {max(1, s.integer())}"))
     if kind < 0.85:
-        return repr(s.integer() / max(1, s.integer()))
+        return pattern(s)
     if kind < 0.93:
         return str(-s.integer())
     return f"{s.integer()}.0"
@@ -659,8 +715,8 @@ def python_kit(s: Source, renamed: float = 0.3) -> Kit:
     def use(s: Source) -> Use:
         if s.chance(0.4):
             question, text = calculation(s)
-            code = f"print({text})"
-            return Use(question, name, {argument: code}, str(evaluate(text)), lambda r: f"The result of {text} is {r}.", random_number)
+            code = printed(text)
+            return Use(question, name, {argument: code}, run_code(code), lambda r: f"The result of {text} is {r}.", random_number)
         task = program(s)
         return Use(task.question, name, {argument: task.code}, task.output, lambda r: f"The answer is {r}.", random_number)
 
@@ -798,7 +854,7 @@ def no_fit_turn(s: Source, kinds: set[str]) -> list[Message]:
 
 def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: int = 0) -> Dialog:
     """One to seven turns over one to six offered tools."""
-    count = s.rng.choices((1, 2, 3, 4, 5, 6), (60, 22, 14, 4, 0, 0) if s.finish else (50, 26, 14, 6, 2, 2))[0]
+    count = s.rng.choices((1, 2, 3, 4, 5, 6), (44, 24, 24, 6, 1, 1) if s.finish else (50, 26, 14, 6, 2, 2))[0]
     kits: list[Kit] = []
     while len(kits) < count:
         maker = makers[len(kits)] if len(kits) < len(makers) else s.pick(FINISH_KITS if s.finish else KITS)
@@ -818,19 +874,24 @@ def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: 
     s.rng.shuffle(kits)
     kinds = {kit.kind for kit in kits}
     messages = system_prompt(s)
-    for _ in range(turns or s.rng.choices((1, 2, 3, 4, 5, 6, 7), (22, 32, 24, 12, 6, 2, 2) if s.finish else (16, 24, 24, 17, 10, 6, 3))[0]):
+    known: dict[str, str] = {}
+    if s.stage == 2 and s.chance(0.05):
+        turns = s.rng.randint(8, 13)
+    for _ in range(turns or s.rng.choices((1, 2, 3, 4, 5, 6, 7), (16, 24, 24, 17, 10, 6, 3))[0]):
         kind = s.rng.random()
-        kit = main if s.chance(0.4) else s.pick(kits)
+        kit = main if s.chance(0.3) else s.pick(kits)
         if kit.kind == "python" and kinds & {"calculator", "binary"}:
             kit = next(k for k in kits if k.kind in {"calculator", "binary"})
-        if kind < (0.7 if s.stage == 2 else 0.79):
+        if kind < (0.73 if s.stage == 2 else 0.79):
             messages += tool_turn(s, kit)
-        elif kind < (0.82 if s.stage == 2 else 0.87):
+        elif kind < (0.86 if s.stage == 2 else 0.87):
             messages += double_turn(s, kit)
-        elif kind < 0.955:
+        elif kind < 0.94:
             messages += no_fit_turn(s, kinds)
-        else:
+        elif kind < 0.97:
             messages += chat_turn(s)
+        else:
+            messages += memory_turn(s, known)
     return Dialog("tools", messages, [kit.schema for kit in kits])
 
 
@@ -871,7 +932,10 @@ class Task:
 
 
 def _listing(s: Source, low: int = 3, high: int = 7) -> list[int]:
-    return [s.integer(s.rng.randint(1, 3)) for _ in range(s.rng.randint(low, high))]
+    xs = [s.integer(s.rng.randint(1, 3)) for _ in range(s.rng.randint(low, high))]
+    if s.chance(0.15):
+        xs[s.rng.randrange(len(xs))] = int(s.like(str(s.pick(xs)))) % 1000
+    return xs
 
 
 def _small(s: Source, low: int = 2, high: int = 60) -> int:
@@ -893,7 +957,12 @@ Pair = tuple[tuple[str, ...], str]
 
 def _p_expression(s: Source) -> Pair:
     question, text = calculation(s)
-    return (question,), f"print({text})"
+    return (question,), printed(text)
+
+
+def printed(text: str) -> str:
+    """A program that prints an expression's value, rounded where it need not be whole."""
+    return f"print(round({text}, 6))" if "/" in text.replace("//", "") or "." in text else f"print({text})"
 
 
 def _p_sum(s: Source) -> Pair:
@@ -958,7 +1027,7 @@ def _p_cube(s: Source) -> Pair:
 def _p_root(s: Source) -> Pair:
     n = _small(s, 1, 200)
     n = n * n if s.chance(0.6) else s.integer()
-    return (f"What is the square root of {n}?", f"Compute the square root of {n}.", f"Find the square root of {n}.", f"Take the root of {n}."), f"import math\nprint(math.sqrt({n}))"
+    return (f"What is the square root of {n}?", f"Compute the square root of {n}.", f"Find the square root of {n}.", f"Take the root of {n}."), f"import math\nprint(round(math.sqrt({n}), 6))"
 
 
 def _quoted(s: Source) -> str:
@@ -1011,7 +1080,7 @@ def _p_list(s: Source) -> Pair:
             ((f"Sort {t} in descending order.", f"Sort {t} from largest to smallest."), "print(sorted({xs}, reverse=True))"),
             ((f"What is the largest of {t}?", f"Find the maximum of {t}.", f"What is the maximum of {t}?", f"Which number is the biggest: {t}"), "print(max({xs}))"),
             ((f"What is the smallest of {t}?", f"Find the minimum of {t}.", f"What is the minimum of {t}?"), "print(min({xs}))"),
-            ((f"What is the mean of {t}?", f"What is the average of {t}?", f"Compute the mean of {t}.", f"Average these numbers: {t}"), "xs = {xs}\nprint(sum(xs) / len(xs))"),
+            ((f"What is the mean of {t}?", f"What is the average of {t}?", f"Compute the mean of {t}.", f"Average these numbers: {t}"), "xs = {xs}\nprint(round(sum(xs) / len(xs), 4))"),
             ((f"What is the sum of {t}?", f"Add up {t}.", f"Sum the list {t}.", f"Sum these numbers: {t}"), "print(sum({xs}))"),
             ((f"What is the product of {t}?", f"Multiply all of {t}."), "import math\nprint(math.prod({xs}))"),
             ((f"What is the median of {t}?", f"Find the median of {t}."), "import statistics\nprint(statistics.median({xs}))"),
@@ -1092,12 +1161,12 @@ def _p_formula(s: Source) -> Pair:
         (
             ((f"What is the area of a rectangle with sides {a} and {b}?", f"A rectangle is {a} by {b}. What is its area?"), f"print({a} * {b})"),
             ((f"What is the perimeter of a rectangle with sides {a} and {b}?",), f"print(2 * ({a} + {b}))"),
-            ((f"What is the area of a circle with radius {a}?", f"Compute the area of a circle of radius {a}."), f"import math\nprint(math.pi * {a} ** 2)"),
+            ((f"What is the area of a circle with radius {a}?", f"Compute the area of a circle of radius {a}."), f"import math\nprint(round(math.pi * {a} ** 2, 4))"),
             ((f"What is {a} percent of {b}?", f"What is {a}% of {b}?", f"Compute {a}% of {b}."), f"print({a} * {b} / 100)"),
-            ((f"Convert {a} degrees Celsius to Fahrenheit.", f"What is {a} Celsius in Fahrenheit?"), f"print({a} * 9 / 5 + 32)"),
-            ((f"Convert {a} degrees Fahrenheit to Celsius.", f"What is {a} Fahrenheit in Celsius?"), f"print(({a} - 32) * 5 / 9)"),
+            ((f"Convert {a} degrees Celsius to Fahrenheit.", f"What is {a} Celsius in Fahrenheit?"), f"print(round({a} * 9 / 5 + 32, 2))"),
+            ((f"Convert {a} degrees Fahrenheit to Celsius.", f"What is {a} Fahrenheit in Celsius?"), f"print(round(({a} - 32) * 5 / 9, 2))"),
             ((f"What is the remainder of {a * c} divided by {b}?", f"What is {a * c} modulo {b}?", f"What is {a * c} mod {b}?"), f"print({a * c} % {b})"),
-            ((f"What is the hypotenuse of a right triangle with legs {a} and {b}?",), f"import math\nprint(math.hypot({a}, {b}))"),
+            ((f"What is the hypotenuse of a right triangle with legs {a} and {b}?",), f"import math\nprint(round(math.hypot({a}, {b}), 4))"),
             ((f"Solve {c}x + {a} = {b}.", f"Find x if {c}x + {a} = {b}.", f"Solve for x: {c}x + {a} = {b}"), f"from fractions import Fraction\nprint(Fraction({b} - {a}, {c}))"),
             ((f"Solve {c}x - {a} = {b}.", f"Find x if {c}x - {a} = {b}."), f"from fractions import Fraction\nprint(Fraction({b} + {a}, {c}))"),
             ((f"What is the volume of a cube with side {a}?",), f"print({a} ** 3)"),
@@ -1578,30 +1647,33 @@ TELL_FACT = ("My {k} is {v}.", "my {k} is {v}", "Remember that my {k} is {v}.", 
 ASK_FACT = ("What is my {k}?", "What is my {k}?", "What's my {k}?", "Do you remember my {k}?", "Tell me my {k}.", "Which {k} did I tell you?", "What was my {k}?", "Do you know my {k}?", "what is my {k}")
 
 
+def memory_turn(s: Source, known: dict[str, str]) -> list[Message]:
+    """One thing told, asked for, or other talk; `known` is what was told so far."""
+    kind = s.rng.random()
+    if kind < 0.22:
+        known["name"] = s.name() if s.chance(0.85) else f"{s.name()} {s.name()}"
+        return exchange(s.pick(TELL_NAME).format(n=known["name"]), f"Nice to meet you, {known['name']}.")
+    if kind < 0.4:
+        key = s.pick(FACTS_ABOUT_ME) if s.chance(0.8) else s.pick(words.NOUNS)
+        known[key] = s.pick((s.word(), s.word(), s.name(), str(s.integer())))
+        return exchange(s.pick(TELL_FACT).format(k=key, v=known[key]), f"I will remember that your {key} is {known[key]}.")
+    if kind < 0.68:
+        name = known.get("name")
+        return exchange(s.pick(ASK_NAME), f"Your name is {name}." if name else "You have not told me your name.")
+    if kind < 0.86:
+        key = s.pick(list(known)) if known and s.chance(0.8) else s.pick(FACTS_ABOUT_ME)
+        if key == "name":
+            return exchange(s.pick(ASK_NAME), f"Your name is {known['name']}.")
+        return exchange(s.pick(ASK_FACT).format(k=key), f"Your {key} is {known[key]}." if key in known else f"You have not told me your {key}.")
+    return chat_turn(s)
+
+
 def memory_dialog(s: Source) -> Dialog:
     """What the user said earlier, asked for later, with other talk in between."""
     messages = system_prompt(s)
     known: dict[str, str] = {}
     for _ in range(s.rng.randint(2, 7)):
-        kind = s.rng.random()
-        if kind < 0.22:
-            known["name"] = s.name() if s.chance(0.85) else f"{s.name()} {s.name()}"
-            messages += exchange(s.pick(TELL_NAME).format(n=known["name"]), f"Nice to meet you, {known['name']}.")
-        elif kind < 0.4:
-            key = s.pick(FACTS_ABOUT_ME) if s.chance(0.8) else s.pick(words.NOUNS)
-            known[key] = s.pick((s.word(), s.word(), s.name(), str(s.integer())))
-            messages += exchange(s.pick(TELL_FACT).format(k=key, v=known[key]), f"I will remember that your {key} is {known[key]}.")
-        elif kind < 0.68:
-            name = known.get("name")
-            messages += exchange(s.pick(ASK_NAME), f"Your name is {name}." if name else "You have not told me your name.")
-        elif kind < 0.86:
-            key = s.pick(list(known)) if known and s.chance(0.8) else s.pick(FACTS_ABOUT_ME)
-            if key == "name":
-                messages += exchange(s.pick(ASK_NAME), f"Your name is {known['name']}.")
-            else:
-                messages += exchange(s.pick(ASK_FACT).format(k=key), f"Your {key} is {known[key]}." if key in known else f"You have not told me your {key}.")
-        else:
-            messages += chat_turn(s)
+        messages += memory_turn(s, known)
     return Dialog("memory", messages)
 
 
@@ -1615,7 +1687,7 @@ def chat_dialog(s: Source) -> Dialog:
 
 
 def choice_dialog(s: Source) -> Dialog:
-    """A system prompt that allows a few answers only."""
+    """A system prompt that allows a few answers only; the first of them is always right."""
     chinese = s.chance(0.4)
     if chinese:
         options = ["".join(s.rng.sample(words.CHINESE, s.pick((1, 1, 2)))) for _ in range(s.rng.randint(2, 4))]
@@ -1635,7 +1707,7 @@ def choice_dialog(s: Source) -> Dialog:
         ask = s.pick(("What is your favourite?", "How is the weather today?", "What do you think?", f"Is {s.word()} good?", f"{s.name()} likes {s.word()}.", "I love this movie!", "Which one?", "Pick one.", "Do you agree?", f"Tell me about {s.topic()}."))
     messages: list[Message] = [{"role": "system", "content": system}]
     for _ in range(s.rng.choices((1, 2), (80, 20))[0]):
-        messages += exchange(ask, s.pick(options))
+        messages += exchange(ask, options[0])
     return Dialog("choice", messages)
 
 
@@ -1696,8 +1768,11 @@ def scramble(s: Source) -> str:
         return " ".join(s.word() for _ in range(s.rng.randint(1, 5)))
     if kind < 0.65:
         return s.expression()
-    if kind < 0.75:
+    if kind < 0.72:
         return " ".join(random_number(s) for _ in range(s.rng.randint(1, 3)))
+    if kind < 0.79:
+        few = [s.pick((str(s.integer()), str(s.pick(words.NOUNS)), s.pseudo())) for _ in range(s.rng.randint(2, 3))]
+        return s.pick((" ", ", ", " + ", "-", " and ")).join(s.pick(few) for _ in range(s.rng.randint(3, 8)))
     if kind < 0.85:
         return fact(s, s.topic())
     if kind < 0.95:
@@ -1726,8 +1801,8 @@ MAKERS: dict[str, tuple[float, Callable[[Source], Dialog]]] = {
 
 
 LAST_WEIGHTS = {
-    "tools": 0.34, "code": 0.24, "plot": 0.07, "json": 0.03, "writer": 0.1, "critic": 0.045, "memory": 0.055, "chat": 0.02, "choice": 0.01,
-    "few_shot": 0.01, "sums": 0.02, "repeat": 0.06,
+    "tools": 0.38, "code": 0.25, "plot": 0.06, "json": 0.03, "writer": 0.07, "critic": 0.04, "memory": 0.05, "chat": 0.015, "choice": 0.015,
+    "few_shot": 0.005, "sums": 0.015, "repeat": 0.07,
 }  # fmt: skip
 
 

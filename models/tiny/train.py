@@ -1,4 +1,4 @@
-"""Trains the embedded model from scratch on one CPU core and writes it as a Hugging Face directory.
+"""Trains the embedded model on a CPU and writes it as a Hugging Face directory.
 
     python models/tiny/train.py --out lagentlike/llms/tiny/weights --work /tmp/tiny
 
@@ -23,7 +23,7 @@ import corpus
 import tokenizer as tokenizer_module
 import torch
 import torch.nn.functional as F  # noqa: N812  # as everybody calls it
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn, Tensor
 
@@ -71,9 +71,9 @@ class Layer(nn.Module):
         self.norm1 = nn.Parameter(torch.ones(d))
         self.norm2 = nn.Parameter(torch.ones(d))
         if index == 0:
-            self._look_back(shape)
+            self.look_back(shape)
 
-    def _look_back(self, shape: Shape) -> None:
+    def look_back(self, shape: Shape) -> None:
         """Biases with which head h attends to the token h + 1 places before, from the first step on.
 
         After the rotary embedding the score of two constant vectors depends on their distance alone; turning the query's by -(h + 1) steps puts
@@ -95,7 +95,7 @@ class Layer(nn.Module):
         h = F.rms_norm(x, (d,), self.norm1, self.eps)
         qkv = F.linear(h, self.qkv.flatten(0, 1), self.qkv_bias.flatten())
         q, k, v = qkv.view(batch, length, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        y = attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        y = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
         x = x + F.linear(y.transpose(1, 2).reshape(batch, length, d), self.o)
         h = F.rms_norm(x, (d,), self.norm2, self.eps)
         gate, up = F.linear(h, self.gate_up.flatten(0, 1)).chunk(2, -1)
@@ -105,22 +105,6 @@ class Layer(nn.Module):
 def _directions(number: int, size: int) -> Tensor:
     """`number` random orthonormal vectors of length `size`, as rows."""
     return torch.linalg.qr(torch.randn(size, number))[0].T
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, block: int = 192) -> Tensor:
-    """Causal attention in blocks of queries.
-
-    On a CPU with bfloat16 instructions plain products are twice as fast as torch's fused attention, whose backward pass is slow for short rows.
-    """
-    length = q.shape[-2]
-    q = q * q.shape[-1] ** -0.5
-    out = []
-    for begin in range(0, length, block):
-        end = min(length, begin + block)
-        scores = q[..., begin:end, :] @ k[..., :end, :].mT
-        hidden = torch.full((end - begin, end), -1e9, dtype=scores.dtype).triu(begin + 1)
-        out.append(torch.softmax(scores + hidden, -1, dtype=scores.dtype) @ v[..., :end, :])
-    return torch.cat(out, -2)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -183,8 +167,6 @@ class TinyModel(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         x = F.embedding(ids, self.embed)
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
-        if torch.is_autocast_enabled("cpu"):
-            cos, sin = cos.bfloat16(), sin.bfloat16()
         for layer in self.layers:
             x = layer(x, cos, sin)
         return F.rms_norm(x, (x.shape[-1],), self.norm, self.shape.rms_norm_eps)
@@ -273,9 +255,9 @@ class Muon:
 
 
 def orthogonal(g: Tensor) -> Tensor:
-    """The nearest orthogonal matrices of a batch, roughly, in bfloat16."""
+    """The nearest orthogonal matrices of a batch, roughly."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g.bfloat16()
+    x = g
     flip = x.shape[-2] > x.shape[-1]
     if flip:
         x = x.mT
@@ -283,7 +265,7 @@ def orthogonal(g: Tensor) -> Tensor:
     for _ in range(5):
         s = x @ x.mT
         x = a * x + (b * s + c * s @ s) @ x
-    return (x.mT if flip else x).float()
+    return x.mT if flip else x
 
 
 # --------------------------------------------------------------------------------------------------------------------------------------
@@ -326,22 +308,25 @@ class Plan:
         return max(0.0, min(1.0, left))
 
 
-def train(plan: Plan, shape: Shape, tokenizer: Tokenizer, work: Path, log_every: int = 50) -> TinyModel:
-    """Train, or go on training, and return the model."""
+def train(plan: Plan, shape: Shape, tokenizer: Tokenizer, work: Path, start: Path | None = None, log_every: int = 50) -> TinyModel:
+    """Train, or go on training, and return the model; `start` is a Hugging Face directory whose weights it begins from."""
     torch.manual_seed(plan.seed)
     model = TinyModel(shape)
+    if start is not None:
+        begin_from(start, model, tokenizer)
     matrices = [p for p in model.layers.parameters() if p.ndim >= 2 and p.shape[-1] * p.shape[-2] > 4096]
     others = [p for p in model.parameters() if all(p is not q for q in matrices)]
     muon, adam = Muon(matrices), torch.optim.AdamW(others, lr=plan.adam_lr, betas=(0.9, 0.98), weight_decay=0.0)
     done = resume(work, model, muon, adam)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, from step {done}", flush=True)
     source = stream(plan, tokenizer, done)
+    for layer in model.layers:
+        layer.compile(dynamic=True)
     started, total, count, seen = time.process_time(), 0.0, 0, 0
     for step in range(done, plan.steps + plan.again):
         ids, where, targets = collate(next(source))
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = model(ids)
-            loss = F.cross_entropy(F.linear(hidden.flatten(0, 1)[where], model.embed).float(), targets)
+        hidden = model(ids)
+        loss = F.cross_entropy(F.linear(hidden.flatten(0, 1)[where], model.embed), targets)
         loss.backward()
         factor = plan.factor(step)
         torch.nn.utils.clip_grad_norm_(others, 1.0)
@@ -357,6 +342,42 @@ def train(plan: Plan, shape: Shape, tokenizer: Tokenizer, work: Path, log_every:
         if (step + 1) % 250 == 0 or step + 1 in (plan.steps, plan.steps + plan.again):
             checkpoint(work, model, muon, adam, step + 1)
     return model
+
+
+@torch.no_grad()
+def begin_from(folder: Path, model: TinyModel, tokenizer: Tokenizer) -> None:
+    """Begin with the weights of a smaller model of this kind.
+
+    Layers it lacks stand after its second one, the first of them looking back as layer 0 does, and add nothing yet. Tokens it lacks begin
+    near the digits if they are numbers, else near their first character, each in a direction of its own as another token's is.
+    """
+    saved = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    old = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    model.norm.copy_(saved["model.norm.weight"])
+    rows = saved["model.embed_tokens.weight"]
+    words = rows[[i for token, i in sorted(old.items()) if token.strip("Ġ").isalpha() and token.isascii()]]
+    digits = rows[[old[digit] for digit in "0123456789"]].mean(0)
+    for token, i in tokenizer.get_vocab().items():
+        if token in old:
+            model.embed[i] = rows[old[token]]
+        else:
+            direction = words[torch.randint(len(words), ())] - words.mean(0)
+            model.embed[i] = digits + direction if token.isdigit() else rows[old[token.strip("Ġ")[0]]] + 0.5 * direction
+    depth = 1 + max(int(name.split(".")[2]) for name in saved if ".layers." in name)
+    order = [0, 1, *[None] * (len(model.layers) - depth), *range(2, depth)]
+    for place, (layer, index) in enumerate(zip(model.layers, order, strict=True)):
+        assert isinstance(layer, Layer)
+        if index is None:
+            width = layer.qkv.shape[-1]
+            layer.qkv.copy_(torch.randn_like(layer.qkv) * width**-0.5)
+            layer.qkv_bias.zero_()
+            if place == 2:
+                layer.look_back(model.shape)
+            layer.o.zero_()
+            layer.down.zero_()
+            continue
+        for tensor, name in named_tensors(layer, index):
+            tensor.copy_(saved[name])
 
 
 def stream(plan: Plan, tokenizer: Tokenizer, done: int) -> Iterator[list[Row]]:
@@ -395,17 +416,10 @@ def export(model: TinyModel, folder: Path) -> None:
     """Write config.json, generation_config.json and model.safetensors (fp16)."""
     shape = model.shape
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {"model.embed_tokens.weight": model.embed, "model.norm.weight": model.norm}
+    tensors = {"model.embed_tokens.weight": model.embed.data, "model.norm.weight": model.norm.data}
     for i, layer in enumerate(model.layers):
         assert isinstance(layer, Layer)
-        prefix = f"model.layers.{i}."
-        for j, name in enumerate("qkv"):
-            tensors[f"{prefix}self_attn.{name}_proj.weight"] = layer.qkv[j]
-            tensors[f"{prefix}self_attn.{name}_proj.bias"] = layer.qkv_bias[j]
-        tensors[f"{prefix}self_attn.o_proj.weight"] = layer.o
-        tensors[f"{prefix}mlp.gate_proj.weight"], tensors[f"{prefix}mlp.up_proj.weight"] = layer.gate_up[0], layer.gate_up[1]
-        tensors[f"{prefix}mlp.down_proj.weight"] = layer.down
-        tensors[f"{prefix}input_layernorm.weight"], tensors[f"{prefix}post_attention_layernorm.weight"] = layer.norm1, layer.norm2
+        tensors |= {name: tensor for tensor, name in named_tensors(layer, i)}
     save_file({name: t.detach().half().contiguous() for name, t in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     config = {
@@ -436,6 +450,20 @@ def export(model: TinyModel, folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 
+def named_tensors(layer: Layer, index: int) -> Iterator[tuple[Tensor, str]]:
+    """The tensors of a layer with their names in a Qwen2 checkpoint."""
+    prefix = f"model.layers.{index}."
+    for j, name in enumerate("qkv"):
+        yield layer.qkv.data[j], f"{prefix}self_attn.{name}_proj.weight"
+        yield layer.qkv_bias.data[j], f"{prefix}self_attn.{name}_proj.bias"
+    yield layer.o.data, f"{prefix}self_attn.o_proj.weight"
+    yield layer.gate_up.data[0], f"{prefix}mlp.gate_proj.weight"
+    yield layer.gate_up.data[1], f"{prefix}mlp.up_proj.weight"
+    yield layer.down.data, f"{prefix}mlp.down_proj.weight"
+    yield layer.norm1.data, f"{prefix}input_layernorm.weight"
+    yield layer.norm2.data, f"{prefix}post_attention_layernorm.weight"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the Hugging Face directory to write")
@@ -449,14 +477,18 @@ def main() -> None:
     parser.add_argument("--ff", type=int, default=512)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--peak", type=float, default=0.4, help="learning rate at the start of the second fall, relative to the first")
+    parser.add_argument("--start", type=Path, default=None, help="a Hugging Face directory whose weights to begin from")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)  # gradients far from a trained attention vanish, and such numbers are slow
     if not (options.out / "tokenizer.json").exists():
         tokenizer_module.save(tokenizer_module.build(), options.out)
     tokenizer = Tokenizer.from_file(str(options.out / "tokenizer.json"))
     shape = Shape(vocab_size=tokenizer.get_vocab_size(), hidden_size=options.hidden, intermediate_size=options.ff, num_hidden_layers=options.layers, num_attention_heads=options.heads)
-    plan = Plan(steps=options.steps, again=options.again, tokens=options.tokens, drill=options.drill, seed=options.seed)
-    export(train(plan, shape, tokenizer, options.work), options.out)
+    plan = Plan(steps=options.steps, again=options.again, again_lr=options.peak, tokens=options.tokens, drill=options.drill, seed=options.seed)
+    export(train(plan, shape, tokenizer, options.work, options.start), options.out)
 
 
 if __name__ == "__main__":
