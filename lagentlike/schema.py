@@ -138,13 +138,15 @@ class ToolCall:
     """A tool call that a model made.
 
     `arguments` is a dict, or the model's own text where that is no JSON object; `raw_text` is the text the call was
-    parsed from (empty for native calls); `id` ties the result to the call.
+    parsed from (empty for native calls); `id` ties the result to the call; `error` says why a call that could not be
+    read whole is not made, and is its result.
     """
 
     name: str
     arguments: dict[str, Any] | str
     raw_text: str = ""
     id: str = ""
+    error: str = ""
 
     def as_openai(self) -> dict[str, Any]:
         """The call as an item of an assistant message's `tool_calls`, with its arguments as JSON text."""

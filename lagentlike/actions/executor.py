@@ -174,7 +174,7 @@ class ActionExecutor(Module):
         message = messages[0]
         calls = message.tool_calls
         if calls:
-            entries = [self._prepared(call.name, call.arguments, session_id) for call in calls[:MAX_CALLS]]
+            entries = [self._called(call, session_id) for call in calls[:MAX_CALLS]]
             excess = failed(f"more than {MAX_CALLS} calls in one message: this one was not made", self.name)
             entries += [excess] * len(calls[MAX_CALLS:])
         else:
@@ -195,12 +195,18 @@ class ActionExecutor(Module):
         if isinstance(content, FunctionCall):
             return self._prepared(content.name, content.parameters, session_id)
         if isinstance(content, ToolCall):
-            return self._prepared(content.name, content.arguments, session_id)
+            return self._called(content, session_id)
         if isinstance(content, Mapping) and "name" in content:
             arguments = content.get("parameters", content.get("arguments"))
             return self._prepared(content["name"], arguments, session_id)
         absent: NoAction = self._answers[1]
         return absent.run(fault)
+
+    def _called(self, call: ToolCall, session_id: SessionId) -> PreparedCall | ActionReturn:
+        """A call that was read, or what is wrong with one that was not."""
+        if call.error:
+            return failed(call.error, call.name, call.arguments, ActionStatusCode.ARGS_ERROR)
+        return self._prepared(call.name, call.arguments, session_id)
 
     def _prepared(self, name: Any, arguments: Any, session_id: SessionId) -> PreparedCall | ActionReturn:
         """The call of a tool, or why it cannot be made."""

@@ -137,7 +137,10 @@ class Agent(Module):
         """The model's answer as this agent's message."""
         text = str.__str__(completion)
         extras = completion.extras() if isinstance(completion, Completion) else {}
-        formatted = None if self.output_format is None else self.output_format.parse_response(text)
+        parser, formatted = self.output_format, None
+        if parser is not None:
+            is_cut = extras.get("finish_reason") == "length" and isinstance(parser, StrParser)
+            formatted = parser.parse_cut(text) if is_cut else parser.parse_response(text)
         return AgentMessage(sender=self.name, content=text, formatted=formatted, **extras)
 
     def _open_memory(self, session_id: SessionId) -> Memory | None:

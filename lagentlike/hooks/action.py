@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InvalidArgument
-from ..schema import ActionReturn, AgentMessage, FunctionCall
+from ..schema import ActionReturn, AgentMessage, FunctionCall, ToolCall, ToolStatusCode
 from .hook import Hook
 
 __all__ = ["ActionPreprocessor", "InternLMActionProcessor"]
@@ -15,7 +16,8 @@ __all__ = ["ActionPreprocessor", "InternLMActionProcessor"]
 class ActionPreprocessor(Hook):
     """Before the executor: the call in `message.formatted` becomes the content. After it: the result becomes text.
 
-    `formatted` is what a parser gave, with the call under `action` (`{"name", "parameters"}`), or the call itself.
+    `formatted` is what a parser gave, with the call under `action` (`{"name", "parameters"}`), or the call itself. A
+    call that the parser could not read is not made: its result says so.
     """
 
     def before_action(self, executor: Any, message: AgentMessage, session_id: Any) -> AgentMessage:
@@ -23,7 +25,8 @@ class ActionPreprocessor(Hook):
             return message
         call = message.formatted if message.formatted is not None else message.content
         if isinstance(call, Mapping) and "action" in call:
-            call = self._call(executor, call)
+            broken = call.get("status") == ToolStatusCode.PARSING_ERROR
+            call = _unread(call["action"]) if broken else self._call(executor, call)
         message.content = call
         return message
 
@@ -67,3 +70,14 @@ class InternLMActionProcessor(ActionPreprocessor):
             return str(tool_type)
         takers = [tool["name"] for tool in executor.description() if tool.get("required") == [self.code_parameter]]
         return str(takers[0] if takers else names[0])
+
+
+def _unread(action: Any) -> ToolCall:
+    """What a parser could not read, as a call whose result says so."""
+    error = "the call cannot be read: it is not whole, or not in the format that was asked for"
+    if isinstance(action, str) and action.lstrip().startswith("{"):
+        try:
+            json.loads(action)
+        except (ValueError, RecursionError) as fault:
+            error = f"{error} (it is no valid JSON: {fault})"
+    return ToolCall("", action if isinstance(action, str) else "", error=f"{error}; write it whole again")

@@ -12,7 +12,7 @@ from lagentlike.agents import AgentForInternLM, AsyncAgent, AsyncAgentForInternL
 from lagentlike.agents.stream import get_plugin_prompt
 from lagentlike.errors import InvalidArgument
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
-from lagentlike.schema import AgentMessage
+from lagentlike.schema import AgentMessage, Completion
 
 
 @tool
@@ -93,6 +93,23 @@ def test_a_call_that_cannot_be_read_is_told_to_the_model() -> None:
     agent = AgentForInternLM(ScriptedLLM([broken, "Sorry."]), plugins=[weather])
     assert agent("ask").content == "Sorry."
     assert agent.agent.llm.requests[1].messages[-1]["role"] == "environment"
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ('<|action_start|><|plugin|>\n{"name": "weather", "parameters": {"city": "Rome"}}', "length"),
+        ("<|action_start|><|interpreter|>\n6 * 7", "length"),
+        ("<|action_start|><|interpreter|>\n<|action_start|><|interpreter|>\n6 * 7<|action_end|>\n", "stop"),
+        ('<|action_start|><|plugin|>\n{"command": "6 * 7"}<|action_end|>\n', "stop"),
+    ],
+    ids=["cut plugin", "cut code", "nested code", "no plugin"],
+)
+def test_a_call_that_is_cut_off_or_no_call_is_not_made(written: str, reason: str) -> None:
+    llm = ScriptedLLM([Completion(written, finish_reason=reason), "Sorry."])
+    agent = AgentForInternLM(llm, plugins=[run_code, weather], interpreter=[run_code])
+    assert agent("ask").content == "Sorry."
+    assert "the call cannot be read" in llm.requests[1].messages[-1]["content"]
 
 
 def test_it_ends_when_it_asked_too_often() -> None:

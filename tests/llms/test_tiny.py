@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from lagentlike.actions import ActionExecutor, calculator
 from lagentlike.agents import Agent, AsyncAgent
 from lagentlike.budget import Budget
 from lagentlike.errors import BudgetExceeded, ContextLengthExceeded, InvalidArgument
@@ -76,6 +77,14 @@ def test_it_calls_the_calculator_natively() -> None:
     (call,) = answer.tool_calls
     assert (call.name, call.arguments) == ("calculator", {"expression": "1 + 1"})
     assert call.id.startswith("call_")
+
+
+def test_a_call_that_is_cut_off_is_told_to_the_model() -> None:
+    answer = TinyLM().chat(ONE_PLUS_ONE, tools=[CALCULATOR], max_new_tokens=8)
+    assert answer.tool_calls is not None
+    assert "not closed" in answer.tool_calls[0].error
+    reply = ActionExecutor([calculator])(AgentMessage(content="", tool_calls=answer.tool_calls))
+    assert [(result.success, "not closed" in result.error) for result in reply.tool_results or ()] == [(False, True)]
 
 
 def test_calls_have_ids_of_their_own() -> None:

@@ -118,7 +118,7 @@ def test_a_call_after_thinking_fences_and_quotes_is_made(before: str) -> None:
 def test_unclosed_and_nested_calls_are_errors(text: str, error: str) -> None:
     parsed = parse_tool_calls(text)
     assert len(parsed.errors) == 1
-    assert error in parsed.errors[0]
+    assert error in parsed.errors[0].message
     assert len(parsed.calls) == (1 if text.startswith(f"{ADD}\n") else 0)
 
 
@@ -156,13 +156,13 @@ def test_arguments_that_are_no_object_are_kept_as_text(value: object) -> None:
 def test_the_number_of_calls_is_capped() -> None:
     parsed = parse_tool_calls(ADD * 100_000 if len(ADD) * 100_000 < MAX_REPLY else ADD * (MAX_REPLY // len(ADD)))
     assert len(parsed.calls) == MAX_CALLS
-    assert f"more than {MAX_CALLS} calls" in parsed.errors[0]
+    assert f"more than {MAX_CALLS} calls" in parsed.errors[0].message
 
 
 def test_a_reply_of_5_mb_is_refused() -> None:
     parsed = parse_tool_calls("x" * 5_000_000 + ADD)
     assert parsed.calls == []
-    assert "5,000,0" in parsed.errors[0]
+    assert "5,000,0" in parsed.errors[0].message
 
 
 PROBES = [
@@ -186,6 +186,14 @@ PROBES = [
     " <tool_call>\n \n",
     '<tool_call>{"name": "',
     "</tool_call>",
+    "<tool_call></think>",
+    "<tool_call>{</think>",
+    '<tool_call>"</think>',
+    "~~~x\n</think>\n",
+    "“<tool_call>",
+    "> <tool_call>",
+    "x`<tool_call>``",
+    "'<tool_call>",
 ]
 
 

@@ -221,9 +221,9 @@ class _Asked:
         text, calls, reason = generation.text, None, str(generation.finish_reason)
         if self._tools:
             parsed = parse_tool_calls(text)
-            if parsed.calls:
+            if parsed.calls or parsed.errors:
                 text, reason = parsed.content, "tool_calls"
-                calls = parsed.calls
+                calls = [*parsed.calls, *(fault.as_call() for fault in parsed.errors)]
                 for call in calls:
                     call.id = call.id or f"call_{uuid.uuid4().hex[:24]}"
         return Completion(

@@ -15,7 +15,7 @@ __all__ = ["MixedToolParser"]
 
 
 class MixedToolParser(StrParser):
-    """Tries several tool parsers; the first that finds a call, in the order they are given, has it.
+    """Tries several tool parsers; the one whose call comes first in the text has it.
 
     Args:
         tool_type: name for the instruction message of this parser itself.
@@ -50,14 +50,20 @@ class MixedToolParser(StrParser):
         return messages
 
     def parse_response(self, data: str) -> dict[str, Any]:
-        """What the first parser that finds a call makes of it; else the text as a thought without a call."""
-        for parser in self.parsers.values():
-            parsed = parser.parse_response(data)
-            if parsed["tool_type"] is not None:
-                return parsed
-        return {"tool_type": None, "thought": data, "action": None, "status": ToolStatusCode.NO_TOOL}
+        """What the parser makes of it that finds the first call; else the text as a thought without a call."""
+        return _first([parser.parse_response(data) for parser in self.parsers.values()], data)
+
+    def parse_cut(self, data: str) -> dict[str, Any]:
+        return _first([parser.parse_cut(data) for parser in self.parsers.values()], data)
 
     def format_response(self, parsed: dict[str, Any]) -> str:
         if parsed["tool_type"] is None:
             return str(parsed["thought"])
         return self.parsers[parsed["tool_type"]].format_response(parsed)
+
+
+def _first(found: list[dict[str, Any]], text: str) -> dict[str, Any]:
+    """The call that comes first in the text, of those that several parsers found."""
+    calls = [parsed for parsed in found if parsed["tool_type"] is not None]
+    none = {"tool_type": None, "thought": text, "action": None, "status": ToolStatusCode.NO_TOOL}
+    return min(calls, key=lambda parsed: len(parsed["thought"]), default=none)

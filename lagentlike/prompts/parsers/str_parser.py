@@ -36,6 +36,10 @@ class StrParser:
         """What the model's text means; goes into `AgentMessage.formatted`."""
         return data
 
+    def parse_cut(self, data: str) -> Any:
+        """The same for a text that a limit on its length cut off, where a call that is not closed is not whole."""
+        return self.parse_response(data)
+
     def format_response(self, parsed: Any) -> str:
         """The text that `parsed` came from, as the model is shown it in later turns."""
         return self.format_to_string(parsed)

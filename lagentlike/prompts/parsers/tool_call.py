@@ -5,19 +5,41 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ...errors import InvalidArgument
 from ...schema import ToolCall
+from .marks import Marks
 
-__all__ = ["MAX_CALLS", "MAX_REPLY", "ParsedCalls", "loads_strictly", "parse_tool_calls"]
+__all__ = ["MAX_CALLS", "MAX_REPLY", "CallFault", "ParsedCalls", "loads_strictly", "parse_tool_calls"]
 
 MAX_CALLS = 128
 """Most calls that are taken from one reply."""
 
 MAX_REPLY = 4 * 1024 * 1024
 """Longest reply, in characters, that is searched for calls."""
+
+
+FaultKind = Literal["unclosed", "nested", "too many", "too long"]
+
+
+class CallFault(NamedTuple):
+    """A piece of a reply that begins as a call and is none.
+
+    Attributes:
+        kind: what is wrong with it.
+        message: the same in words a model can act on.
+        text: the piece.
+    """
+
+    kind: FaultKind
+    message: str
+    text: str
+
+    def as_call(self) -> ToolCall:
+        """A call that is not made, and whose result tells the model what is wrong."""
+        name = _NAME.search(self.text[:2000])
+        return ToolCall(name.group(1) if name else "", self.text, raw_text=self.text, error=self.message)
 
 
 class ParsedCalls(NamedTuple):
@@ -27,19 +49,20 @@ class ParsedCalls(NamedTuple):
         content: the text without the calls.
         calls: the calls in order, without ids; where a call is no JSON object with a `name`, its `arguments` are the
             text between the marks and its `name` is what can be made out of it, or empty.
-        errors: what is wrong with the rest, in words a model can act on; what is named here is not called.
+        errors: what begins as a call and is none, in order; it is not called.
     """
 
     content: str
     calls: list[ToolCall]
-    errors: list[str]
+    errors: list[CallFault]
 
 
 def parse_tool_calls(text: str, begin: str = "<tool_call>", end: str = "</tool_call>") -> ParsedCalls:
     """Find the calls `begin {"name": …, "arguments": {…}} end` in what a model wrote.
 
-    Marks inside `<think>…</think>`, code fences, inline code and quotes are text, as are marks inside the strings of a
-    call. A call that is not closed is an error. The time taken grows with the length of the text, whatever is in it.
+    Marks inside `<think>…</think>` (or before a `</think>` whose thinking began in the prompt), code fences, inline
+    code and quotes are text, as are marks inside the strings of a call. A call that is not closed is an error. The time
+    taken grows with the length of the text, whatever is in it.
 
     Args:
         text: the model's reply. `MAX_REPLY` and `MAX_CALLS` bound what is taken from it.
@@ -57,8 +80,8 @@ def parse_tool_calls(text: str, begin: str = "<tool_call>", end: str = "</tool_c
     if begin not in text:
         return ParsedCalls(text.strip(), [], [])
     if len(text) > MAX_REPLY:
-        error = f"the reply has {len(text):,} characters, more than {MAX_REPLY:,}: call tools in a shorter one"
-        return ParsedCalls(text, [], [error])
+        message = f"the reply has {len(text):,} characters, more than {MAX_REPLY:,}: call tools in a shorter one"
+        return ParsedCalls(text, [], [CallFault("too long", message, text[:200])])
     scan = _Scan(text, begin, end)
     scan.run()
     return ParsedCalls(scan.content(), scan.calls, scan.errors)
@@ -92,47 +115,30 @@ def _refuse_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
 _NAME = re.compile(r'"name"\s{0,8}:\s{0,8}"([\w.-]{1,64})"')
 _SPACE = re.compile(r"\s*")
-_FENCE = r"^ {0,3}(?:`{3,}|~{3,})"
-
-
-@lru_cache(maxsize=32)
-def _marks(begin: str) -> re.Pattern[str]:
-    """What decides whether a text at some place is a call: its mark, thinking, fences."""
-    return re.compile(f"{re.escape(begin)}|</?think>|{_FENCE}", re.MULTILINE)
 
 
 class _Scan:
-    """One pass over a reply, from mark to mark."""
+    """One pass over a reply, from call to call."""
 
     def __init__(self, text: str, begin: str, end: str) -> None:
         self.text = text
         self.begin = begin
         self.end = end
         self.calls: list[ToolCall] = []
-        self.errors: list[str] = []
+        self.errors: list[CallFault] = []
+        self._tried = 0
+        self._marks = Marks(text, begin, end)
         self._cuts: list[tuple[int, int]] = []
-        self._quotes = (0, 0, 0)  # how far the current line was looked at; its double quotes and backticks so far
 
     def run(self) -> None:
-        search = _marks(self.begin).search
-        at = 0
-        while at >= 0 and (mark := search(self.text, at)) is not None:
-            word = mark.group()
-            if word not in (self.begin, "<think>", "</think>"):
-                at = self._jump(self._end_of_fence(mark))
-            elif self._is_quoted(mark.start()):
-                at = mark.end()
-            elif word == self.begin:
-                at = self._jump(self._call(mark.start(), mark.end()))
-            elif word == "<think>":
-                closing = self.text.find("</think>", mark.end())
-                at = self._jump(-1 if closing < 0 else closing + len("</think>"))
-            else:  # thinking that began in the prompt: all up to here
-                at = self._jump(mark.end())
+        while (at := self._marks.step()) >= 0:
+            if self._marks.thinking_ended:
                 self.calls, self.errors, self._cuts = [], [], []
+            else:
+                self._marks.jump(self._call(at, at + len(self.begin)))
 
     def content(self) -> str:
-        """The text without the calls."""
+        """The text without the calls, whole or broken."""
         pieces, at = [], 0
         for start, stop in self._cuts:
             pieces.append(self.text[at:start])
@@ -140,52 +146,35 @@ class _Scan:
         pieces.append(self.text[at:])
         return "".join(pieces).strip()
 
-    def _jump(self, at: int) -> int:
-        """Go on there, with no quote open."""
-        self._quotes = (at, 0, 0)
-        return at
-
-    def _end_of_fence(self, mark: re.Match[str]) -> int:
-        """Behind the line that closes a code fence, or -1."""
-        fence = mark.group().lstrip(" ")
-        at = mark.end()
-        while (at := self.text.find("\n", at)) >= 0 and (closing := self.text.find(fence, at)) >= 0:
-            line = self.text.rfind("\n", at, closing) + 1
-            at = self.text.find("\n", closing)
-            at = len(self.text) if at < 0 else at
-            if closing - line <= 3 and not self.text[line:at].strip(" \t\r").strip(fence[0]):
-                return at
-        return -1
-
-    def _is_quoted(self, at: int) -> bool:
-        """Whether a double quote or a backtick is open on the line at that place."""
-        seen, quotes, ticks = self._quotes
-        line = self.text.rfind("\n", seen, at) + 1
-        if line:
-            seen, quotes, ticks = line, 0, 0
-        quotes += self.text.count('"', seen, at) - self.text.count('\\"', seen, at)
-        ticks += self.text.count("`", seen, at)
-        self._quotes = (at, quotes, ticks)
-        return bool(quotes % 2 or ticks % 2)
-
     def _call(self, start: int, inside: int) -> int:
         """Take the call whose mark starts at `start`; where to go on, or -1."""
-        if len(self.calls) == MAX_CALLS:
-            self.errors.append(f"there are more than {MAX_CALLS} calls: those after the first {MAX_CALLS} are not made")
-            return -1
+        if self._tried == MAX_CALLS:
+            message = f"there are more than {MAX_CALLS} calls: those after the first {MAX_CALLS} are not made"
+            return self._fault("too many", message, start, -1)
+        self._tried += 1
         value, stop = self._value(inside)
-        closing = self.text.find(self.end, stop)
+        closing = self._marks.closing(stop)
+        whole = closing >= 0 and not self.text[stop:closing].strip()
+        if value is None or not whole:  # it may be thinking that began in the prompt
+            thinking = self._marks.end_of_thinking(inside, len(self.text) if closing < 0 else closing)
+            if thinking >= 0:
+                return thinking
         if closing < 0:
-            self.errors.append(f"a {self.begin} is not closed by {self.end}: write the whole call again")
-            return -1
-        if self.text.find(self.begin, stop, closing) >= 0:
-            self.errors.append(f"a {self.begin} stands inside another one: close each with {self.end} before the next")
-            return self._behind(closing)
-        raw = self.text[inside:closing].strip()
-        whole = not self.text[stop:closing].strip()
-        self.calls.append(_tool_call(value if whole else None, raw))
+            message = f"a {self.begin} is not closed by {self.end}: write the whole call again"
+            return self._fault("unclosed", message, start, -1)
+        if not whole and self.text.find(self.begin, stop, closing) >= 0:
+            message = f"a {self.begin} stands inside another one: close each with {self.end} before the next"
+            return self._fault("nested", message, start, self._behind(closing))
+        self.calls.append(_tool_call(value if whole else None, self.text[inside:closing].strip()))
         self._cuts.append((start, closing + len(self.end)))
         return self._behind(closing)
+
+    def _fault(self, kind: FaultKind, message: str, start: int, stop: int) -> int:
+        """Note that the text between two places is no call; where to go on."""
+        upto = len(self.text) if stop < 0 else stop
+        self.errors.append(CallFault(kind, message, self.text[start:upto].strip()))
+        self._cuts.append((start, upto))
+        return stop
 
     def _behind(self, closing: int) -> int:
         """Behind the closing mark at that place, and of those that directly follow it."""
