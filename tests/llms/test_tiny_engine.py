@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from lagentlike.llms.tiny.blas import single_thread
 from lagentlike.llms.tiny.engine import Generation, SamplingParams, TinyEngine, WEIGHTS
@@ -345,3 +346,21 @@ def test_threads_of_the_matrix_library_are_given_back() -> None:
 
 def test_the_weights_stay_below_ten_megabytes() -> None:
     assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 10_000_000
+
+
+def test_loaded_weights_serve_new_requests_while_a_reply_under_way_keeps_its_own(engine: TinyEngine) -> None:
+    own = TinyEngine(engine.path)  # the shared one is never changed
+    prompt = own.render([ASK], [CALCULATOR])
+    wanted = own.generate(prompt, SamplingParams())
+    tensors = load_file(own.path / "model.safetensors")
+    upside_down = {name: -tensor if "down_proj" in name else tensor for name, tensor in tensors.items()}
+    under_way = own.stream(prompt, SamplingParams())
+    ids = [next(under_way).token_id]
+    own.load_weights(upside_down)
+    ids += [step.token_id for step in under_way]
+    changed = own.generate(prompt, SamplingParams())
+    own.load_weights(tensors)
+    again = own.generate(prompt, SamplingParams())
+    assert ids == wanted.token_ids == again.token_ids != changed.token_ids
+    assert again.logprobs == wanted.logprobs
+    assert engine.generate(prompt, SamplingParams()).token_ids == wanted.token_ids

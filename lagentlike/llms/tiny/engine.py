@@ -85,8 +85,7 @@ class TinyEngine:
                     f"path={str(path)!r} has no {name}; pass a Hugging Face directory, or None for the embedded weights"
                 )
         self.path = folder
-        self.network = Network(folder)
-        self.prefixes = PrefixStore(self.network)
+        self.prefixes = PrefixStore(Network(folder))
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.encode_special_tokens = True
         self._start, self._end = (self._special(token) for token in SPECIAL_TOKENS[1:])
@@ -110,6 +109,19 @@ class TinyEngine:
 
     def __repr__(self) -> str:
         return f"TinyEngine({str(self.path)!r}, vocab_size={self.network.vocab_size}, max_length={self.max_length})"
+
+    @property
+    def network(self) -> Network:
+        """The weights, and the forward passes over them."""
+        return self.prefixes.network
+
+    def load_weights(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Go on with other weights; requests under way end with those that they began with.
+
+        Args:
+            tensors: The new weights by their names in a Hugging Face directory, of the shapes they have there; copied.
+        """
+        self.prefixes = PrefixStore(self.network.with_weights(tensors))
 
     @property
     def max_length(self) -> int:
@@ -222,15 +234,17 @@ class TinyEngine:
         if len(checked) == 1:
             return np.empty(0, np.float32)
         with single_thread():
-            logits = self.network.prefill(checked[:-1], self.network.cache(len(checked)), every=True)
+            network = self.network
+            logits = network.prefill(checked[:-1], network.cache(len(checked)), every=True)
         table = log_softmax(logits)
         chosen: Array = table[np.arange(len(checked) - 1), checked[1:]]
         return chosen
 
     def _stream(self, prompt: list[int], params: SamplingParams) -> Iterator[GenerationStep]:
         limit = min(params.max_new_tokens, self.max_length - len(prompt))
+        prefixes = self.prefixes  # and its weights, to the end of this reply
         with single_thread():
-            cache, logits = self.prefixes.read(prompt, min(limit, 128))
+            cache, logits = prefixes.read(prompt, min(limit, 128))
         marks = {len(prompt): logits}
         ids = list(prompt)
         turn = _Turn(self, params, prompt, limit)
@@ -242,9 +256,9 @@ class TinyEngine:
                 if step.finish_reason is not None:
                     return
                 with single_thread():
-                    logits = self.network.step(step.token_id, cache)
+                    logits = prefixes.network.step(step.token_id, cache)
         finally:
-            self.prefixes.keep(ids, cache, marks)
+            prefixes.keep(ids, cache, marks)
 
     def _batch(
         self, prompts: list[list[int]], params: list[SamplingParams]
@@ -253,8 +267,9 @@ class TinyEngine:
             min(p.max_new_tokens, self.max_length - len(prompt)) for p, prompt in zip(params, prompts, strict=True)
         ]
         turns = [_Turn(self, p, prompt, limit) for p, prompt, limit in zip(params, prompts, limits, strict=True)]
+        prefixes = self.prefixes  # and its weights, to the end of these replies
         with single_thread():
-            shared, own, logits = self._read_batch(prompts)
+            shared, own, logits = _read_batch(prefixes, prompts)
             cache = BatchCache(shared, own, min(max(limits), 128))
         alive = list(range(len(prompts)))
         while alive:
@@ -266,29 +281,8 @@ class TinyEngine:
                 cache.keep(np.array(going, np.intp))
             if alive:
                 with single_thread():
-                    logits = list(self.network.step_batch([taken[place][1].token_id for place in going], cache))
-
-    def _read_batch(self, prompts: list[list[int]]) -> tuple[Cache, list[Cache], list[Array]]:
-        """The cache of the common beginning, one of every whole prompt, and the logits after each prompt."""
-        length = min(len(prompt) for prompt in prompts) - 1
-        first = prompts[0]
-        for prompt in prompts[1:]:
-            length = next((i for i in range(length) if prompt[i] != first[i]), length)
-        if length:
-            shared, logits = self.prefixes.read(first[:length], 0)
-            self.prefixes.keep(first[:length], shared, {length: logits})
-        else:
-            shared = self.network.cache(0)
-        own, rows = [], []
-        done: dict[tuple[int, ...], tuple[Cache, Array]] = {}
-        for prompt in prompts:
-            key = tuple(prompt[length:])
-            if key not in done:
-                done[key] = self.prefixes.read(prompt, 0)
-                self.prefixes.keep(prompt, done[key][0], {len(prompt): done[key][1]})
-            own.append(done[key][0])
-            rows.append(done[key][1])
-        return shared, own, rows
+                    tokens = [taken[place][1].token_id for place in going]
+                    logits = list(prefixes.network.step_batch(tokens, cache))
 
     def _checked(self, ids: Sequence[int], room: int = 1) -> list[int]:
         checked = [int(i) for i in ids]
@@ -354,6 +348,29 @@ def collect(steps: Sequence[GenerationStep], prompt_tokens: int) -> Generation:
     return Generation(
         [step.token_id for step in steps], [step.logprob for step in steps], text, reason, prompt_tokens, top
     )
+
+
+def _read_batch(prefixes: PrefixStore, prompts: list[list[int]]) -> tuple[Cache, list[Cache], list[Array]]:
+    """The cache of the common beginning, one of every whole prompt, and the logits after each prompt."""
+    length = min(len(prompt) for prompt in prompts) - 1
+    first = prompts[0]
+    for prompt in prompts[1:]:
+        length = next((i for i in range(length) if prompt[i] != first[i]), length)
+    if length:
+        shared, logits = prefixes.read(first[:length], 0)
+        prefixes.keep(first[:length], shared, {length: logits})
+    else:
+        shared = prefixes.network.cache(0)
+    own, rows = [], []
+    done: dict[tuple[int, ...], tuple[Cache, Array]] = {}
+    for prompt in prompts:
+        key = tuple(prompt[length:])
+        if key not in done:
+            done[key] = prefixes.read(prompt, 0)
+            prefixes.keep(prompt, done[key][0], {len(prompt): done[key][1]})
+        own.append(done[key][0])
+        rows.append(done[key][1])
+    return shared, own, rows
 
 
 def _options(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,24 +111,32 @@ class Network:
                 f"path={str(path)!r} holds no Qwen2 model with full attention heads; "
                 "load it with the transformers backend instead"
             )
-        tensors = {name: tensor.astype(np.float32) for name, tensor in load_file(path / "model.safetensors").items()}
         self.heads: int = config["num_attention_heads"]
         self.head_dim: int = config["hidden_size"] // self.heads
         self.vocab_size: int = config["vocab_size"]
         self.max_length: int = config["max_position_embeddings"]
         self._eps = np.float32(config["rms_norm_eps"])
         self._width = np.float32(config["hidden_size"])
-        self._embedding: Array = tensors["model.embed_tokens.weight"]
-        head = tensors.get("lm_head.weight", self._embedding)
-        self._head: Array = np.ascontiguousarray((head * tensors["model.norm.weight"]).T)
-        self._layers = [
-            _Layer(tensors, f"model.layers.{i}.", self.head_dim) for i in range(config["num_hidden_layers"])
-        ]
+        self._depth: int = config["num_hidden_layers"]
         half = self.head_dim // 2
         speed = float(config["rope_theta"]) ** (-np.arange(half) * 2.0 / self.head_dim)
         angle = np.arange(self.max_length)[:, None] * speed
         self._cos: Array = np.concatenate([np.cos(angle)] * 2, 1).astype(np.float32)
         self._sin: Array = np.concatenate([-np.sin(angle), np.sin(angle)], 1).astype(np.float32)
+        self._take(load_file(path / "model.safetensors"))
+
+    def with_weights(self, tensors: Mapping[str, NDArray[Any]]) -> Network:
+        """A network of this shape with other weights, copied; `tensors` go by their names in the directory."""
+        other = copy.copy(self)
+        other._take(tensors)
+        return other
+
+    def _take(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+        self._embedding: Array = tensors["model.embed_tokens.weight"]
+        head = tensors.get("lm_head.weight", self._embedding)
+        self._head: Array = np.ascontiguousarray((head * tensors["model.norm.weight"]).T)
+        self._layers = [_Layer(tensors, f"model.layers.{i}.", self.head_dim) for i in range(self._depth)]
 
     def cache(self, capacity: int) -> Cache:
         """An empty cache with room for `capacity` tokens."""

@@ -33,7 +33,7 @@ class PrefixStore:
     """
 
     def __init__(self, network: Network, capacity: int = 8192) -> None:
-        self._network, self._capacity = network, capacity
+        self.network, self._capacity = network, capacity
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
         self._next = 0
         self._lock = threading.Lock()
@@ -49,13 +49,13 @@ class PrefixStore:
                 self.hits += 1
                 self.reused_tokens += shared
         if entry is None:
-            cache, shared = self._network.cache(len(ids) + extra), 0
+            cache, shared = self.network.cache(len(ids) + extra), 0
         elif shared == len(ids) and shared in entry.marks:
             return entry.cache.prefix(shared, extra), entry.marks[shared]
         else:
             shared = min(shared, len(ids) - 1)
             cache = entry.cache.prefix(shared, len(ids) - shared + extra)
-        logits = self._network.prefill(ids[shared:], cache)
+        logits = self.network.prefill(ids[shared:], cache)
         return cache, logits
 
     def keep(self, ids: list[int], cache: Cache, marks: dict[int, Array]) -> None:
