@@ -108,14 +108,15 @@ class _TaskWaiter:
 
 
 GRACE = 5.0
-"""Seconds that a stream left open gets to be closed before the next turn of its session gives up."""
+"""Seconds that an open stream gets to go on before a turn that its last reader waits for gives up."""
 
 NESTED = (
     "this call runs inside a turn of the same unit and session, and would wait for itself: "
     "use another session_id, or call a sub-unit instead"
 )
 _OPEN_STREAM = (
-    "a stream of the same unit and session is still open in this task: read it to its end, or close it with aclosing()"
+    "a stream of the same unit and session is still open here: read it to its end, or close it with closing() or "
+    "aclosing()"
 )
 
 
@@ -126,93 +127,120 @@ class TurnQueue:
     """A first-come lock that threads and asyncio tasks may wait for together.
 
     The turns of one session hold it one after another. Taking it again from the call that holds it is an error instead
-    of a deadlock.
+    of a deadlock. The turn of a stream runs in whatever thread or task reads its next part, and rests in between, while
+    its consumer does what it likes: whoever read last and then waits in line may be the one that would read on, or not.
     """
 
-    __slots__ = ("_held", "_owner", "_owner_streams", "_waiters")
+    __slots__ = ("_held", "_runner", "_steps", "_waiters", "rests")
 
     def __init__(self) -> None:
         self._waiters: deque[_Waiter] | None = None  # most lines never have any
         self._held = False
-        self._owner: object = None
-        self._owner_streams = False
+        self._runner: object = None  # the thread's id or the task in which the holder runs, or ran last
+        self._steps = 0  # how often a stream went on, or a turn ended
+        self.rests = False
+        """Whether the turn that holds it is a stream that waits to be read on."""
 
     @property
     def idle(self) -> bool:
         """Whether nobody holds it or waits for it."""
         return not self._held
 
-    def take(self, owner: object) -> bool:
-        """Make `owner` (a thread's id or a task) the holder if nobody is; whether that worked."""
+    def take(self, runner: object) -> bool:
+        """Make a turn in `runner` (a thread's id or a task) the holder if there is none; whether that worked."""
         with _guard:
             if self._held:
                 return False
-            self._held, self._owner = True, owner
+            self._held, self._runner = True, runner
             return True
 
     def acquire(self) -> None:
         """Block this thread until it is its turn.
 
         Raises:
-            SessionBusy: this thread holds it already, and would wait for itself.
+            SessionBusy: this thread holds it already, or is the one that would have to read a stream on.
         """
         me = threading.get_ident()
         with _guard:
             if not self._held:
-                self._held, self._owner = True, me
+                self._held, self._runner = True, me
                 return
-            if self._owner == me:
-                raise SessionBusy(NESTED)
+            suspect = self._is_last(me)
             waiter = _ThreadWaiter()
             self._line_up(waiter)
         try:
-            waiter.event.wait()
+            seen = self._steps
+            while not waiter.event.wait(GRACE if suspect else None):
+                seen = self._still_going(seen)
         except BaseException:
             self._abandon(waiter)
             raise
-        self._owner = me
+        self._runner = me
 
     async def acquire_async(self) -> None:
         """Wait until it is this task's turn.
 
-        A stream that this task has left without closing it is given `GRACE` seconds to be closed by the event loop.
-
         Raises:
-            SessionBusy: this task holds it already, and would wait for itself.
+            SessionBusy: this task holds it already, or is the one that would have to read a stream on.
         """
         me = asyncio.current_task()
         with _guard:
             if not self._held:
-                self._held, self._owner = True, me
+                self._held, self._runner = True, me
                 return
-            nested = self._owner is me
-            if nested and not self._owner_streams:
-                raise SessionBusy(NESTED)
+            suspect = self._is_last(me)
             waiter = _TaskWaiter()
             self._line_up(waiter)
         try:
-            async with asyncio.timeout(GRACE if nested else None):
-                await waiter.future
-        except TimeoutError:
-            self._abandon(waiter)
-            raise SessionBusy(_OPEN_STREAM) from None
+            seen = self._steps
+            while suspect and not (await asyncio.wait([waiter.future], timeout=GRACE))[0]:
+                seen = self._still_going(seen)
+            await waiter.future
         except BaseException:
             self._abandon(waiter)
             raise
-        self._owner = me
+        self._runner = me
 
-    def mark_streaming(self) -> None:
-        """Say that the turn that holds it is a stream, which its consumer may leave at any point."""
-        self._owner_streams = True
+    def run(self, runner: object) -> None:
+        """Say that the stream that holds it goes on in a thread or task."""
+        self._runner, self.rests = runner, False
+
+    def rest(self) -> None:
+        """Say that the stream that holds it gave a part, and waits to be read on."""
+        self._steps += 1
+        self.rests = True
 
     def release(self) -> None:
         """Hand it to the next in line."""
         with _guard:
-            self._owner, self._owner_streams = None, False
+            self._runner, self.rests = None, False
+            self._steps += 1
             while self._waiters:
                 if self._waiters.popleft().wake():
                     return
             self._held = False
+
+    def _is_last(self, me: object) -> bool:
+        """Whether the holder, a stream at rest, was last read by this thread or task.
+
+        Raises:
+            SessionBusy: the holder runs in it, and would wait for itself.
+        """
+        if self._runner != me:
+            return False
+        if not self.rests:
+            raise SessionBusy(NESTED)
+        return True
+
+    def _still_going(self, seen: int) -> int:
+        """How far turns have come.
+
+        Raises:
+            SessionBusy: not a step since that was looked at.
+        """
+        if self._steps == seen:
+            raise SessionBusy(_OPEN_STREAM)
+        return self._steps
 
     def _line_up(self, waiter: _Waiter) -> None:
         if self._waiters is None:

@@ -12,6 +12,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, NamedTuple, TYPE_CHECKING
 
+from .colour import Colour
 from .concurrency import NESTED, TurnQueue
 from .errors import InvalidArgument, SessionBusy
 from .hooks import Hook
@@ -115,11 +116,15 @@ class Turn:
 
     def resume(self) -> Token[Turn | None]:
         """Make what runs from here to `pause` part of this turn: a piece of a streaming `forward`, not its consumer."""
+        if self._memory is not None:
+            self._memory.turns.run(_runner(self.unit.colour))
         return _enclosing.set(self)
 
     def pause(self, token: Token[Turn | None]) -> None:
         """End what `resume` began."""
         _enclosing.reset(token)
+        if self._memory is not None:
+            self._memory.turns.rest()
 
     def passing(self, part: Any) -> list[AgentMessage]:
         """What to give out now that `forward` yielded a part: only the last one of all may be the reply."""
@@ -145,17 +150,14 @@ class Turn:
     async def _open(self) -> Memory | None:
         """The session's memory, once it is this turn's place in the line."""
         unit = self.unit
-        colour = unit.colour
         while True:
             memory = unit._open_memory(self.session_id)
             if memory is None:
                 return None
             turns = memory.turns
-            if not turns.take(asyncio.current_task() if colour.is_async else threading.get_ident()):
+            if not turns.take(_runner(unit.colour)):
                 await self._queue(turns, memory)
             if unit._open_memory(self.session_id) is memory:
-                if colour.is_streaming:
-                    turns.mark_streaming()
                 return memory
             turns.release()  # the session was reset while this turn waited
 
@@ -312,6 +314,11 @@ class FunctionHook(Hook):
             return await _settled(self.after(turn.unit, turn.messages, turn.reply))
         kwargs = {"session_id": turn.session_id, **turn.kwargs}
         return await _settled(self.after(turn.unit, turn.messages, kwargs, turn.reply))
+
+
+def _runner(colour: Colour) -> object:
+    """What this code runs in: a thread, by its id, or a task."""
+    return asyncio.current_task() if colour.is_async else threading.get_ident()
 
 
 async def _settled(value: Any) -> Any:

@@ -6,9 +6,11 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -991,7 +993,66 @@ def test_a_tool_call_is_given_out_before_the_tool_runs() -> None:
     assert order == ["call", "tool ran", "result"]
 
 
-def test_a_call_beside_an_open_stream_of_its_own_thread_is_an_error() -> None:
+def test_a_stream_may_be_read_in_one_thread_after_another() -> None:
+    agent = unit(Colour.STREAMING, echo)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        stream = agent("hi")
+        one.submit(next, stream).result(10)
+        waiting = one.submit(list, agent("again"))  # in the thread that opened the stream
+        time.sleep(0.05)
+        assert other.submit(list, stream).result(10)[-1].content == "echo hi"
+        assert waiting.result(10)[-1].content == "echo again"
+    assert contents(agent) == ["hi", "echo hi", "again", "echo again"]
+
+
+async def test_a_stream_may_be_read_in_one_task_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lagentlike.concurrency.GRACE", 0.2)
+    agent = AsyncStreamingAgent(AsyncScriptedLLM(["a b c d e f", "echo"], chunk_size=1))
+    stream = agent("hi")
+    await anext(stream)
+
+    async def read_slowly() -> str:
+        content = ""
+        async for part in stream:
+            await asyncio.sleep(0.05)
+            content = part.content
+        return content
+
+    reading = asyncio.create_task(read_slowly())
+    assert [part async for part in agent("again")][-1].content == "echo"  # from the task that opened the stream
+    assert await reading == "a b c d e f"
+
+
+def test_a_thread_that_reads_a_stream_and_calls_beside_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lagentlike.concurrency.GRACE", 0.05)
+    agent = unit(Colour.STREAMING, echo)
+    stream = agent("hi")
+    next(stream)
+
+    def read_and_call() -> None:
+        next(stream)
+        with pytest.raises(SessionBusy, match="is still open"):
+            ask(agent, "again")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(read_and_call).result(10)
+    assert next(stream).content == "echo hi"
+
+
+def test_a_call_from_inside_a_stream_that_lost_its_context_is_an_error_at_once() -> None:
+    class Nested(StreamingAgent):
+        def forward(self, message: AgentMessage, session_id: Any = 0) -> Iterator[Any]:
+            yield "so f"
+            yield Context().run(lambda: ask(self, "again"))
+
+    with closing(Nested()("hi")) as stream:
+        next(stream)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(SessionBusy, match="would wait for itself"):
+            pool.submit(next, stream).result(10)
+
+
+def test_a_call_beside_an_open_stream_of_its_own_thread_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lagentlike.concurrency.GRACE", 0.05)
     agent = unit(Colour.STREAMING, echo)
     with closing(agent("hi")) as stream:
         next(stream)
