@@ -13,15 +13,16 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from .colour import check_forward, Colour, overridable
 from .concurrency import stepped
-from .errors import ColourError, InvalidArgument, StateError
+from .errors import ColourError, InvalidArgument, SessionBusy, StateError
 from .hooks import Hook, RemovableHandle
 from .mapping import map_async, map_blocking
-from .memory import check_session_id, Memory, SessionId, SessionState
+from .memory import check_session_id, Memory, MemoryManager, SessionId, SessionState
+from .memory.memory import Mark
 from .memory.state import ALL_SESSIONS
 from .registry import create_object
 from .schema import AgentMessage, Completion
 from .summary import mermaid, Summary, tree
-from .turn import FunctionHook, Turn
+from .turn import FunctionHook, outermost_turn, Turn
 
 __all__ = [
     "AsyncModule",
@@ -287,16 +288,21 @@ class Module:
             session_id: the session; `"all"` gives `{"version": 1, "sessions": [{"session_id", "state"}, …]}`.
 
         Returns:
-            Plain data that `json.dump` writes and `load_state_dict` takes.
+            Plain data that `json.dump` writes and `load_state_dict` takes. While a turn is under way, memories are as
+            they were before it.
 
         Raises:
             StateError: something has no JSON form; the message names its key and place.
+            SessionBusy: a turn of the session is under way, and something else than a memory may be half changed.
         """
-        if session_id == ALL_SESSIONS:
-            sessions = [{"session_id": _id_to_json(one), "state": self.state_dict(one)} for one in self.session_ids()]
-            return {"version": _VERSION, "sessions": sessions}
-        check_session_id(session_id)
-        return {key: _dumped(key, state, session_id) for key, state in self.named_states() if state.persistent}
+        if session_id != ALL_SESSIONS:
+            return _dumped(_standing(self, check_session_id(session_id)), session_id)
+        sessions = []
+        for one in self.session_ids():
+            states = _standing(self, one)
+            if any(past.knows(one) for _, _, past in states):
+                sessions.append({"session_id": _id_to_json(one), "state": _dumped(states, one)})
+        return {"version": _VERSION, "sessions": sessions}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], session_id: SessionId = 0, strict: bool = True
@@ -404,20 +410,23 @@ class Module:
     def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
         """Let a new session begin where another one is, in the whole tree; they go their own ways from there.
 
-        It costs the same however long the session is.
+        It costs the same however long the session is. While a turn is under way, memories are as they were before it.
 
         Raises:
             InvalidArgument: the session is unknown, or the new one exists.
+            SessionBusy: a turn of the session is under way, and something else than a memory may be half changed.
         """
         check_session_id(session_id)
         check_session_id(new_session_id)
-        known = self.session_ids()
-        if session_id not in known:
+        states, known = _standing(self, session_id), self.session_ids()
+        if not any(past.knows(session_id) for _, _, past in states):
             raise InvalidArgument("session_id", session_id, f"nothing is remembered of it; sessions are {known[:10]}")
         if new_session_id in known:
             raise InvalidArgument("new_session_id", new_session_id, "this session exists; reset it first")
-        for _, state in self.named_states():
-            state.fork(session_id, new_session_id)
+        for _, state, past in states:
+            past.fork(session_id, new_session_id)
+            if isinstance(state, MemoryManager) and isinstance(past, MemoryManager):
+                state.adopt(past, new_session_id)
 
     # Looking at it
 
@@ -617,11 +626,46 @@ def _callable(hook: Any) -> Callable[..., Any]:
     return hook  # type: ignore[no-any-return]
 
 
-def _dumped(key: str, state: SessionState, session_id: SessionId) -> Any:
-    try:
-        return state.dump(session_id)
-    except StateError as error:
-        raise StateError(f"{key}: {error}") from error
+_States = list[tuple[str, SessionState, SessionState]]
+"""The states of a tree: their paths, they themselves, and what a session is read from."""
+
+
+def _standing(unit: Module, session_id: SessionId) -> _States:
+    """The states of a tree as they stand between turns, all at one moment.
+
+    For who asks from inside a turn, the turns that ended inside it are there.
+    """
+    reader, states = outermost_turn(), list(unit.named_states())
+    memories = [state for _, state in states if isinstance(state, MemoryManager)]
+    for path, state in states:
+        if isinstance(state, MemoryManager) or not state.persistent or not state.knows(session_id):
+            continue
+        if any(memory.is_changing(session_id, reader) for memory in memories):
+            raise SessionBusy(
+                f"a turn of session {session_id!r} is under way, and {path!r} ({type(state).__name__}) may be half "
+                "changed: wait for the turn"
+            )
+    for _ in range(1000):  # until no turn ends between the first look at a memory and the last one
+        marks = [memory.standing(session_id, reader) for memory in memories]
+        if all(map(_same, marks, [memory.standing(session_id, reader) for memory in memories])):
+            pasts = {id(memory): memory.as_of(session_id, mark) for memory, mark in zip(memories, marks, strict=True)}
+            return [(path, state, pasts.get(id(state), state)) for path, state in states]
+    raise SessionBusy(f"turns of session {session_id!r} end faster than it can be read: wait for them")
+
+
+def _same(mark: Mark | None, other: Mark | None) -> bool:
+    return mark is other or (mark is not None and other is not None and mark[0] is other[0] and mark[1] == other[1])
+
+
+def _dumped(states: _States, session_id: SessionId) -> dict[str, Any]:
+    dumped = {}
+    for key, _, past in states:
+        if past.persistent:
+            try:
+                dumped[key] = past.dump(session_id)
+            except StateError as error:
+                raise StateError(f"{key}: {error}") from error
+    return dumped
 
 
 def _carry_out(

@@ -17,13 +17,13 @@ from .concurrency import NESTED, TurnQueue
 from .errors import InvalidArgument, SessionBusy
 from .hooks import Hook
 from .memory import check_session_id, Memory, SessionId
-from .memory.memory import Mark
+from .memory.memory import Mark, Outermost
 from .schema import AgentMessage, AgentStatusCode
 
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["FunctionHook", "Turn"]
+__all__ = ["FunctionHook", "Turn", "outermost_turn"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Turn:
         "_journal",
         "_mark",
         "_memory",
+        "_outermost",
         "_over",
         "_parent",
         "kwargs",
@@ -65,7 +66,8 @@ class Turn:
         self._careful = getattr(type(unit).forward, "careful", False) and "forward" not in unit.__dict__
         self._given: dict[str, Any] | None = None  # what `reply` was, where a consumer was given that very message
         self._memory: Memory | None = None
-        self._parent = _enclosing.get()
+        self._parent = parent = _enclosing.get()
+        self._outermost = Outermost() if parent is None or parent._over else parent._outermost
         self._over = self._failed = False
         self._journal: list[_Entry] = []
 
@@ -82,7 +84,7 @@ class Turn:
             raise InvalidArgument("message", (), f"call {type(unit).__name__} with at least one message or text")
         self._memory = memory = await self._open()
         if memory is not None:
-            self._mark = memory.mark()
+            self._mark = memory.begin(self._outermost)
         try:
             if unit._hooks:
                 await self._within(self._before())
@@ -236,9 +238,7 @@ class Turn:
             parent._journal += self._journal
             span = None if memory is None else (memory, self._mark, memory.mark())
             parent._journal.append(_Entry(self.unit, self.reply, span))
-        self._over = True
-        if memory is not None:
-            memory.turns.release()
+        self._end()
 
     def _give_up(self, error: BaseException) -> None:
         """Take the turn back, and leave with the error what was produced."""
@@ -248,9 +248,23 @@ class Turn:
             produced.append(self._pristine())
         with suppress(AttributeError, TypeError):  # an exception that takes no attributes goes without
             error.produced = produced  # type: ignore[attr-defined]
+        self._end()
+
+    def _end(self) -> None:
+        """Let others see what the turn did, all at once if it runs in no other one, and have their turn."""
         self._over = True
-        if self._memory is not None:
-            self._memory.turns.release()
+        memory, parent = self._memory, self._parent
+        if memory is not None:
+            memory.running = None
+        if parent is None or parent._outermost is not self._outermost:
+            self._outermost.is_over = True
+            if memory is not None:
+                memory.before = None
+            for _, _, span in self._journal:
+                if span is not None:
+                    span[0].before = None
+        if memory is not None:
+            memory.turns.release()
 
     def _take_back(self) -> list[AgentMessage]:
         """Take out of memories what this turn and the turns inside it put there; what those inside did."""
@@ -276,6 +290,12 @@ class _Entry(NamedTuple):
     unit: Module
     reply: AgentMessage
     span: tuple[Memory, Mark, Mark] | None
+
+
+def outermost_turn() -> Outermost | None:
+    """The outermost of the turns that this code runs in."""
+    turn = _enclosing.get()
+    return None if turn is None or turn._over else turn._outermost
 
 
 class FunctionHook(Hook):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from ..errors import InvalidArgument
 from ..registry import create_object
 from ..schema import AgentMessage
-from .memory import Memory
+from .memory import Mark, Memory, Outermost
 from .state import check_session_id, SessionId, SessionState
 
 __all__ = ["MemoryManager"]
@@ -61,7 +62,10 @@ class MemoryManager(SessionState):
         return self.get(session_id).save()
 
     def session_ids(self) -> list[SessionId]:
-        return [session_id for session_id, memory in self.memory_map.items() if len(memory)]
+        return [session_id for session_id, memory in list(self.memory_map.items()) if len(memory)]
+
+    def knows(self, session_id: SessionId) -> bool:
+        return len(self.get(session_id)) > 0
 
     def dump(self, session_id: SessionId) -> list[dict[str, Any]]:
         return self.save(session_id)
@@ -90,6 +94,28 @@ class MemoryManager(SessionState):
     def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
         if session_id in self.memory_map:
             self.memory_map[check_session_id(new_session_id)] = self.memory_map[session_id].fork()
+
+    def standing(self, session_id: SessionId, reader: Outermost | None) -> Mark | None:
+        """The point where the session stands between turns; see `Memory.standing`. None if nothing is known of it."""
+        memory = self.memory_map.get(session_id)
+        return None if memory is None else memory.standing(reader)
+
+    def as_of(self, session_id: SessionId, mark: Mark | None) -> MemoryManager:
+        """One that has this session alone, as it was at a point."""
+        past = copy.copy(self)
+        memory = self.memory_map.get(session_id)
+        past.memory_map = {} if memory is None or mark is None else {session_id: memory.fork(mark)}
+        return past
+
+    def adopt(self, past: MemoryManager, session_id: SessionId) -> None:
+        """Take a session over from one that `as_of` gave."""
+        if session_id in past.memory_map:
+            self.memory_map[session_id] = past.memory_map[session_id]
+
+    def is_changing(self, session_id: SessionId, reader: Outermost | None) -> bool:
+        """Whether a turn of the session is under way; see `Memory.is_changing`."""
+        memory = self.memory_map.get(session_id)
+        return memory is not None and memory.is_changing(reader)
 
     def reset(self, session_id: SessionId = 0) -> None:
         self.memory_map.pop(session_id, None)

@@ -14,10 +14,16 @@ from ..errors import InvalidArgument, StateError
 from ..schema import ActionReturn, AgentMessage
 from .state import plain_state
 
-__all__ = ["Mark", "Memory"]
+__all__ = ["Mark", "Memory", "Outermost"]
 
 Mark = tuple[list[AgentMessage], int]
 """A point that a memory can be taken back to: its log, and how much of it."""
+
+
+class Outermost:
+    """A turn that runs in no other one, as the memories see it that it and the turns inside it write to."""
+
+    is_over = False
 
 
 class Memory:
@@ -37,6 +43,8 @@ class Memory:
         self.recent_n = _checked_recent_n(recent_n)
         self.turns = TurnQueue()
         self.views: dict[Any, Any] = {}
+        self.before: tuple[Outermost, Mark] | None = None  # where it stood when that turn first wrote to it
+        self.running: Mark | None = None  # where it stood when the turn began that is writing to it
         self._log: list[AgentMessage] = []
         self._length = 0
         self._shared = False
@@ -128,14 +136,47 @@ class Memory:
             raise StateError(f"expected a list of messages, got {type(items).__name__}")
         return [_parsed(index, item) for index, item in enumerate(items)]
 
-    def fork(self) -> Memory:
-        """A memory that begins where this one is, at no cost: they share their past until one of them goes on."""
+    def fork(self, mark: Mark | None = None) -> Memory:
+        """A memory that begins where this one is, at no cost: they share their past until one of them goes on.
+
+        Args:
+            mark: begin at this point of the past instead.
+        """
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin.turns = TurnQueue()
-        twin.views = dict(self.views)
-        self._shared = twin._shared = True
+        twin.before = twin.running = None
+        twin._log, twin._length = mark = self.mark() if mark is None else mark
+        twin._shared = True
+        views = self.views
+        twin.views = dict(views)
+        if self.views is not views or not self.stands_at(mark):  # they may show more than that, by now
+            twin.views = {}
         return twin
+
+    def begin(self, outermost: Outermost) -> Mark:
+        """The present point, at the beginning of a turn that runs inside another one, or is that one."""
+        self.running = mark = self._log, self._length
+        before = self.before
+        if before is None or before[0].is_over:
+            self.before = outermost, mark
+        return mark
+
+    def standing(self, reader: Outermost | None) -> Mark:
+        """The point where it stands between turns: what turns that are under way did is not there yet.
+
+        Args:
+            reader: the outermost turn of who asks; for that one the turns are there that ended inside it.
+        """
+        before = self.before
+        if before is not None and not before[0].is_over and before[0] is not reader:
+            return before[1]
+        return self.running or self.mark()
+
+    def is_changing(self, reader: Outermost | None) -> bool:
+        """Whether a turn is under way that wrote to it, and is not that of who asks."""
+        before = self.before
+        return before is not None and not before[0].is_over and before[0] is not reader
 
     def mark(self) -> Mark:
         """The present point, for `rewind`."""
@@ -179,11 +220,11 @@ class Memory:
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state.update(_log=list(self), _shared=False)
-        del state["turns"], state["views"]
+        del state["turns"], state["views"], state["before"], state["running"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, turns=TurnQueue(), views={})
+        self.__dict__.update(state, turns=TurnQueue(), views={}, before=None, running=None)
 
 
 def _as_message(item: Any) -> AgentMessage:

@@ -35,6 +35,10 @@ class SessionState(ABC):
     def session_ids(self) -> list[SessionId]:
         """The sessions it has a value for."""
 
+    def knows(self, session_id: SessionId) -> bool:
+        """Whether it has a value for a session."""
+        return session_id in self.session_ids()
+
     @abstractmethod
     def dump(self, session_id: SessionId) -> Any:
         """The session's value as plain JSON data (an empty one for a session it does not know).
@@ -101,6 +105,9 @@ class SessionValue(SessionState, Generic[T]):
 
     def session_ids(self) -> list[SessionId]:
         return list(self._values)
+
+    def knows(self, session_id: SessionId) -> bool:
+        return session_id in self._values
 
     def dump(self, session_id: SessionId) -> Any:
         value = self._values[session_id] if session_id in self._values else self._default()
