@@ -19,6 +19,7 @@ from .mapping import map_async, map_blocking
 from .memory import check_session_id, Memory, MemoryManager, SessionId, SessionState
 from .memory.memory import Mark
 from .memory.state import ALL_SESSIONS
+from .names import check_attribute, check_names
 from .registry import create_object
 from .schema import AgentMessage, Completion
 from .summary import mermaid, Summary, tree
@@ -70,6 +71,7 @@ class Module:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_names(cls)
         check_forward(cls)
 
     # Calling
@@ -126,6 +128,8 @@ class Module:
     # The tree
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            check_attribute(self, name, value)
         object.__setattr__(self, name, value)
         children, states = self._children, self._states
         if isinstance(value, Module):
@@ -245,7 +249,7 @@ class Module:
             with_kwargs: call `hook(unit, messages, kwargs)`, `kwargs` holding `session_id` and what the call was given
                 by name; it may return `(messages, kwargs)`.
         """
-        return self._register_function(FunctionHook(before=_callable(hook), with_kwargs=with_kwargs), prepend)
+        return _register(self, FunctionHook(before=_callable(hook), with_kwargs=with_kwargs), prepend)
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -257,14 +261,7 @@ class Module:
             prepend: run it before the hooks that are there.
             with_kwargs: call `hook(unit, messages, kwargs, reply)`.
         """
-        return self._register_function(FunctionHook(after=_callable(hook), with_kwargs=with_kwargs), prepend)
-
-    def _register_function(self, hook: FunctionHook, prepend: bool) -> RemovableHandle:
-        earlier = list(self._hooks)
-        handle = self.register_hook(hook)
-        for key in earlier if prepend else ():
-            self._hooks[key] = self._hooks.pop(key)  # to the end, in the dict that the handles know
-        return handle
+        return _register(self, FunctionHook(after=_callable(hook), with_kwargs=with_kwargs), prepend)
 
     # State
 
@@ -323,7 +320,7 @@ class Module:
         if not isinstance(state_dict, Mapping):
             raise StateError(f"a state dict is a dict, got {type(state_dict).__name__}")
         if session_id != ALL_SESSIONS:
-            plan, keys = self._plan(state_dict, check_session_id(session_id), strict)
+            plan, keys = _plan(self, state_dict, check_session_id(session_id), strict)
             _carry_out(plan, [])
             return keys
         plan = []
@@ -331,7 +328,7 @@ class Module:
         unexpected: dict[str, None] = {}
         loaded = _sessions_of(state_dict)
         for one, state in loaded:
-            steps, keys = self._plan(state, one, strict)
+            steps, keys = _plan(self, state, one, strict)
             plan += steps
             missing |= dict.fromkeys(keys.missing_keys)
             unexpected |= dict.fromkeys(keys.unexpected_keys)
@@ -340,28 +337,6 @@ class Module:
             plan, [(state, one) for _, state in self.named_states() for one in state.session_ids() if one not in kept]
         )
         return IncompatibleKeys(list(missing), list(unexpected))
-
-    def _plan(
-        self, state_dict: Mapping[str, Any], session_id: SessionId, strict: bool
-    ) -> tuple[list[tuple[SessionState, SessionId, Any]], IncompatibleKeys]:
-        """Check a session's state whole; what is then to be put where."""
-        states = {key: state for key, state in self.named_states() if state.persistent}
-        keys = IncompatibleKeys(
-            [key for key in states if key not in state_dict], [str(key) for key in state_dict if key not in states]
-        )
-        if strict and any(keys):
-            raise StateError(
-                f"the state does not fit {type(self).__name__}: missing keys {keys.missing_keys}, "
-                f"unexpected keys {keys.unexpected_keys}; load with strict=False to take over what fits"
-            )
-        plan = [(state, session_id, None) for _, state in self.named_states() if not state.persistent]
-        for key, state in states.items():
-            if key in state_dict:
-                try:
-                    plan.append((state, session_id, state.parse(state_dict[key])))
-                except StateError as error:
-                    raise StateError(f"{key}: {error}") from error
-        return plan, keys
 
     def save(self, path: str | os.PathLike[str], session_id: SessionId = ALL_SESSIONS) -> None:
         """Write the state to a JSON file, whole or not at all.
@@ -620,6 +595,14 @@ _VERSION = 1
 _END = object()
 
 
+def _register(unit: Module, hook: FunctionHook, prepend: bool) -> RemovableHandle:
+    earlier = list(unit._hooks)
+    handle = unit.register_hook(hook)
+    for key in earlier if prepend else ():
+        unit._hooks[key] = unit._hooks.pop(key)  # to the end, in the dict that the handles know
+    return handle
+
+
 def _callable(hook: Any) -> Callable[..., Any]:
     if not callable(hook):
         raise InvalidArgument("hook", hook, "give a function")
@@ -666,6 +649,29 @@ def _dumped(states: _States, session_id: SessionId) -> dict[str, Any]:
             except StateError as error:
                 raise StateError(f"{key}: {error}") from error
     return dumped
+
+
+def _plan(
+    unit: Module, state_dict: Mapping[str, Any], session_id: SessionId, strict: bool
+) -> tuple[list[tuple[SessionState, SessionId, Any]], IncompatibleKeys]:
+    """Check a session's state whole; what is then to be put where."""
+    states = {key: state for key, state in unit.named_states() if state.persistent}
+    keys = IncompatibleKeys(
+        [key for key in states if key not in state_dict], [str(key) for key in state_dict if key not in states]
+    )
+    if strict and any(keys):
+        raise StateError(
+            f"the state does not fit {type(unit).__name__}: missing keys {keys.missing_keys}, "
+            f"unexpected keys {keys.unexpected_keys}; load with strict=False to take over what fits"
+        )
+    plan = [(state, session_id, None) for _, state in unit.named_states() if not state.persistent]
+    for key, state in states.items():
+        if key in state_dict:
+            try:
+                plan.append((state, session_id, state.parse(state_dict[key])))
+            except StateError as error:
+                raise StateError(f"{key}: {error}") from error
+    return plan, keys
 
 
 def _carry_out(

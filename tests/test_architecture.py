@@ -24,7 +24,7 @@ LAYERS = (
     {"module", "aggregators"},
     {"mapping", "summary", "turn"},
     {"hooks", "memory", "prompts"},
-    {"budget", "colour", "concurrency", "registry", "trajectory"},
+    {"budget", "colour", "concurrency", "names", "registry", "trajectory"},
     {"ledger"},
     {"schema"},
     {"errors", "_lazy"},

@@ -80,9 +80,9 @@ class ActionExecutor(Module):
         invalid = _special(invalid_action, InvalidAction, "invalid_action")
         absent = _special(no_action, NoAction, "no_action")
         finish = _special(finish_action, FinishAction, "finish_action")
-        self._answers = (invalid, absent, finish)  # in a tuple: they are no part of the tree
-        self._tools: list[dict[str, Any]] | None = None
-        self._routes: dict[str, ToolAPI] = {}
+        self.__answers = (invalid, absent, finish)  # in a tuple: they are no part of the tree
+        self.__tools: list[dict[str, Any]] | None = None
+        self.__routes: dict[str, ToolAPI] = {}
         for action in _listed(actions):
             self._add(_as_action(action))
         if finish_in_action:
@@ -106,10 +106,10 @@ class ActionExecutor(Module):
 
         It is the same list until a tool is added or taken out.
         """
-        if self._tools is None:
+        if self.__tools is None:
             apis = [api for action in self.values() for api in action.apis().values()]
-            self._tools = [api.schema.openai for api in apis]
-        return self._tools
+            self.__tools = [api.schema.openai for api in apis]
+        return self.__tools
 
     def keys(self) -> list[str]:
         """The names of the actions."""
@@ -140,11 +140,11 @@ class ActionExecutor(Module):
         if name not in self.keys():
             raise KeyError(name)
         del self._children[wire_name(name)]
-        self._routes = {key: api for key, api in self._routes.items() if api.action.name != name}
-        self._tools = None
+        self.__routes = {key: api for key, api in self.__routes.items() if api.action.name != name}
+        self.__tools = None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._routes or any(name == action.name for action in self.values())
+        return name in self.__routes or any(name == action.name for action in self.values())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
@@ -155,15 +155,15 @@ class ActionExecutor(Module):
     def _add(self, action: BaseAction) -> None:
         """Make an action a child. Its name may be any word, also one that is an attribute of this class."""
         routes = {name: api for api in action.apis().values() for name in (api.name, wire_name(api.name))}
-        taken = sorted(set(routes) & set(self._routes))
+        taken = sorted(set(routes) & set(self.__routes))
         key = wire_name(action.name)
         if taken or key in self._children:
             raise InvalidArgument("actions", action.name, f"there is a tool of that name already: {taken or [key]}")
         if not routes:
             raise InvalidArgument("actions", action, "it has nothing to call: define run, or use tool_api")
         self._children[key] = action
-        self._routes.update(routes)
-        self._tools = None
+        self.__routes.update(routes)
+        self.__tools = None
 
     # A message's calls
 
@@ -191,7 +191,7 @@ class ActionExecutor(Module):
             try:
                 content = loads_strictly(content)
             except ValueError as error:
-                fault = f"{self._answers[1].err_msg} (it is no valid JSON: {error})"
+                fault = f"{self.__answers[1].err_msg} (it is no valid JSON: {error})"
         if isinstance(content, FunctionCall):
             return self._prepared(content.name, content.parameters, session_id)
         if isinstance(content, ToolCall):
@@ -199,7 +199,7 @@ class ActionExecutor(Module):
         if isinstance(content, Mapping) and "name" in content:
             arguments = content.get("parameters", content.get("arguments"))
             return self._prepared(content["name"], arguments, session_id)
-        absent: NoAction = self._answers[1]
+        absent: NoAction = self.__answers[1]
         return absent.run(fault)
 
     def _called(self, call: ToolCall, session_id: SessionId) -> PreparedCall | ActionReturn:
@@ -210,7 +210,7 @@ class ActionExecutor(Module):
 
     def _prepared(self, name: Any, arguments: Any, session_id: SessionId) -> PreparedCall | ActionReturn:
         """The call of a tool, or why it cannot be made."""
-        api = self._routes.get(name) if isinstance(name, str) else None
+        api = self.__routes.get(name) if isinstance(name, str) else None
         if api is None:
             api = self._answering(name)
         if api is None:
@@ -222,11 +222,11 @@ class ActionExecutor(Module):
 
     def _answering(self, name: Any) -> ToolAPI | None:
         """The finish action and the like, when a call names them."""
-        return next((action.apis()["run"] for action in self._answers if action.name == name), None)
+        return next((action.apis()["run"] for action in self.__answers if action.name == name), None)
 
     def _unknown(self, name: Any, arguments: Any) -> ActionReturn:
-        invalid = self._answers[0]
-        names = list(dict.fromkeys(api.name for api in self._routes.values()))
+        invalid = self.__answers[0]
+        names = list(dict.fromkeys(api.name for api in self.__routes.values()))
         known = f"the tools are {', '.join(names)}" if names else "there are no tools"
         fault = ""
         if name == "" and isinstance(arguments, str):
