@@ -11,10 +11,12 @@ import base64
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
@@ -67,7 +69,7 @@ async def post(
         aiohttp.ClientError, OSError: there is no connection, or it was lost.
         BadResponse: the answer is no HTTP.
     """
-    head = _head(url, headers, len(body), proxy)
+    head = pool.head(url, headers, proxy)
     target = pool.target(url, proxy)
     token = _stages.set(stages)
     try:
@@ -80,7 +82,7 @@ async def post(
         if protocol is None or protocol.transport is None:
             raise aiohttp.ServerDisconnectedError
         protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=_BUFFER)
-        protocol.transport.write(head + body)
+        protocol.transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
         message, content = await protocol.read()
         while 100 <= message.code < 200:  # an interim answer
             message, content = await protocol.read()
@@ -100,8 +102,8 @@ _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, so
 _BUFFER = 2**16
 
 
-def _head(url: URL, headers: Mapping[str, str], length: int, proxy: str | None) -> bytes:
-    """Request line and headers; a plain request through a proxy names the whole URL."""
+def _head(url: URL, headers: Mapping[str, str], proxy: str | None) -> bytes:
+    """Request line and headers but for the length; a plain request through a proxy names the whole URL."""
     path = url.raw_path_qs
     if proxy is not None and url.scheme == "http":
         path = str(url)
@@ -110,7 +112,7 @@ def _head(url: URL, headers: Mapping[str, str], length: int, proxy: str | None) 
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
         raise InvalidArgument("headers", sorted(headers), "none of them may hold a line break")
     first = f"POST {path} HTTP/1.1\r\nHost: {url.raw_authority}\r\n"
-    return f"{first}{_HEADERS}{lines}Content-Length: {length}\r\n\r\n".encode()
+    return f"{first}{_HEADERS}{lines}".encode()
 
 
 _HEADERS = (
@@ -133,6 +135,7 @@ class Pool:
         self.loop = loop
         self.connector = _Connector(limit=max_connections, keepalive_timeout=30, ttl_dns_cache=60)
         self._targets: dict[URL, aiohttp.ClientRequest] = {}
+        self._heads: dict[int, _Head] = {}
 
     @property
     def closed(self) -> bool:
@@ -144,8 +147,41 @@ class Pool:
             return aiohttp.ClientRequest("POST", url, loop=self.loop, proxy=URL(proxy))
         target = self._targets.get(url)
         if target is None:
-            target = self._targets[url] = aiohttp.ClientRequest("POST", url, loop=self.loop)
+            target = self._targets[url] = _Target("POST", url, loop=self.loop)
         return target
+
+    def head(self, url: URL, headers: Mapping[str, str], proxy: str | None) -> bytes:
+        """What a request begins with, made once for the headers of one model."""
+        known = self._heads.get(id(headers))
+        if known is not None and known.headers == headers and known.url == url and known.proxy == proxy:
+            return known.head
+        if len(self._heads) >= _MOST_HEADS:
+            self._heads.clear()
+        made = self._heads[id(headers)] = _Head(_head(url, headers, proxy), dict(headers), url, proxy)
+        return made.head
+
+
+class _Target(aiohttp.ClientRequest):
+    """Where to connect to without a proxy, which never changes."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        return super().connection_key
+
+
+class _Head(NamedTuple):
+    """What requests with these headers begin with."""
+
+    head: bytes
+    headers: Mapping[str, str]
+    url: URL
+    proxy: str | None
+
+    def __repr__(self) -> str:
+        return "_Head(***)"
+
+
+_MOST_HEADS = 64
 
 
 _stages: ContextVar[Stages] = ContextVar("lagentlike_stages")

@@ -24,10 +24,11 @@ from .openai_wire import (
     request_body,
     request_options,
 )
-from .transport import PartStream, Request, Transport, TransportOptions
+from .transport import Request, Transport, TransportOptions
 
 __all__ = ["AsyncGPTAPI", "GPTAPI"]
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -72,12 +73,12 @@ class _ChatCompletions(_LLM):
 
     async def _complete(self, messages: Conversation, params: Params) -> Completion:
         body = self._body(messages, params, stream=False)
-        return await self._ask(body, lambda request: self._transport.post(request, parse_completion))
+        return await self._ask(body, self._transport.post, parse_completion)
 
     async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
         """The answer part by part, in lists of parts that arrived together."""
         body = self._body(messages, params, stream=True)
-        stream: PartStream[Part] = await self._ask(body, lambda request: self._transport.stream(request, ChatAssembler))
+        stream = await self._ask(body, self._transport.stream, ChatAssembler)
         try:
             async for parts in stream:
                 yield parts
@@ -93,13 +94,13 @@ class _ChatCompletions(_LLM):
         options = request_options(self.path, params, self._limit_field, stream=stream)
         return request_body(messages, options, self._encoder)
 
-    async def _ask(self, body: bytes, send: Callable[[Request], Awaitable[T]]) -> T:
+    async def _ask(self, body: bytes, send: Callable[[Request, R], Awaitable[T]], read: R) -> T:
         """Send with the key whose turn it is, or with the next one where its quota is used up."""
         keys = self._access.keys_in_turn(self.url)
         while True:
             key = keys.pop(0)
             try:
-                return await send(self._access.request(self.url, body, key))
+                return await send(self._access.request(self.url, body, key), read)
             except QuotaExhausted:
                 self._access.exhausted.add(key)
                 if not keys:
@@ -203,6 +204,7 @@ class _Access:
         self._secrets = tuple(value for name, value in self._headers.items() if _SECRET_NAME.search(name))
         if proxy is not None and (password := URL(proxy).password):
             self._secrets += (password,)
+        self._by_key: dict[str | None, tuple[dict[str, str], tuple[str, ...]]] = {}  # headers and secrets, made once
 
     def keys_in_turn(self, url: URL) -> list[str | None]:
         """The keys to try for one call, the one whose turn it is first."""
@@ -222,11 +224,13 @@ class _Access:
         return [key for key in order if key not in self.exhausted] or order
 
     def request(self, url: URL, body: bytes, key: str | None) -> Request:
-        headers = self._headers
-        if key is None:
-            return Request(url, headers, body, self._proxy, self._secrets)
-        headers = {"Authorization": f"Bearer {key}", **headers}
-        return Request(url, headers, body, self._proxy, (key, *self._secrets))
+        sent = self._by_key.get(key)
+        if sent is None:
+            sent = self._headers, self._secrets
+            if key is not None:
+                sent = {"Authorization": f"Bearer {key}", **self._headers}, (key, *self._secrets)
+            self._by_key[key] = sent
+        return Request(url, sent[0], body, self._proxy, sent[1])
 
     def __repr__(self) -> str:
         return "_Access(***)"

@@ -36,6 +36,7 @@ __all__ = ["Assembler", "PartStream", "Request", "Transport", "TransportOptions"
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -134,11 +135,7 @@ class Transport:
         Raises:
             LLMError: the request failed, and failed again where it was made again.
         """
-
-        async def receive(response: Response, call: _Call) -> T:
-            return parse(await _body(response, call))
-
-        return self._persist(request, receive)
+        return self._persist(request, _whole, parse)
 
     def stream(self, request: Request, assembler: Callable[[], Assembler[T]]) -> Awaitable[PartStream[T]]:
         """The parts of a streamed answer, its first ones already received; close it if not read to the end.
@@ -146,13 +143,7 @@ class Transport:
         Raises:
             LLMError: the stream failed before its first part.
         """
-
-        async def receive(response: Response, call: _Call) -> PartStream[T]:
-            stream = PartStream(response, call, assembler())
-            await stream.begin()
-            return stream
-
-        return self._persist(request, receive)
+        return self._persist(request, _streamed, assembler)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; what needs one later opens it anew."""
@@ -161,7 +152,7 @@ class Transport:
             if loop is running:
                 await close()
 
-    async def _persist(self, request: Request, receive: Callable[[Response, _Call], Awaitable[T]]) -> T:
+    async def _persist(self, request: Request, receive: Callable[[Response, _Call, R], Awaitable[T]], read: R) -> T:
         """Make the request, and make it again where that may help: the only retry loop there is."""
         options = self.options
         deadline = asyncio.get_running_loop().time() + options.total
@@ -170,7 +161,7 @@ class Transport:
         while True:
             call = _Call(request, options, deadline)
             try:
-                result = await receive(await _open(request, call), call)
+                result = await receive(await _open(request, call), call, read)
             except LLMError as error:
                 if call.stale and isinstance(error, ConnectFailed) and replaced < _MOST_REPLACED:
                     replaced += 1
@@ -395,6 +386,16 @@ async def _open(request: Request, call: _Call) -> Response:
         clock.stop()
         call.clock = None
     raise failure
+
+
+async def _whole(response: Response, call: _Call, parse: Callable[[bytes], T]) -> T:
+    return parse(await _body(response, call))
+
+
+async def _streamed(response: Response, call: _Call, assembler: Callable[[], Assembler[T]]) -> PartStream[T]:
+    stream = PartStream(response, call, assembler())
+    await stream.begin()
+    return stream
 
 
 async def _refused(response: Response, call: _Call) -> LLMError:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from lagentlike.errors import (
     AuthenticationFailed,
@@ -39,7 +40,7 @@ from lagentlike.errors import (
     StreamTruncated,
 )
 from lagentlike.llms import AsyncGPTAPI
-from lagentlike.llms.transport import TransportOptions
+from lagentlike.llms.transport import Request, Transport, TransportOptions
 
 from .asking import ask, both_ways, HI, KEY, model, read_into
 from .fault_server import (
@@ -826,3 +827,16 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
     name = next(iter(options))
     with pytest.raises(InvalidArgument, match=name):
         TransportOptions(**options)
+
+
+async def test_headers_are_sent_as_they_are_at_each_request() -> None:
+    headers = {"X-Tenant": "one"}
+    transport = Transport()
+    async with FaultServer(answer()) as server:
+        url = URL(server.url + "/chat/completions")
+        for tenant in ("one", "two", "two"):
+            headers["X-Tenant"] = tenant
+            await transport.post(Request(url, headers, b"{}"), bytes)
+        await transport.post(Request(url, {"X-Tenant": "three"}, b"{}"), bytes)
+        await transport.aclose()
+    assert [request.headers["x-tenant"] for request in server.requests] == ["one", "two", "two", "three"]
