@@ -93,6 +93,8 @@ def charge_request() -> None:
     Raises:
         BudgetExceeded: a budget has no request, token or second left; nothing is counted then.
     """
+    if _current.get() is None:
+        return
     budgets = _around()
     with _guard:
         for budget in budgets:
@@ -120,6 +122,8 @@ def charge_tool_call() -> None:
     Raises:
         BudgetExceeded: a budget has no tool call or second left.
     """
+    if _current.get() is None:
+        return
     budgets = _around()
     with _guard:
         for budget in budgets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, TYPE_CHECKING
+from typing import Any, TYPE_CHECKING, TypeVar
 
 from .errors import ColourError, InvalidArgument
 
@@ -33,8 +33,14 @@ def overridable(forward: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 
-def careful(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Promise that a `forward` edits no message it is given and keeps none it gives, so that fewer are copied."""
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def careful(forward: F) -> F:
+    """Promise that a `forward` edits no message it is given and keeps none it gives, so that fewer are copied.
+
+    Of a workflow, `steps` makes the promise.
+    """
     forward.__dict__["careful"] = True
     return forward
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..budget import charge_tool_call
+from ..colour import careful
 from ..errors import InvalidArgument, ToolArgumentsError
 from ..hooks import Hook
 from ..memory import SessionId
@@ -17,9 +18,11 @@ from ..schema import (
     ActionStatusCode,
     ActionValidCode,
     AgentMessage,
+    copied,
     FunctionCall,
     ToolCall,
     ToolResult,
+    unchecked_message,
 )
 from .base import BaseAction, ToolAPI
 from .builtin import FinishAction, InvalidAction, NoAction
@@ -90,10 +93,11 @@ class ActionExecutor(Module):
         for hook in [hooks] if isinstance(hooks, Hook | Mapping) else hooks or ():
             self.register_hook(hook)
 
+    @careful
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Run the calls of a message."""
         plan = self._calls_of(message, session_id)
-        return self._reply(plan, run_calls(plan.pending(), self.max_concurrency))
+        return self._reply(plan, run_calls(plan.pending, self.max_concurrency))
 
     # Its tools
 
@@ -175,12 +179,13 @@ class ActionExecutor(Module):
         calls = message.tool_calls
         if calls:
             entries = [self._called(call, session_id) for call in calls[:MAX_CALLS]]
-            excess = failed(f"more than {MAX_CALLS} calls in one message: this one was not made", self.name)
-            entries += [excess] * len(calls[MAX_CALLS:])
+            if len(calls) > MAX_CALLS:
+                excess = failed(f"more than {MAX_CALLS} calls in one message: this one was not made", self.name)
+                entries += [excess] * (len(calls) - MAX_CALLS)
         else:
             entries = [self._single(message.content, session_id)]
         plan = _Plan(calls or None, entries)
-        for _ in plan.pending():
+        for _ in plan.pending:
             charge_tool_call()
         return plan
 
@@ -242,10 +247,10 @@ class ActionExecutor(Module):
         """The results as a message."""
         returns = plan.filled(results)
         if plan.calls is None:
-            return AgentMessage(sender=self.name, content=returns[0])
+            return unchecked_message(sender=self.name, content=copied(returns[0]))
         tool_results = [_tool_result(call, one) for call, one in zip(plan.calls, returns, strict=True)]
         text = "\n".join(result.text for result in tool_results)
-        return AgentMessage(sender=self.name, content=text, tool_results=tool_results)
+        return unchecked_message(sender=self.name, content=text, tool_results=tool_results)
 
 
 class AsyncActionExecutor(ActionExecutor, AsyncModule):
@@ -254,26 +259,30 @@ class AsyncActionExecutor(ActionExecutor, AsyncModule):
     Async tools run in the caller's loop, blocking ones in threads.
     """
 
+    @careful
     async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Run the calls of a message."""
         plan = self._calls_of(message, session_id)
-        return self._reply(plan, await run_calls_async(plan.pending(), self.max_concurrency))
+        return self._reply(plan, await run_calls_async(plan.pending, self.max_concurrency))
+
+
+_OPEN, _SUCCESS = ActionValidCode.OPEN, ActionStatusCode.SUCCESS  # looked at for each call
 
 
 class _Plan:
     """The calls of a message: those to be run, and those that are answered already."""
 
-    __slots__ = ("calls", "entries")
+    __slots__ = ("calls", "entries", "pending")
 
     def __init__(self, calls: list[ToolCall] | None, entries: list[PreparedCall | ActionReturn]) -> None:
         self.calls = calls
         self.entries = entries
-
-    def pending(self) -> list[PreparedCall]:
-        return [entry for entry in self.entries if isinstance(entry, PreparedCall)]
+        self.pending = [entry for entry in entries if isinstance(entry, PreparedCall)]
 
     def filled(self, results: list[ActionReturn]) -> list[ActionReturn]:
         """One result for each call, in their order."""
+        if len(results) == len(self.entries):
+            return results
         arrived = iter(results)
         return [next(arrived) if isinstance(entry, PreparedCall) else entry for entry in self.entries]
 
@@ -289,10 +298,10 @@ def _tool_result(call: ToolCall, returned: ActionReturn) -> ToolResult:
     metadata: dict[str, Any] = {}
     files = [item for item in returned.result or () if item.get("type") != "text"]
     if files:
-        metadata["items"] = files
-    if returned.valid != ActionValidCode.OPEN:
+        metadata["items"] = copied(files)
+    if returned.valid != _OPEN:
         metadata["valid"] = int(returned.valid)
-    good = returned.state == ActionStatusCode.SUCCESS
+    good = returned.state == _SUCCESS
     text = returned.text
     return ToolResult(good, text if good else "", "" if good else text, metadata, call.id, call.name)
 

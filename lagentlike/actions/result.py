@@ -107,11 +107,15 @@ def _text(value: Any, max_length: int) -> str:
 def _written(value: Any) -> str:
     """The value as JSON; what has no JSON form as `str` writes it."""
     try:
-        return json.dumps(to_plain(value), ensure_ascii=False)
+        plain = to_plain(value)
+        return str(plain) if type(plain) is int else _dumps(plain)
     except RecursionError:
         return f"({type(value).__name__} that is nested too deeply to be written)"
     except Exception:  # noqa: BLE001  # a value of the tool's own may do anything
         return _str(value)
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _str(value: Any) -> str:

@@ -130,8 +130,8 @@ def run_calls(calls: list[PreparedCall], max_concurrency: int) -> list[ActionRet
 
 async def run_calls_async(calls: list[PreparedCall], max_concurrency: int) -> list[ActionReturn]:
     """Run calls side by side in tasks; their results in order."""
-    if len(calls) <= 1:
-        return [await run_call_async(call) for call in calls]
+    if len(calls) == 1:
+        return [await run_call_async(calls[0])]
     slots = asyncio.Semaphore(max_concurrency)
 
     async def run(call: PreparedCall) -> ActionReturn:

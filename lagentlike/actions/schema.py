@@ -7,14 +7,17 @@ import json
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import orjson
 from pydantic import BaseModel, ConfigDict, create_model, Field, PydanticSchemaGenerationError, ValidationError
 from pydantic.errors import PydanticUserError
 
 from ..errors import InvalidArgument, ToolArgumentsError
 from ..prompts.parsers.tool_call import loads_strictly
+from ..schema import copied
 from .result import clean_text
 
 __all__ = ["MAX_ARGUMENTS", "ToolSchema", "wire_name"]
@@ -75,6 +78,7 @@ class ToolSchema:
                 self._extra = parameter
             elif parameter.name not in hidden:
                 self._shown.append(parameter)
+        self._names = {f"p{index}": parameter.name for index, parameter in enumerate(self._shown)}
 
     def validate(self, arguments: Mapping[str, Any] | str | None) -> dict[str, Any]:
         """The arguments to call the function with, as Python values.
@@ -86,13 +90,14 @@ class ToolSchema:
             ToolArgumentsError: they do not fit; the message tells a model what to change.
         """
         given = self.as_object(arguments)
+        validator = self._model.__pydantic_validator__
         try:
-            text = clean_text(json.dumps(given, allow_nan=False, ensure_ascii=False))
+            text = _as_json(given)
         except TypeError:  # called from Python with values that JSON does not have
-            return self._checked(self._model.model_validate, given)
+            return self._checked(validator.validate_python, copied(given))  # for the tool to edit
         except (ValueError, RecursionError) as error:
             raise self._refusal(_fault(error)) from None
-        return self._checked(self._model.model_validate_json, text)
+        return self._checked(validator.validate_json, text)
 
     def as_object(self, arguments: Mapping[str, Any] | str | None) -> dict[str, Any]:
         """The arguments as they were given, as a dict.
@@ -100,7 +105,7 @@ class ToolSchema:
         Raises:
             ToolArgumentsError: they are no dict, and no JSON text of one.
         """
-        if isinstance(arguments, Mapping):
+        if type(arguments) is dict or isinstance(arguments, Mapping):
             return dict(arguments)
         if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
             return {}
@@ -162,10 +167,10 @@ class ToolSchema:
         """A pydantic model of the arguments; its fields have names of their own, so that no parameter clashes."""
         hints = _type_hints(self.function, self.name)
         fields: dict[str, Any] = {}
-        for index, parameter in enumerate(self._shown):
+        for field, parameter in zip(self._names, self._shown, strict=True):
             said = self._prose.parameters.get(parameter.name)
             kind = hints.get(parameter.name) or (said and _PLAIN_TYPES.get(said.type)) or Any
-            fields[f"p{index}"] = _field(kind, parameter, said.description if said else "")
+            fields[field] = _field(kind, parameter, said.description if said else "")
         base = _base(self._extra, hints)
         try:
             return create_model(self.name, __base__=base, **fields)
@@ -183,9 +188,11 @@ class ToolSchema:
             raise self._refusal("; ".join(_complaints(error))) from None
         except (ValueError, RecursionError) as error:
             raise self._refusal(_fault(error)) from None
-        given = found.__dict__
-        kwargs = {self._shown[int(field[1:])].name: given[field] for field in found.model_fields_set if field in given}
-        return {**kwargs, **(found.model_extra or {})}
+        given, names = found.__dict__, self._names
+        kwargs = {names[field]: given[field] for field in found.__pydantic_fields_set__ if field in given}
+        if found.__pydantic_extra__:
+            kwargs.update(found.__pydantic_extra__)
+        return kwargs
 
     def _refusal(self, what: str) -> ToolArgumentsError:
         return ToolArgumentsError(f"the arguments of {self.name} do not fit: {what}. {self._usage()}")
@@ -197,6 +204,17 @@ class ToolSchema:
             for name, schema in self.parameters["properties"].items()
         ]
         return f"It takes {', '.join(shown)}." if shown else "It takes no arguments."
+
+
+def _as_json(arguments: dict[str, Any]) -> str | bytes:
+    if all(type(value) in _SCALARS for value in arguments.values()):  # what the fast codec writes like the other one
+        with suppress(TypeError):  # but for lone surrogates, long integers, and keys that are no texts
+            return orjson.dumps(arguments)
+    return clean_text(_dumps(arguments))
+
+
+_SCALARS = frozenset((str, int, bool, type(None)))
+_dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 
 
 def wire_name(name: str) -> str:

@@ -269,7 +269,7 @@ def _checked(messages: Any) -> Conversation:
     if not isinstance(messages, list | tuple) or not messages:
         raise InvalidArgument("messages", messages, "give a non-empty list of dicts with 'role' and 'content'")
     last = messages[-1]
-    if not isinstance(last, Mapping) or "role" not in last:
+    if not isinstance(last, (dict, Mapping)) or "role" not in last:
         raise InvalidArgument("messages[-1]", last, "each message is a dict with 'role' and 'content'")
     return messages
 

@@ -84,7 +84,7 @@ class MessageEncoder:
         Raises:
             InvalidArgument: it has no role that is known, or its content is neither text nor a list of parts.
         """
-        if not isinstance(message, Mapping):
+        if not isinstance(message, (dict, Mapping)):
             raise InvalidArgument("message", message, "each message is a dict with 'role' and 'content'")
         sent = dict(message)
         role = sent.get("role")

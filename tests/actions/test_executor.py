@@ -624,3 +624,42 @@ async def test_many_calls_leave_nothing_behind(no_leaks: None) -> None:
     executor = AsyncActionExecutor([add, add_later], timeout=5)
     for _ in range(20):
         await executor(calls(*[("add", {"a": 1, "b": 1}), ("add_later", {"a": 1, "b": 1})] * 8))
+
+
+class Album(BaseAction):
+    """Show a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items = [{"type": "image", "content": ["a.png"]}]
+
+    def run(self, seen: Any = None) -> ActionReturn:
+        if seen is not None:
+            seen.append("edited")
+        return ActionReturn(result=self.items)
+
+
+def test_messages_share_nothing_with_tools_nor_with_each_other() -> None:
+    album = Album()
+    executor = ActionExecutor([album])
+    called = AgentMessage(content="", tool_calls=[ToolCall("Album", {"seen": ["x"]}, id="1")])
+    result = executor(called).tool_results[0]
+    result.metadata["items"][0]["content"].append("b.png")
+    returned = executor(AgentMessage(content={"name": "Album", "parameters": {}})).content
+    returned.result[0]["content"].append("c.png")
+    assert album.items == [{"type": "image", "content": ["a.png"]}]
+    assert called.tool_calls[0].arguments == {"seen": ["x"]}
+
+
+def test_a_tool_may_edit_arguments_that_have_no_json_form() -> None:
+    given = {"seen": ["x", {1}]}
+    ActionExecutor([Album()])(AgentMessage(content={"name": "Album", "parameters": given}))
+    assert given == {"seen": ["x", {1}]}
+
+
+def test_a_refused_call_is_answered_with_a_copy_of_its_arguments() -> None:
+    message = AgentMessage(content={"name": "add", "parameters": {"a": [1]}})
+    answer = ActionExecutor([add])(message).content
+    assert answer.state == ActionStatusCode.ARGS_ERROR
+    answer.args["a"].append(2)
+    assert message.content["parameters"] == {"a": [1]}
