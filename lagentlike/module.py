@@ -422,6 +422,10 @@ class Module:
 
     # What a turn needs to know of the unit
 
+    def _is_careful(self) -> bool:
+        """Whether `forward` is `careful` with messages."""
+        return getattr(type(self).forward, "careful", False) and "forward" not in self.__dict__
+
     def _open_memory(self, session_id: SessionId) -> Memory | None:
         """The memory that a turn of the session goes into; None for units without one."""
         return None

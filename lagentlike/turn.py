@@ -10,15 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, NamedTuple, TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 from .colour import Colour
-from .concurrency import NESTED, TurnQueue
+from .concurrency import NESTED
 from .errors import InvalidArgument, SessionBusy
 from .hooks import Hook
 from .memory import check_session_id, Memory, SessionId
 from .memory.memory import Mark, Outermost
-from .schema import AgentMessage, AgentStatusCode
+from .schema import AgentMessage, AgentStatusCode, unchecked_message
 
 if TYPE_CHECKING:
     from .module import Module
@@ -42,6 +42,7 @@ class Turn:
 
     __slots__ = (
         "_careful",
+        "_copy",
         "_failed",
         "_given",
         "_journal",
@@ -49,6 +50,7 @@ class Turn:
         "_memory",
         "_outermost",
         "_over",
+        "_own",
         "_parent",
         "kwargs",
         "messages",
@@ -63,12 +65,16 @@ class Turn:
         self.session_id = session_id
         self.kwargs = kwargs
         self.reply: Any = None
-        self._careful = getattr(type(unit).forward, "careful", False) and "forward" not in unit.__dict__
+        self._careful = unit._is_careful()
         self._given: dict[str, Any] | None = None  # what `reply` was, where a consumer was given that very message
         self._memory: Memory | None = None
+        self._mark = _NOWHERE
+        self._copy: AgentMessage | None = None  # the memory's copy of the reply
+        self._own = False  # whether `messages` are the memory's own, which nobody may edit
+        self._over: bool = False
+        self._failed = False
         self._parent = parent = _enclosing.get()
-        self._outermost = Outermost() if parent is None or parent._over else parent._outermost
-        self._over = self._failed = False
+        self._outermost: Outermost = Outermost() if parent is None or parent._over else parent._outermost
         self._journal: list[_Entry] = []
 
     async def __aenter__(self) -> Turn:
@@ -82,16 +88,19 @@ class Turn:
             self.messages = tuple([_as_message(item) for item in given])
         if not self.messages:
             raise InvalidArgument("message", (), f"call {type(unit).__name__} with at least one message or text")
-        self._memory = memory = await self._open()
+        memory = unit._open_memory(self.session_id)
+        if memory is not None and not memory.turns.take(_runner(unit.colour)):
+            memory = await self._queue(memory)
         if memory is not None:
+            self._memory = memory
             self._mark = memory.begin(self._outermost)
         try:
             if unit._hooks:
                 await self._within(self._before())
             if memory is not None:
-                fresh = untouched and unit.name != "user" and all(isinstance(item, str) for item in given)
+                self._own = untouched and self._are_known_to_nobody(given)
                 for message in self.messages:
-                    memory.append(message if fresh else _received(message, unit.name))
+                    memory.append(message if self._own else _received(message, unit.name))
         except BaseException as error:
             self._give_up(error)
             raise
@@ -110,6 +119,7 @@ class Turn:
         try:
             self._conclude()
             if self.unit._hooks:
+                self._copy = None  # they may edit the reply
                 await self._within(self._after())
         except BaseException as failure:
             self._give_up(failure)
@@ -149,28 +159,37 @@ class Turn:
             given.append(_as_part(part))
         return given
 
-    async def _open(self) -> Memory | None:
-        """The session's memory, once it is this turn's place in the line."""
-        unit = self.unit
-        while True:
-            memory = unit._open_memory(self.session_id)
-            if memory is None:
-                return None
-            turns = memory.turns
-            if not turns.take(_runner(unit.colour)):
-                await self._queue(turns, memory)
-            if unit._open_memory(self.session_id) is memory:
-                return memory
-            turns.release()  # the session was reset while this turn waited
+    def _are_known_to_nobody(self, given: tuple[Any, ...]) -> bool:
+        """Whether the messages were made here, or are the own ones of the turn around this one."""
+        parent, name = self._parent, self.unit.name
+        for item, message in zip(given, self.messages, strict=True):
+            made_here = isinstance(item, str)
+            if message.sender == name or not (made_here or (parent is not None and parent._owns(message))):
+                return False
+        return True
 
-    async def _queue(self, turns: TurnQueue, memory: Memory) -> None:
-        """Wait for the session's turn that is under way."""
+    def _owns(self, message: AgentMessage) -> bool:
+        return self._own and any(message is one for one in self.messages)
+
+    async def _queue(self, memory: Memory) -> Memory | None:
+        """Wait for the session's turn that is under way; the session's memory then."""
+        while True:
+            await self._wait(memory)
+            opened = self.unit._open_memory(self.session_id)
+            if opened is memory:
+                return memory
+            memory.turns.release()  # the session was reset while this turn waited
+            if opened is None or opened.turns.take(_runner(self.unit.colour)):
+                return opened
+            memory = opened
+
+    async def _wait(self, memory: Memory) -> None:
         try:
             self._refuse_nesting(memory)
             if self.unit.colour.is_async:
-                await turns.acquire_async()
+                await memory.turns.acquire_async()
             else:
-                turns.acquire()
+                memory.turns.acquire()
         except SessionBusy as error:
             raise SessionBusy(f"{type(self.unit).__name__}, session {self.session_id!r}: {error}") from None
 
@@ -212,12 +231,20 @@ class Turn:
 
     def _conclude(self) -> None:
         """Make the reply a message, and remember it."""
-        reply = self.unit._as_reply(self._pristine())
+        reply = self.unit._as_reply(self.reply if self._given is None else self._pristine())
         if reply.stream_state == _STREAMING:
             reply = reply.model_copy(update={"stream_state": _END})
-        self.reply = reply if self._careful and not reply.tool_calls else reply.clone()
+        self.reply = reply if self._careful else reply.clone()
         if self._memory is not None:
-            self._memory.append(reply.clone())
+            self._copy = self._known_copy(reply) or reply.clone()
+            self._memory.append(self._copy)
+
+    def _known_copy(self, reply: AgentMessage) -> AgentMessage | None:
+        """The copy that the memory of the last turn inside this one has, if its reply is handed on as it came."""
+        if not self._careful or not self._journal:
+            return None
+        _, last, copy, _, _, _ = self._journal[-1]
+        return copy if last is reply else None
 
     def _pristine(self) -> Any:
         """The reply as `forward` made it, whatever became of the message that a consumer was given."""
@@ -236,8 +263,8 @@ class Turn:
             self._take_back()
         elif parent is not None:
             parent._journal += self._journal
-            span = None if memory is None else (memory, self._mark, memory.mark())
-            parent._journal.append(_Entry(self.unit, self.reply, span))
+            after = self._mark if memory is None else memory.mark()
+            parent._journal.append((self.unit, self.reply, self._copy, memory, self._mark, after))
         self._end()
 
     def _give_up(self, error: BaseException) -> None:
@@ -251,7 +278,10 @@ class Turn:
         self._end()
 
     def _end(self) -> None:
-        """Let others see what the turn did, all at once if it runs in no other one, and have their turn."""
+        """Let others see what the turn did, all at once if it runs in no other one, and have their turn.
+
+        It lets go of everything: the contexts of tasks and connections may keep it for long.
+        """
         self._over = True
         memory, parent = self._memory, self._parent
         if memory is not None:
@@ -260,9 +290,11 @@ class Turn:
             self._outermost.is_over = True
             if memory is not None:
                 memory.before = None
-            for _, _, span in self._journal:
-                if span is not None:
-                    span[0].before = None
+            for _, _, _, inner, _, _ in self._journal:
+                if inner is not None:
+                    inner.before = None
+        self._memory, self._mark, self._copy, self.messages = None, _NOWHERE, None, ()
+        self._journal.clear()
         if memory is not None:
             memory.turns.release()
 
@@ -270,12 +302,10 @@ class Turn:
         """Take out of memories what this turn and the turns inside it put there; what those inside did."""
         self._failed = True
         given_up: list[AgentMessage] = []
-        for unit, reply, span in reversed(self._journal):
-            if span is None:
+        for unit, reply, _, memory, before, after in reversed(self._journal):
+            if memory is None:
                 given_up.insert(0, reply)
-                continue
-            memory, before, after = span
-            if memory.stands_at(after):
+            elif memory.stands_at(after):
                 given_up[:0] = memory.rewind(before)
             else:
                 logger.warning("%s went on in this session meanwhile: its part of a failed turn stays", unit.name)
@@ -284,12 +314,11 @@ class Turn:
         return given_up
 
 
-class _Entry(NamedTuple):
-    """A turn that stands inside another one: its reply, and the span of its memory that holds it, if it has one."""
+_Entry = tuple["Module", AgentMessage, AgentMessage | None, Memory | None, Mark, Mark]
+"""A turn that stands inside another one: its unit; its reply; the memory's copy of that, where the two are alike; and,
+if it has a memory, that and the span of it that holds the turn."""
 
-    unit: Module
-    reply: AgentMessage
-    span: tuple[Memory, Mark, Mark] | None
+_NOWHERE: Mark = ([], 0)
 
 
 def outermost_turn() -> Outermost | None:
@@ -376,7 +405,7 @@ def _as_message(item: Any) -> AgentMessage:
     if isinstance(item, AgentMessage):
         return item.clone()
     if isinstance(item, str):
-        return AgentMessage(content=str.__str__(item))
+        return unchecked_message(content=str.__str__(item))
     raise InvalidArgument("message", item, "call a unit with an AgentMessage or a text")
 
 

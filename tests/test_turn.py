@@ -7,10 +7,11 @@ import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from lagentlike.hooks import Hook
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.memory import Memory
 from lagentlike.module import AsyncModule, Module
-from lagentlike.schema import AgentMessage, AgentStatusCode, ToolCall, Usage
+from lagentlike.schema import AgentMessage, AgentStatusCode, Completion, ToolCall, Usage
 
 Answer = Callable[..., Any]
 AGENTS: dict[Colour, type[Agent]] = {
@@ -1060,3 +1061,42 @@ def test_a_call_beside_an_open_stream_of_its_own_thread_is_an_error(monkeypatch:
             ask(agent, "again")
         assert ask(agent, "again", session_id="other").content == "echo again"
     assert ask(agent, "again").content == "echo again"
+
+
+class _KeepsItsAnswer(ScriptedLLM):
+    """A model that goes on using the answers it gave, as one with a cache does."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.answer = Completion("", tool_calls=[ToolCall("add", {"a": [1]}, id="call_1")])
+
+    def _chat(self, messages: Any, params: Any) -> Completion:
+        return self.answer
+
+
+def test_editing_a_reply_edits_neither_memory_nor_what_the_model_keeps() -> None:
+    llm = _KeepsItsAnswer()
+    agent = Agent(llm)
+    reply = agent("Hi")
+    reply.tool_calls[0].arguments["a"].append(2)
+    assert llm.answer.tool_calls is not None
+    assert llm.answer.tool_calls[0].arguments == {"a": [1]}
+    assert agent.memory.get(0)[1].tool_calls[0].arguments == {"a": [1]}
+
+
+def test_a_turn_that_is_over_keeps_no_memory_alive() -> None:
+    contexts = []
+
+    class Asking(Agent):
+        def forward(self, *message: AgentMessage, session_id: Any = 0, **kwargs: Any) -> Any:
+            contexts.append(copy_context())  # as a connection does that is opened here and kept
+            return self.inner("Hi", session_id=session_id)
+
+    asking = Asking()
+    asking.inner = Agent(ScriptedLLM(["Hello"]))
+    asking("Hi")
+    remembered = [weakref.ref(asking.memory.get(0)), weakref.ref(asking.inner.memory.get(0))]
+    asking.reset(recursive=True)
+    gc.collect()
+    assert contexts
+    assert [memory() for memory in remembered] == [None, None]

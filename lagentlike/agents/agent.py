@@ -15,7 +15,17 @@ from ..memory import Memory, MemoryManager, SessionId
 from ..module import AsyncModule, AsyncStreamingModule, Module, StreamingModule
 from ..prompts import StrParser
 from ..registry import create_object
-from ..schema import AgentMessage, AgentStatusCode, Completion, ModelStatusCode
+from ..schema import (
+    AgentMessage,
+    AgentStatusCode,
+    Completion,
+    copied,
+    ModelStatusCode,
+    TokenSpan,
+    ToolCall,
+    unchecked_message,
+    Usage,
+)
 
 __all__ = ["Agent", "AsyncAgent", "AsyncStreamingAgent", "StreamingAgent"]
 
@@ -141,7 +151,10 @@ class Agent(Module):
         if parser is not None:
             is_cut = extras.get("finish_reason") == "length" and isinstance(parser, StrParser)
             formatted = parser.parse_cut(text) if is_cut else parser.parse_response(text)
-        return AgentMessage(sender=self.name, content=text, formatted=formatted, **extras)
+        if extras.get("tool_calls"):
+            extras["tool_calls"] = copied(extras["tool_calls"])  # the model may keep its answer
+        make = unchecked_message if _is_sound(extras) else AgentMessage
+        return make(sender=self.name, content=text, formatted=formatted, **extras)
 
     def _open_memory(self, session_id: SessionId) -> Memory | None:
         return None if self.memory is None else self.memory.open(session_id)
@@ -200,6 +213,24 @@ class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
             blank = _blank(self.name)
             async for status, _, answer in stream:
                 yield _part(blank, answer) if status == _STREAMING else self._read(answer)
+
+
+_KINDS = {
+    "tool_calls": list,
+    "reasoning": str,
+    "usage": Usage,
+    "model": str,
+    "finish_reason": str,
+    "tokens": TokenSpan,
+}
+
+
+def _is_sound(extras: dict[str, Any]) -> bool:
+    """Whether what a model's answer holds besides its text is what a message may hold."""
+    for name, value in extras.items():
+        if value is not None and type(value) is not _KINDS[name]:
+            return False
+    return all(type(call) is ToolCall for call in extras.get("tool_calls") or ())
 
 
 def _blank(name: str) -> AgentMessage:

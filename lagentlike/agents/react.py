@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ..actions.executor import ActionExecutor, AsyncActionExecutor
 from ..aggregators import DefaultAggregator
+from ..colour import careful
 from ..errors import InvalidArgument
 from ..hooks import ActionPreprocessor, Hook
 from ..memory import Memory, SessionId
@@ -71,6 +72,7 @@ class ReAct(Workflow):
             llm, self._filled(template, parser), memory=memory, output_format=parser, aggregator=aggregator
         )
 
+    @careful
     def steps(self, *message: AgentMessage, session_id: SessionId, **kwargs: Any) -> Steps:
         asking = {**kwargs, "tools": self.actions.tools()} if self.native else kwargs
         (reply,) = message if len(message) == 1 else (_as_one(message),)
@@ -81,6 +83,9 @@ class ReAct(Workflow):
             reply = yield Call(self.actions, reply)
         reply = yield Call(self.agent, reply, kwargs)
         return reply.model_copy(update={"finish_reason": "max_turns"})
+
+    def _is_careful(self) -> bool:
+        return self.finish_condition is calls_no_tool and super()._is_careful()
 
     def _filled(self, template: Any, parser: StrParser | None) -> Any:
         """The system prompt with the tools and the output format filled in, for the text protocol."""
@@ -127,6 +132,8 @@ def calls_no_tool(message: AgentMessage) -> bool:
     if message.tool_calls:
         return False
     formatted = message.formatted
+    if formatted is None:
+        return True
     if isinstance(formatted, Mapping):
         if "tool_type" in formatted:
             return formatted["tool_type"] is None

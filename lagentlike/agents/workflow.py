@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import aclosing, closing
 from typing import Any, NamedTuple
 
+from ..colour import careful
 from ..memory import SessionId
 from ..schema import AgentMessage
 from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
@@ -36,31 +37,43 @@ class Workflow(Agent):
         """Yield a `Call`, get its reply, and so on; return the last reply."""
         raise NotImplementedError(f"{type(self).__name__} must define steps(self, *message, session_id, **kwargs)")
 
+    @careful
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Make the calls that `steps` asks for."""
-        with closing(self.steps(*message, session_id=session_id, **kwargs)) as steps:
-            reply: Any = None
+        steps = self.steps(*message, session_id=session_id, **kwargs)
+        reply: Any = None
+        try:
             while True:
                 try:
                     unit, given, options = steps.send(reply)
                 except StopIteration as done:
                     return done.value
                 reply = unit(given, session_id=session_id, **options)
+        finally:
+            steps.close()
+
+    def _is_careful(self) -> bool:
+        steps_are = getattr(type(self).steps, "careful", False) and "steps" not in self.__dict__
+        return steps_are and super()._is_careful()
 
 
 class AsyncWorkflow(Workflow, AsyncAgent):
     """See `Workflow`."""
 
+    @careful
     async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Make the calls that `steps` asks for."""
-        with closing(self.steps(*message, session_id=session_id, **kwargs)) as steps:
-            reply: Any = None
+        steps = self.steps(*message, session_id=session_id, **kwargs)
+        reply: Any = None
+        try:
             while True:
                 try:
                     unit, given, options = steps.send(reply)
                 except StopIteration as done:
                     return done.value
                 reply = await unit(given, session_id=session_id, **options)
+        finally:
+            steps.close()
 
 
 class StreamingWorkflow(Workflow, StreamingAgent):

@@ -104,13 +104,13 @@ class DefaultAggregator:
             return self._merged([], memory.get_memory(), name, parser)
         key = (id(self), name, id(parser))
         view: _View | None = memory.views.get(key)
-        if view is None or view.edited():
-            view = _View([], 0, self, parser)
-        new = memory.since(view.count)
+        messages, count = ([], 0) if view is None or view.edited() else (list(view.messages), view.count)
+        new = memory.since(count)
         if new:
-            messages = self._merged(list(view.messages), new, name, parser)
-            view = memory.views[key] = _View(messages, view.count + len(new), self, parser)
-        return list(view.messages)
+            messages = self._merged(messages, new, name, parser)
+            view = _View(list(messages), count + len(new), self, parser)
+            memory.views = {**memory.views, key: view}
+        return messages
 
     def _merged(
         self,

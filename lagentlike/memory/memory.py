@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -42,7 +43,7 @@ class Memory:
     def __init__(self, recent_n: int | None = None) -> None:
         self.recent_n = _checked_recent_n(recent_n)
         self.turns = TurnQueue()
-        self.views: dict[Any, Any] = {}
+        self.views: Mapping[Any, Any] = _NO_VIEWS
         self.before: tuple[Outermost, Mark] | None = None  # where it stood when that turn first wrote to it
         self.running: Mark | None = None  # where it stood when the turn began that is writing to it
         self._log: list[AgentMessage] = []
@@ -149,9 +150,9 @@ class Memory:
         twin._log, twin._length = mark = self.mark() if mark is None else mark
         twin._shared = True
         views = self.views
-        twin.views = dict(views)
+        twin.views = views
         if self.views is not views or not self.stands_at(mark):  # they may show more than that, by now
-            twin.views = {}
+            twin.views = _NO_VIEWS
         return twin
 
     def begin(self, outermost: Outermost) -> Mark:
@@ -197,12 +198,12 @@ class Memory:
             given_up = [message for message in self if id(message) not in kept]
             self._shared = True
         self._log, self._length = mark
-        self.views = {}
+        self.views = _NO_VIEWS
         return given_up
 
     def _replace(self, messages: list[AgentMessage]) -> None:
         self._log, self._length, self._shared = messages, len(messages), False
-        self.views = {}
+        self.views = _NO_VIEWS
 
     def __len__(self) -> int:
         return self._length
@@ -224,7 +225,10 @@ class Memory:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, turns=TurnQueue(), views={}, before=None, running=None)
+        self.__dict__.update(state, turns=TurnQueue(), views=_NO_VIEWS, before=None, running=None)
+
+
+_NO_VIEWS: Mapping[Any, Any] = MappingProxyType({})
 
 
 def _as_message(item: Any) -> AgentMessage:

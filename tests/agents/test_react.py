@@ -225,3 +225,41 @@ def test_the_embedded_model_uses_a_tool() -> None:
     assert [message["sender"] for message in agent.state_dict()["agent.memory"]] == [
         "user", "Agent", "ActionExecutor", "Agent",
     ]  # fmt: skip
+
+
+def test_memories_share_what_is_handed_on_and_stay_as_they_were() -> None:
+    react = ReAct(ScriptedLLM([ToolCall("add", {"a": 1, "b": 2}), "It is 3."]), actions=[add])
+    reply = react("1 + 2?")
+    reply.content = "edited"
+    reply.usage.requests = 7
+    outer, inner = react.memory.get(0), react.agent.memory.get(0)
+    assert [message.content for message in outer] == ["1 + 2?", "It is 3."]
+    assert [message.content for message in inner] == ["1 + 2?", "", "3", "It is 3."]
+    assert (outer[0] is inner[0], outer[1] is inner[3]) == (True, True)
+    assert outer[1].usage.requests == 1
+
+
+def test_what_a_hook_or_a_condition_does_to_a_reply_is_remembered_by_the_agent_around() -> None:
+    def louder(unit: Any, messages: Any, reply: AgentMessage) -> None:
+        reply.content += "!"
+
+    def condition(message: AgentMessage) -> bool:
+        message.content += "?"
+        return True
+
+    hooked = ReAct(ScriptedLLM(["yes"]), actions=[add])
+    hooked.agent.register_forward_hook(louder)
+    asked = ReAct(ScriptedLLM(["yes"]), actions=[add], finish_condition=condition)
+    for react, answer in ((hooked, "yes!"), (asked, "yes?")):
+        assert react("Well").content == answer
+        assert [message.content for message in react.memory.get(0)] == ["Well", answer]
+        assert [message.content for message in react.agent.memory.get(0)] == ["Well", "yes"]
+
+
+def test_a_message_of_the_caller_is_not_kept() -> None:
+    message = AgentMessage(content={"texts": ["1 + 2?"]})
+    react = ReAct(ScriptedLLM(["3"]), actions=[add])
+    react(message)
+    message.content["texts"].append("edited")
+    for memory in (react.memory.get(0), react.agent.memory.get(0)):
+        assert memory[0].content == {"texts": ["1 + 2?"]}

@@ -206,7 +206,7 @@ def test_going_back_far_leaves_a_fork_whole() -> None:
 def test_views_are_forgotten_when_what_they_show_changes() -> None:
     memory = filled("a", "b")
     for change in (lambda: memory.delete(0), lambda: memory.load(["x"]), lambda: memory.rewind(memory.mark())):
-        memory.views["key"] = "view"
+        memory.views = {"key": "view"}
         change()
         assert memory.views == {}
 
