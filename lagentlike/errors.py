@@ -7,6 +7,7 @@ LagentlikeError
 ├── StateError (ValueError)             a state cannot be written, or what should be loaded is no state
 ├── BudgetExceeded                      a `Budget` is used up
 ├── MissingExtra (ImportError)          an optional dependency is not installed
+├── MissingTokens (ValueError)          a model server gave no token ids where training needs them
 ├── LLMError                            a model call failed; `partial` keeps what was already received
 │   ├── ConnectFailed                   no connection: refused, unknown host, TLS
 │   ├── RequestTimeout                  first-byte, idle or total deadline passed
@@ -21,6 +22,11 @@ LagentlikeError
 │   ├── ResponseTooLarge                the answer passes the cap
 │   ├── RealRequestsForbidden           `forbid_real_requests()` is on
 │   └── ScriptExhausted                 a `ScriptedLLM` has no reply left
+├── RewardError                         a reward failed: it raised, took too long, or gave no finite number; `reward`
+├── EnvironmentFailed                   an environment of a rollout failed, or none could be had
+│   ├── LeaseExpired (TimeoutError)     it was held longer than its lease
+│   ├── PoolTimeout (TimeoutError)      none came free in time
+│   └── PoolClosed                      its pool was closed
 └── ToolError                           a tool failed
     ├── ToolArgumentsError (ValueError) arguments do not fit the tool's schema
     ├── ToolTimeout (TimeoutError)      the tool took too long
@@ -38,17 +44,23 @@ __all__ = [
     "ColourError",
     "ConnectFailed",
     "ContextLengthExceeded",
+    "EnvironmentFailed",
     "InvalidArgument",
     "KernelDied",
     "LLMError",
     "LagentlikeError",
+    "LeaseExpired",
     "MissingExtra",
+    "MissingTokens",
+    "PoolClosed",
+    "PoolTimeout",
     "QuotaExhausted",
     "RateLimited",
     "RealRequestsForbidden",
     "RequestRefused",
     "RequestTimeout",
     "ResponseTooLarge",
+    "RewardError",
     "ScriptExhausted",
     "ServerError",
     "SessionBusy",
@@ -117,6 +129,10 @@ class MissingExtra(LagentlikeError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'lagentlike[{extra}]'")
+
+
+class MissingTokens(LagentlikeError, ValueError):
+    """A model server gave no token ids where training needs them."""
 
 
 class LLMError(LagentlikeError):
@@ -194,6 +210,38 @@ class RealRequestsForbidden(LLMError):
 
 class ScriptExhausted(LLMError):
     """A `ScriptedLLM` was asked more often than it has replies."""
+
+
+class RewardError(LagentlikeError):
+    """A reward failed: it raised, took too long, wants what nobody has, or gave no finite number.
+
+    Attributes:
+        reward: its name.
+    """
+
+    def __init__(self, reward: str, message: str) -> None:
+        super().__init__(f"reward {reward}: {message}")
+        self.reward = reward
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reward, self.message)
+
+
+class EnvironmentFailed(LagentlikeError):
+    """An environment of a rollout failed, or none could be had."""
+
+
+class LeaseExpired(EnvironmentFailed, TimeoutError):
+    """An environment was held longer than its lease; it is closed."""
+
+
+class PoolTimeout(EnvironmentFailed, TimeoutError):
+    """No environment came free in time."""
+
+
+class PoolClosed(EnvironmentFailed):
+    """The pool of an environment was closed."""
 
 
 class ToolError(LagentlikeError):

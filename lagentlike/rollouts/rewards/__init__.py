@@ -1,0 +1,56 @@
+"""What a trajectory was worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import attach
+
+if TYPE_CHECKING:
+    from .agents import per_agent
+    from .base import Reward, reward, RewardGroup, RewardResult
+    from .exact import exact_match
+    from .form import format_reward
+    from .judge import llm_judge
+    from .maths import math_equality
+    from .overlap import f1
+    from .registry import get_reward
+    from .scoring import check_reward, missing, score
+    from .steps import per_step
+    from .tools import tool_use
+
+__all__ = [
+    "Reward",
+    "RewardGroup",
+    "RewardResult",
+    "check_reward",
+    "exact_match",
+    "f1",
+    "format_reward",
+    "get_reward",
+    "llm_judge",
+    "math_equality",
+    "missing",
+    "per_agent",
+    "per_step",
+    "reward",
+    "score",
+    "tool_use",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "agents": ["per_agent"],
+        "base": ["Reward", "RewardGroup", "RewardResult", "reward"],
+        "exact": ["exact_match"],
+        "form": ["format_reward"],
+        "judge": ["llm_judge"],
+        "maths": ["math_equality"],
+        "overlap": ["f1"],
+        "registry": ["get_reward"],
+        "scoring": ["check_reward", "missing", "score"],
+        "steps": ["per_step"],
+        "tools": ["tool_use"],
+    },
+)
