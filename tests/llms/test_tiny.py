@@ -19,6 +19,7 @@ from lagentlike.agents import Agent, AsyncAgent
 from lagentlike.budget import Budget
 from lagentlike.errors import BudgetExceeded, ContextLengthExceeded, InvalidArgument
 from lagentlike.llms import AsyncTinyLM, forbid_real_requests, TinyLM
+from lagentlike.llms.tiny.engine import SamplingParams
 from lagentlike.schema import AgentMessage, Completion, ModelStatusCode
 
 CALCULATOR = {
@@ -167,6 +168,33 @@ def test_token_ids_and_logprobs_are_those_of_the_engine() -> None:
     assert [top[0][0] for top in span.top_logprobs] == span.ids
     assert all(len(top) == 2 for top in span.top_logprobs)
     assert llm.chat(HELLO).tokens is None
+
+
+def test_prompt_ids_are_gone_on_from_exactly() -> None:
+    llm = TinyLM(logprobs=True)
+    rendered = llm.engine.render(ONE_PLUS_ONE)
+    for prompt in (rendered, llm.tokenize("What") + llm.tokenize(" is the") + rendered[:40]):
+        answer = llm.chat(HELLO, prompt_ids=prompt, max_new_tokens=8)
+        assert answer.tokens is not None
+        assert answer.tokens.prompt_ids == prompt
+        assert answer.tokens.ids == llm.engine.generate(prompt, SamplingParams(max_new_tokens=8)).token_ids
+    assert llm.chat(HELLO, prompt_ids=rendered) == llm.chat(ONE_PLUS_ONE)
+
+
+async def test_prompt_ids_of_a_batch_and_a_stream() -> None:
+    llm = AsyncTinyLM()
+    prompts = [llm.engine.render(HELLO), llm.engine.render(ONE_PLUS_ONE)]
+    expected = [await llm.chat(HELLO), await llm.chat(ONE_PLUS_ONE)]
+    assert await llm.chat([HELLO, HELLO], prompt_ids=prompts) == expected
+    async for _, _, answer in llm.stream_chat(HELLO, prompt_ids=prompts[1]):
+        last = answer
+    assert last == expected[1]
+
+
+@pytest.mark.parametrize("ids", [[], [-1], [10**9], ["1"], [1.0], "1", [[1], []]])
+def test_what_are_no_prompt_ids_is_refused(ids: Any) -> None:
+    with pytest.raises(InvalidArgument, match="prompt_ids"):
+        TinyLM().chat([HELLO, HELLO] if ids and isinstance(ids[0], list) else HELLO, prompt_ids=ids)
 
 
 def test_token_ids_survive_the_state_of_an_agent() -> None:

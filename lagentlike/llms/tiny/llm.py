@@ -78,7 +78,8 @@ class TinyLM(_Tiny, BaseLLM):
         stop_words: texts that end an answer; they are not part of it.
         seed: makes sampling repeatable; conversation i of a batch draws with `seed + i`.
         **gen_params: `logprobs=True` gives token ids and log-probabilities in `Completion.tokens`, `top_logprobs=k`
-            the k likeliest tokens of each step as well; `tools` takes JSON schemas, `tool_choice` "auto" or "none".
+            the k likeliest tokens of each step as well; `tools` takes JSON schemas, `tool_choice` "auto" or "none";
+            `prompt_ids` takes the token ids to go on from, instead of the messages (for a batch, a list of lists).
 
     Raises:
         InvalidArgument: a parameter is unknown or out of range.
@@ -188,7 +189,10 @@ class _Asked:
         self._scheduler = _scheduler(engine)
         self._tools = _tools(params)
         self._with_tokens = bool(params.get("logprobs") or params.get("top_logprobs"))
-        self._prompt = engine.render([_readable(message, place) for place, message in enumerate(messages)], self._tools)
+        self._prompt = _prompt_ids(params, index, engine.network.vocab_size)
+        if self._prompt is None:
+            readable = [_readable(message, place) for place, message in enumerate(messages)]
+            self._prompt = engine.render(readable, self._tools)
         if len(self._prompt) >= engine.max_length:
             raise ContextLengthExceeded(
                 f"the conversation has {len(self._prompt)} tokens and the model reads {engine.max_length}: "
@@ -297,7 +301,7 @@ _SAMPLING = {
     "seed": "seed",
     "top_logprobs": "top_logprobs",
 }
-_KNOWN = {*_SAMPLING, "stop_words", "logprobs", "tools", "tool_choice"}
+_KNOWN = {*_SAMPLING, "stop_words", "logprobs", "prompt_ids", "tools", "tool_choice"}
 _RANGES: dict[str, tuple[Any, float, str]] = {
     "max_new_tokens": (int, 1, "give a whole number of at least 1"),
     "temperature": ((int, float), 0, "give 0 for the most likely token, or a number above"),
@@ -315,6 +319,24 @@ def _cure(name: str) -> str:
     if close:
         return f"TinyLM has no such parameter; did you mean {close}?"
     return f"TinyLM has no such parameter; it knows {', '.join(sorted(_KNOWN))}"
+
+
+def _prompt_ids(params: Params, index: int, vocab_size: int) -> list[int] | None:
+    """The ids that the `index`-th conversation of a call goes on from, if they are given."""
+    ids = params.get("prompt_ids")
+    if isinstance(ids, list | tuple) and ids and isinstance(ids[0], list | tuple):
+        if index >= len(ids):
+            raise InvalidArgument("prompt_ids", ids, f"there is no list of ids for conversation {index}")
+        ids = ids[index]
+    if ids is None:
+        return None
+    if (
+        not isinstance(ids, list | tuple)
+        or not ids
+        or not all(type(id_) is int and 0 <= id_ < vocab_size for id_ in ids)
+    ):
+        raise InvalidArgument("prompt_ids", ids, f"give a list of token ids, each from 0 to {vocab_size - 1}")
+    return list(ids)
 
 
 def _tools(params: Params) -> list[Mapping[str, Any]]:
