@@ -9,13 +9,17 @@ from typing import Any
 
 
 def attach(package: str, names: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of a package whose public names live in the given submodules."""
+    """The `__getattr__` and `__dir__` of a package whose public names live in the given submodules.
+
+    A name may live in another package: then its module is written as in a relative import, `..rollouts.agents`.
+    """
     home = {name: module for module, group in names.items() for name in group}
 
     def getattr_(name: str) -> Any:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+        module = home[name]
+        value = getattr(importlib.import_module(module if module[0] == "." else f".{module}", package), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, overload, TypeVar
+from typing import Any, ClassVar, Literal, overload, TypeVar
 
 from ..errors import InvalidArgument, ToolArgumentsError
 from ..memory import SessionId
@@ -39,6 +39,8 @@ class BaseAction(Module):
     Attributes:
         timeout: seconds a call may take; None for what its executor says.
         max_length: most characters of a result.
+        status: "terminal" if a rollout ends once it was called, else "continue".
+        stateful: whether it works on the environment of the chain that calls it, so that a rollout must have one.
         aliases: other names of arguments that are understood too, such as `{"code": "command"}`.
 
     >>> class Add(BaseAction):
@@ -51,6 +53,8 @@ class BaseAction(Module):
 
     timeout: float | None = None
     max_length: int = MAX_LENGTH
+    status: Literal["continue", "terminal"] = "continue"
+    stateful: bool = False
     aliases: ClassVar[Mapping[str, str]] = {}
 
     _marked: ClassVar[dict[str, _Options]] = {}

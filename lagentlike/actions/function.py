@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, overload, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, overload, ParamSpec, TypeVar
 
 from ..errors import InvalidArgument
 from .base import _Options, BaseAction, checked_name
@@ -26,6 +26,8 @@ class FunctionTool(BaseAction, Generic[P, R]):
         description: what it does; the docstring's text by default.
         timeout: seconds a call may take; None for what the executor says.
         max_length: most characters of a result.
+        status: "terminal" if a rollout ends once it was called.
+        stateful: whether it works on the environment of the chain that calls it.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class FunctionTool(BaseAction, Generic[P, R]):
         description: str | None = None,
         timeout: float | None = None,
         max_length: int = MAX_LENGTH,
+        status: Literal["continue", "terminal"] = "continue",
+        stateful: bool = False,
     ) -> None:
         if not callable(function) or isinstance(function, type | BaseAction):
             raise InvalidArgument("function", function, "give a function")
@@ -46,6 +50,10 @@ class FunctionTool(BaseAction, Generic[P, R]):
         self.function = function
         self.timeout = checked_timeout(timeout)
         self.max_length = checked_max_length(max_length)
+        if status not in ("continue", "terminal"):
+            raise InvalidArgument("status", status, "give 'continue' or 'terminal'")
+        self.status = status
+        self.stateful = stateful
         self.apis()  # a signature that no model can call is an error now
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]  # it is the function
@@ -73,6 +81,8 @@ def tool(
     description: str | None = None,
     timeout: float | None = None,
     max_length: int = MAX_LENGTH,
+    status: Literal["continue", "terminal"] = "continue",
+    stateful: bool = False,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -81,6 +91,8 @@ def tool(
     description: str | None = None,
     timeout: float | None = None,
     max_length: int = MAX_LENGTH,
+    status: Literal["continue", "terminal"] = "continue",
+    stateful: bool = False,
 ) -> Any:
     """Make a function a tool; used with or without parentheses, on plain and async functions.
 
@@ -93,6 +105,9 @@ def tool(
         timeout: seconds a call may take; None for what the executor says. A blocking function that takes longer is
             left running in its thread.
         max_length: most characters of a result; longer ones keep their head and tail.
+        status: "terminal" if a rollout ends once it was called, such as a tool that takes the answer.
+        stateful: whether it works on the environment of the chain that calls it, which it gets from
+            `lagentlike.rollouts.environments.current_environment()`; a rollout without environments is refused then.
 
     >>> @tool
     ... def add(a: int, b: int) -> int:
@@ -103,7 +118,7 @@ def tool(
     """
 
     def make(given: Callable[..., Any]) -> FunctionTool[..., Any]:
-        return FunctionTool(given, name, description, timeout, max_length)
+        return FunctionTool(given, name, description, timeout, max_length, status, stateful)
 
     return make if function is None else make(function)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
+    from ..rollouts.agents import AutoAgent, CodeAgent, HFAgent, ReactAgent
     from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
     from .containers import (
         AgentDict,
@@ -35,8 +36,12 @@ __all__ = [
     "AsyncStreamingSequential",
     "AsyncStreamingWorkflow",
     "AsyncWorkflow",
+    "AutoAgent",
+    "CodeAgent",
+    "HFAgent",
     "MathCoder",
     "ReAct",
+    "ReactAgent",
     "Sequential",
     "StreamingAgent",
     "StreamingReAct",
@@ -58,6 +63,7 @@ __getattr__, __dir__ = attach(
             "StreamingSequential",
         ],
         "internlm": ["AgentForInternLM", "AsyncAgentForInternLM", "AsyncMathCoder", "MathCoder"],
+        "..rollouts.agents": ["AutoAgent", "CodeAgent", "HFAgent", "ReactAgent"],  # made of what stands above this package
         "react": ["AsyncReAct", "AsyncStreamingReAct", "ReAct", "StreamingReAct"],
         "workflow": ["AsyncStreamingWorkflow", "AsyncWorkflow", "StreamingWorkflow", "Workflow"],
     },

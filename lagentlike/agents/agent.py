@@ -11,7 +11,8 @@ from ..colour import careful, overridable
 from ..errors import ColourError, InvalidArgument
 from ..hooks import Hook
 from ..llms.base import AsyncBaseLLM, BaseLLM
-from ..memory import Memory, MemoryManager, SessionId
+from ..memory import check_session_id, Memory, MemoryManager, SessionId
+from ..memory.state import ALL_SESSIONS
 from ..module import AsyncModule, AsyncStreamingModule, Module, StreamingModule
 from ..prompts import StrParser
 from ..registry import create_object
@@ -26,6 +27,8 @@ from ..schema import (
     unchecked_message,
     Usage,
 )
+from ..trajectory import Trajectory
+from .recall import trajectory_of
 
 __all__ = ["Agent", "AsyncAgent", "AsyncStreamingAgent", "StreamingAgent"]
 
@@ -110,6 +113,30 @@ class Agent(Module):
     def named_agents(self) -> Iterator[tuple[str, Agent]]:
         """The agents assigned to this one with their names, each once."""
         return ((name, child) for name, child in self.named_children() if isinstance(child, Agent))
+
+    def trajectories(self, session_id: SessionId = 0) -> list[Trajectory]:
+        """What each agent of this tree did in a session, for rewards and training.
+
+        In `train()` mode models give token ids and log-probabilities with their answers; the trajectories hold them as
+        the engine gave them, spliced and never tokenized again.
+
+        Args:
+            session_id: the session; `"all"` for every one, in the order they first spoke.
+
+        Returns:
+            One trajectory for each agent that asked a model, with its path in `agent`.
+
+        >>> from lagentlike.llms import TinyLM
+        >>> agent = Agent(TinyLM(), name="greeter").train()
+        >>> reply = agent("Hello")
+        >>> [trajectory] = agent.trajectories()
+        >>> trajectory.final_response, trajectory.counts.missing
+        ('Hello! How can I help you?', 0)
+        """
+        sessions = self.session_ids() if session_id == ALL_SESSIONS else [check_session_id(session_id)]
+        agents = [(path, unit) for path, unit in self.named_modules() if isinstance(unit, Agent)]
+        found = (trajectory_of(self, path, unit, one) for one in sessions for path, unit in agents)
+        return [trajectory for trajectory in found if trajectory is not None]
 
     def extra_repr(self) -> str:
         shown = []

@@ -1,0 +1,139 @@
+"""Measure what rollouts cost besides waiting: `python -m benchmarks.rollouts`.
+
+A model that takes 50 ms for an answer and a tool that takes 20 ms make a chain of two answers and one call 120 ms long.
+The ideal is that any number of chains takes as long as one; the figures are ratios to it, medians over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import difflib
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from lagentlike.agents import HFAgent
+from lagentlike.llms import AsyncScriptedLLM
+from lagentlike.rollouts import reward, rollout, Trajectory
+from lagentlike.schema import ToolCall
+from lagentlike.tools import calculator, tool
+
+__all__ = ["main"]
+
+FOLDER = Path(__file__).resolve().parent
+ANSWER_S, TOOL_S, REWARD_S = 0.05, 0.02, 0.03
+CHAIN_S = 2 * ANSWER_S + TOOL_S
+WAVES = 5
+
+
+@tool
+async def lookup(word: str) -> str:
+    """Look a word up."""
+    await asyncio.sleep(TOOL_S)
+    return word.upper()
+
+
+@reward
+async def judged(final_response: str) -> float:
+    """A reward that takes its time, as a judge does."""
+    await asyncio.sleep(REWARD_S)
+    return float(final_response == "done")
+
+
+def answer(messages: list[dict[str, Any]], params: dict[str, Any]) -> Any:
+    """One call, then the answer."""
+    return "done" if messages[-1]["role"] == "tool" else ToolCall("lookup", {"word": "tea"}, id="call")
+
+
+def scripted() -> HFAgent:
+    """An agent whose model takes 50 ms for an answer."""
+    return HFAgent(AsyncScriptedLLM(answer, latency=ANSWER_S), tools=[lookup])
+
+
+async def chains_at_once(number: int) -> dict[str, float]:
+    """`WAVES` times `number` chains, `number` of them at once."""
+    agent = scripted()
+    began, cpu = time.perf_counter(), time.process_time()
+    await agent.run(["q"] * (number * WAVES), max_concurrent_chains=number)
+    wall, spent = time.perf_counter() - began, time.process_time() - cpu
+    return {
+        "chains_per_s": number * WAVES / wall,
+        "of_ideal": WAVES * CHAIN_S / wall,
+        "cpu_ms_per_turn": 1000 * spent / (number * WAVES * 2),
+    }
+
+
+async def overlap(number: int = 64) -> dict[str, float]:
+    """How much of answers, tools and rewards happens at once: 1.0 if rewards cost no time of the chains."""
+    agent = scripted()
+    began = time.perf_counter()
+    await rollout(agent, ["q"] * (number * WAVES), reward=judged, max_concurrency=number)
+    wall = time.perf_counter() - began
+    return {"wall_s": wall, "of_ideal": (WAVES * CHAIN_S + REWARD_S) / wall}
+
+
+async def drift(chains: int = 64) -> dict[str, float]:
+    """Tokens that differ from what was sampled: in our rows, and in rows tokenized again from the text."""
+    agent = HFAgent(tools=[calculator])
+    config = {"temperature": 1.3, "seed": 5, "max_new_tokens": 64}
+    questions = [f"What is {n} * {n + 7}?" for n in range(chains // 2)]
+    questions += [f"Tell me about zor{chr(97 + n % 26)}vik{n}." for n in range(chains // 2)]
+    result = await agent.run(questions, max_turns=4, generation_config=config)
+    sampled = ours = again = 0
+    for trajectory in result:
+        truth = _sampled(trajectory)
+        spliced = [i for segment in trajectory.segments for i, m in zip(segment.ids, segment.mask, strict=True) if m]
+        assert agent.agent.prompts is not None
+        ids, mask = agent.agent.prompts.rows(trajectory.messages, agent.actions.tools())
+        written = [i for i, m in zip(ids, mask, strict=True) if m]
+        sampled += len(truth)
+        ours += _differing(truth, spliced)
+        again += _differing(truth, written)
+    return {"sampled": sampled, "ours_percent": 100 * ours / sampled, "again_percent": 100 * again / sampled}
+
+
+def _sampled(trajectory: Trajectory) -> list[int]:
+    return [i for segment in trajectory.segments for turn in segment.turns for i in segment.ids[turn.start : turn.stop]]
+
+
+def _differing(truth: list[int], other: list[int]) -> int:
+    same = sum(block.size for block in difflib.SequenceMatcher(None, truth, other, False).get_matching_blocks())
+    return len(truth) - same
+
+
+def main() -> None:
+    """Measure, print a table, and write the figures beside this file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rollouts", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=FOLDER / "rollouts.json")
+    options = parser.parse_args()
+    asyncio.run(chains_at_once(8))  # imports and first uses
+    figures: dict[str, Any] = {"chains": {}}
+    rounds: dict[int, list[dict[str, float]]] = {1: [], 8: [], 64: [], 512: []}
+    for _ in range(options.rounds):
+        for number, measured in rounds.items():
+            measured.append(asyncio.run(chains_at_once(number)))
+    print("chains at once   chains/s   of the ideal   CPU a turn")
+    for number, measured in rounds.items():
+        median = {name: statistics.median(one[name] for one in measured) for name in measured[0]}
+        figures["chains"][str(number)] = median
+        print(
+            f"{number:14}   {median['chains_per_s']:8.1f}   {median['of_ideal']:12.2f}   {median['cpu_ms_per_turn']:7.2f} ms"
+        )
+    overlaps = [asyncio.run(overlap()) for _ in range(options.rounds)]
+    figures["overlap"] = {name: statistics.median(one[name] for one in overlaps) for name in overlaps[0]}
+    print(f"with a reward of {REWARD_S * 1000:.0f} ms, 64 at once: {figures['overlap']['of_ideal']:.2f} of the ideal")
+    figures["drift"] = asyncio.run(drift())
+    told = figures["drift"]
+    print(
+        f"token drift over {told['sampled']} sampled tokens: ours {told['ours_percent']:.2f} %, "
+        f"tokenized again {told['again_percent']:.2f} %"
+    )
+    options.output.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

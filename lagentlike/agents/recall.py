@@ -1,0 +1,58 @@
+"""What an agent did in a session, read from its memory as a trajectory."""
+
+from __future__ import annotations
+
+from typing import Any, TYPE_CHECKING
+
+from ..ledger import TokenLedger
+from ..memory import SessionId
+from ..schema import AgentMessage, Usage
+from ..trajectory import as_parts, FinishReason, Trajectory
+
+if TYPE_CHECKING:
+    from .agent import Agent
+
+__all__ = ["trajectory_of"]
+
+
+def trajectory_of(root: Agent, path: str, unit: Agent, session_id: SessionId) -> Trajectory | None:
+    """What the agent at a path of a tree did in a session; None if it did not ask its model there."""
+    if unit.llm is None or unit.memory is None:
+        return None
+    answers = [message for message in unit.memory.get(session_id).get_memory() if message.is_from(unit.name)]
+    if not answers:
+        return None
+    messages = unit._prompt(session_id)
+    ledger, usage = TokenLedger(), Usage()
+    shown = [as_parts(message) for message in messages]
+    places = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    for index, answer in zip(places[-len(answers) :], answers, strict=False):
+        ledger.add(answer.tokens, index)
+        usage += answer.usage or Usage()
+        if answer.tokens is not None and answer.tokens.ids and hasattr(unit.llm, "detokenize"):
+            shown[index] = as_parts(messages[index], unit.llm.detokenize(answer.tokens.ids))
+    return Trajectory(
+        messages=shown,
+        segments=ledger.segments,
+        tools=_tools(root, path),
+        finish_reason=_reason(answers[-1]),
+        agent=path,
+        session_id=session_id,
+        usage=usage,
+        counts=ledger.counts,
+    )
+
+
+def _tools(root: Agent, path: str) -> list[dict[str, Any]]:
+    """The tools that the agent at a path is offered natively: those of the executor beside it."""
+    parent = root.get_submodule(path.rpartition(".")[0])
+    if not path or not getattr(parent, "native", True):
+        return []
+    beside = [tools for child in parent.children() if callable(tools := getattr(child, "tools", None))]
+    return beside[0]() if len(beside) == 1 else []
+
+
+def _reason(last: AgentMessage) -> FinishReason:
+    if last.finish_reason == "max_turns" or last.tool_calls:
+        return "max_turns"
+    return "max_model_len" if last.finish_reason == "length" else "no_tool_calls"

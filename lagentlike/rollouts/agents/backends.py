@@ -1,0 +1,134 @@
+"""The models that rollouts run on, by the name of their backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ...errors import InvalidArgument
+from ...llms.base import AsyncBaseLLM
+from ..chat_tokenizer import ChatTokenizer
+from ..templates import ChatTemplate
+
+__all__ = ["BACKENDS", "Backend", "open_backend"]
+
+
+class Backend(NamedTuple):
+    """A model, and what makes token ids of conversations for it; None where its server does that."""
+
+    llm: AsyncBaseLLM
+    prompts: ChatTokenizer | None
+
+
+def open_backend(model: Any, template: str | None, config: Mapping[str, Any] | None) -> Backend:
+    """The model that `HFAgent`'s arguments describe.
+
+    Args:
+        model: `"tiny"`, a directory, a name that the backend knows, or an async model, which is taken as it is.
+        template: name of a chat template; None for the model's own.
+        config: `{"backend": name, **options}`; by default the embedded model's engine for `"tiny"`, else transformers.
+
+    Raises:
+        InvalidArgument: there is no such backend, or it has no such option.
+    """
+    if isinstance(model, AsyncBaseLLM):
+        return _given(model, template, config)
+    if not isinstance(model, str | os.PathLike):
+        raise InvalidArgument(
+            "model_name_or_path", model, "give 'tiny', a directory, a model's name, or an async model"
+        )
+    model = os.fspath(model)
+    if config is not None and not isinstance(config, Mapping):
+        raise InvalidArgument("backend_config", config, "give a dict such as {'backend': 'transformers'}")
+    options = dict(config or {})
+    name = options.pop("backend", "tiny" if model == "tiny" else "transformers")
+    if name not in BACKENDS:
+        raise InvalidArgument("backend_config['backend']", name, f"the backends are {', '.join(BACKENDS)}")
+    if template is not None:
+        ChatTemplate.named(template)  # a name that does not exist is an error now
+    return BACKENDS[name](model, template, options)
+
+
+def _given(llm: AsyncBaseLLM, template: str | None, config: Mapping[str, Any] | None) -> Backend:
+    from ...llms import AsyncTinyLM
+
+    if config:
+        raise InvalidArgument("backend_config", config, "the model is made already: set its options there")
+    if isinstance(llm, AsyncTinyLM):
+        return Backend(llm, ChatTokenizer.load(llm.engine.path, template))
+    if template is not None:
+        raise InvalidArgument("template", template, f"{llm!r} renders its conversations itself: give None")
+    return Backend(llm, None)
+
+
+def _tiny(model: str, template: str | None, options: dict[str, Any]) -> Backend:
+    from ...llms import AsyncTinyLM
+
+    llm = AsyncTinyLM(None if model == "tiny" else model, **_known(options, "tiny", _SAMPLING))
+    return Backend(llm, ChatTokenizer.load(llm.engine.path, template))
+
+
+def _transformers(model: str, template: str | None, options: dict[str, Any]) -> Backend:
+    from ...llms import AsyncHFTransformer
+    from ...llms.tiny.engine import WEIGHTS
+
+    path = str(WEIGHTS) if model == "tiny" else model
+    llm = AsyncHFTransformer(path, **_known(options, "transformers", (*_SAMPLING, "device", "dtype")))
+    return Backend(llm, ChatTokenizer(llm.tokenizer, template))
+
+
+def _client(model: str, template: str | None, options: dict[str, Any]) -> Backend:
+    from ...llms import AsyncGPTAPI
+
+    known = _known(options, "client", (*_SAMPLING, *_CLIENT, "return_token_ids"))
+    if "api_base" not in known:
+        raise InvalidArgument("backend_config['api_base']", None, "the client backend needs the server's URL")
+    if template is not None:
+        raise InvalidArgument("template", template, "a server renders with its model's own template: give None")
+    known.setdefault("return_token_ids", True)
+    known.setdefault("key", None)
+    return Backend(AsyncGPTAPI(model, **known), None)
+
+
+def _vllm(model: str, template: str | None, options: dict[str, Any]) -> Backend:
+    if "api_base" in options:
+        return _client(model, template, options)
+    from ...llms import AsyncVllmModel
+
+    if template is not None:
+        raise InvalidArgument("template", template, "vLLM renders with the model's own chat template: give None")
+    return Backend(AsyncVllmModel(model, **_known(options, "vllm", (*_SAMPLING, "tp", "dtype", "engine"))), None)
+
+
+def _lmdeploy(model: str, template: str | None, options: dict[str, Any]) -> Backend:
+    if "api_base" not in options:
+        raise InvalidArgument(
+            "backend_config",
+            options,
+            "start `lmdeploy serve api_server MODEL` and give its address: "
+            "{'backend': 'lmdeploy', 'api_base': 'http://127.0.0.1:23333/v1'}",
+        )
+    return _client(model, template, options)
+
+
+BACKENDS: dict[str, Callable[[str, str | None, dict[str, Any]], Backend]] = {
+    "tiny": _tiny,
+    "transformers": _transformers,
+    "client": _client,
+    "async_vllm": _vllm,
+    "vllm": _vllm,
+    "lmdeploy": _lmdeploy,
+}
+
+_SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "stop_words", "seed")
+_CLIENT = ("api_base", "key", "headers", "timeout", "retry", "transport", "extra_body")
+
+
+def _known(options: dict[str, Any], backend: str, names: tuple[str, ...]) -> dict[str, Any]:
+    for name in options:
+        if name not in names:
+            raise InvalidArgument(
+                f"backend_config[{name!r}]", options[name], f"backend {backend!r} knows {', '.join(names)}"
+            )
+    return options
