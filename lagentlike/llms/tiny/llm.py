@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import difflib
 import os
-import queue
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ...concurrency import in_thread
-from ...errors import ContextLengthExceeded, InvalidArgument
-from ...prompts.parsers.tool_call import parse_tool_calls
-from ...schema import Completion, TokenSpan, Usage
-from ..base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params
-from .engine import Generation, GenerationStep, SamplingParams, TinyEngine
+from ...errors import InvalidArgument
+from ..local import _Local, AsyncLocalLLM, LocalLLM, OnStep, Pending, sampling
+from .engine import SamplingParams, TinyEngine
 from .scheduler import Request, Scheduler
 
 __all__ = ["AsyncTinyLM", "TinyLM"]
 
 
-class _Tiny(_LLM):
-    """What both colours share: the engine, parameters in, answers out."""
+class _Tiny(_Local):
+    """What both colours share: the engine, and ids to text and back."""
 
-    real: ClassVar[bool] = False
+    kind: ClassVar[str] = "TinyLM"
 
     def _use(self, path: str | os.PathLike[str] | None) -> None:
         if path is not None and not Path(path).is_dir():
@@ -34,7 +27,7 @@ class _Tiny(_LLM):
                 "path", os.fspath(path), "give a directory with weights, or None for the embedded ones"
             )
         self._folder = None if path is None else Path(path)
-        sampling(self.gen_params)
+        sampling(self.gen_params, self.kind)
 
     @property
     def engine(self) -> TinyEngine:
@@ -53,17 +46,15 @@ class _Tiny(_LLM):
         """The bytes that a token stands for; a token may be part of a character."""
         return self.engine.token_bytes(id_)
 
-    def update_gen_params(self, **gen_params: Any) -> None:
-        """Change parameters for all calls to come."""
-        sampling(self._params(gen_params))
-        super().update_gen_params(**gen_params)
+    @property
+    def _vocab_size(self) -> int:
+        return self.engine.network.vocab_size
 
-    def _request(self, messages: Conversation, params: Params, index: int = 0) -> _Asked:
-        """A conversation as the engine takes it; the `index`-th of a batch draws with a seed of its own."""
-        return _Asked(self.engine, self.path, messages, params, index)
+    def _submit(self, prompt: list[int], options: SamplingParams, on_step: OnStep | None) -> Pending:
+        return _scheduler(self.engine).submit(Request(prompt, options, on_step))
 
 
-class TinyLM(_Tiny, BaseLLM):
+class TinyLM(_Tiny, LocalLLM):
     """The language model that the package carries: it runs anywhere, needs no key and no network.
 
     A demonstration and test model of a few million parameters: it calls tools, writes small Python programs, plays a
@@ -101,32 +92,8 @@ class TinyLM(_Tiny, BaseLLM):
         super().__init__(_name(path), temperature=temperature, seed=seed, **gen_params)
         self._use(path)
 
-    def _chat(self, messages: Conversation, params: Params) -> Completion:
-        return self._request(messages, params).answer()
 
-    def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
-        asked = []
-        for index, messages in enumerate(batch):
-            self._start()
-            asked.append(self._request(messages, params, index))
-        running = [one.submit() for one in asked]
-        return [self._finish(one.read(future.result())) for one, future in zip(asked, running, strict=True)]
-
-    def _stream(self, messages: Conversation, params: Params) -> Iterator[tuple[str, Completion]]:
-        asked = self._request(messages, params)
-        arrived: queue.SimpleQueue[GenerationStep | None] = queue.SimpleQueue()
-        future = asked.submit(arrived.put)
-        future.add_done_callback(lambda _: arrived.put(None))
-        try:
-            while (step := arrived.get()) is not None:
-                if chunk := asked.take(step):
-                    yield chunk, asked.so_far()
-            yield asked.last(future.result())
-        finally:
-            asked.drop()
-
-
-class AsyncTinyLM(_Tiny, AsyncBaseLLM):
+class AsyncTinyLM(_Tiny, AsyncLocalLLM):
     """The async form of `TinyLM`: tasks that ask at the same time are answered as one batch, beside the event loop."""
 
     def __init__(
@@ -140,266 +107,11 @@ class AsyncTinyLM(_Tiny, AsyncBaseLLM):
         super().__init__(_name(path), temperature=temperature, seed=seed, **gen_params)
         self._use(path)
 
-    async def _chat(self, messages: Conversation, params: Params) -> Completion:
-        await self._load()
-        return await self._answer(self._request(messages, params))
-
-    async def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
-        await self._load()
-        asked = []
-        for index, messages in enumerate(batch):
-            self._start()
-            asked.append(self._request(messages, params, index))
-        return [self._finish(answer) for answer in await asyncio.gather(*map(self._answer, asked))]
-
-    async def _stream(self, messages: Conversation, params: Params) -> AsyncIterator[tuple[str, Completion]]:
-        await self._load()
-        asked = self._request(messages, params)
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[GenerationStep | None] = asyncio.Queue()
-        future = asked.submit(lambda step: _hand_over(loop, arrived, step))
-        future.add_done_callback(lambda _: _hand_over(loop, arrived, None))
-        try:
-            while (step := await arrived.get()) is not None:
-                if chunk := asked.take(step):
-                    yield chunk, asked.so_far()
-            yield asked.last(future.result())
-        finally:
-            asked.drop()
-
     async def _load(self) -> None:
         """Read the weights beside the event loop, the first time."""
         if self._folder not in _loaded:
             await in_thread(TinyEngine.load, self._folder)
             _loaded.add(self._folder)
-
-    async def _answer(self, asked: _Asked) -> Completion:
-        try:
-            return asked.read(await asyncio.wrap_future(asked.submit()))
-        finally:
-            asked.drop()
-
-
-class _Asked:
-    """One request, from the conversation to the answer."""
-
-    def __init__(self, engine: TinyEngine, model: str, messages: Conversation, params: Params, index: int) -> None:
-        options = sampling(params, index)
-        self._model = model
-        self._scheduler = _scheduler(engine)
-        self._tools = _tools(params)
-        self._with_tokens = bool(params.get("logprobs") or params.get("top_logprobs"))
-        self._prompt = _prompt_ids(params, index, engine.network.vocab_size)
-        if self._prompt is None:
-            readable = [_readable(message, place) for place, message in enumerate(messages)]
-            self._prompt = engine.render(readable, self._tools)
-        if len(self._prompt) >= engine.max_length:
-            raise ContextLengthExceeded(
-                f"the conversation has {len(self._prompt)} tokens and the model reads {engine.max_length}: "
-                "shorten it, give the agent memory=dict(type=Memory, recent_n=…), or use a larger model",
-                used=len(self._prompt),
-                limit=engine.max_length,
-            )
-        self._request = Request(self._prompt, options)
-        self._text = ""
-        self._shown = 0
-
-    def submit(self, on_step: Callable[[GenerationStep], None] | None = None) -> Future[Generation]:
-        """Put it in line."""
-        self._request.on_step = on_step
-        return self._scheduler.submit(self._request).future
-
-    def drop(self) -> None:
-        """Have it no longer worked on."""
-        self._request.drop()
-
-    def answer(self) -> Completion:
-        """Wait for the whole answer."""
-        try:
-            return self.read(self.submit().result())
-        finally:
-            self.drop()
-
-    def read(self, generation: Generation) -> Completion:
-        """What the engine gave, as an answer."""
-        text, calls, reason = generation.text, None, str(generation.finish_reason)
-        if self._tools:
-            parsed = parse_tool_calls(text)
-            if parsed.calls or parsed.errors:
-                text, reason = parsed.content, "tool_calls"
-                calls = [*parsed.calls, *(fault.as_call() for fault in parsed.errors)]
-                for call in calls:
-                    call.id = call.id or f"call_{uuid.uuid4().hex[:24]}"
-        return Completion(
-            text,
-            tool_calls=calls,
-            usage=Usage(1, generation.prompt_tokens, len(generation.token_ids)),
-            model=self._model,
-            finish_reason=reason,
-            tokens=self._span(generation),
-        )
-
-    def take(self, step: GenerationStep) -> str:
-        """The new text of a stream that is sure to stand; a tool call is not text."""
-        self._text += step.text
-        sure = len(self._text)
-        if self._tools:
-            sure = _before_call(self._text)
-        chunk, self._shown = self._text[self._shown : sure], max(sure, self._shown)
-        return chunk
-
-    def so_far(self) -> Completion:
-        """The answer up to here."""
-        return Completion(self._text[: self._shown], model=self._model)
-
-    def last(self, generation: Generation) -> tuple[str, Completion]:
-        """The end of a stream: what is left of the text, and the whole answer."""
-        answer = self.read(generation)
-        shown = self._text[: self._shown]
-        return answer.text[self._shown :] if answer.text.startswith(shown) else "", answer
-
-    def _span(self, generation: Generation) -> TokenSpan | None:
-        if not self._with_tokens:
-            return None
-        return TokenSpan(generation.token_ids, generation.logprobs, self._prompt, generation.top_logprobs)
-
-
-def sampling(params: Mapping[str, Any], index: int = 0) -> SamplingParams:
-    """Generation parameters as the engine's options.
-
-    Raises:
-        InvalidArgument: a parameter is unknown, or its value out of range.
-    """
-    for name in params:
-        if name not in _KNOWN:
-            raise InvalidArgument(name, params[name], _cure(name))
-    values = {target: params[name] for name, target in _SAMPLING.items() if params.get(name) is not None}
-    for name, (kind, low, cure) in _RANGES.items():
-        value = params.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or not value >= low):
-            raise InvalidArgument(name, value, cure)
-    if params.get("tool_choice") not in (None, "auto", "none"):
-        raise InvalidArgument("tool_choice", params["tool_choice"], "TinyLM chooses itself: give 'auto' or 'none'")
-    if values.get("seed") is not None:
-        values["seed"] += index
-    try:
-        values["stop"] = tuple(params.get("stop_words") or ())
-        return SamplingParams(**values)
-    except ValueError as error:
-        name, cure = str(error).partition("=")[0], str(error).partition(";")[2].strip()
-        if name == "stop":
-            name, cure = "stop_words", "give a list of non-empty texts"
-        raise InvalidArgument(name, params.get(name), cure) from error
-
-
-_SAMPLING = {
-    "max_new_tokens": "max_new_tokens",
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "repetition_penalty": "repetition_penalty",
-    "seed": "seed",
-    "top_logprobs": "top_logprobs",
-}
-_KNOWN = {*_SAMPLING, "stop_words", "logprobs", "prompt_ids", "tools", "tool_choice"}
-_RANGES: dict[str, tuple[Any, float, str]] = {
-    "max_new_tokens": (int, 1, "give a whole number of at least 1"),
-    "temperature": ((int, float), 0, "give 0 for the most likely token, or a number above"),
-    "top_k": (int, 0, "give a whole number, 0 to keep all tokens"),
-    "top_p": ((int, float), 0, "give a number above 0, at most 1"),
-    "repetition_penalty": ((int, float), 0, "give a number above 0; 1 is none"),
-    "seed": (int, 0, "give a whole number of at least 0"),
-    "top_logprobs": (int, 0, "give a whole number of at least 0"),
-}
-_ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "stop": "stop_words"}
-
-
-def _cure(name: str) -> str:
-    close = _ALIASES.get(name) or next(iter(difflib.get_close_matches(name, _KNOWN, n=1)), None)
-    if close:
-        return f"TinyLM has no such parameter; did you mean {close}?"
-    return f"TinyLM has no such parameter; it knows {', '.join(sorted(_KNOWN))}"
-
-
-def _prompt_ids(params: Params, index: int, vocab_size: int) -> list[int] | None:
-    """The ids that the `index`-th conversation of a call goes on from, if they are given."""
-    ids = params.get("prompt_ids")
-    if isinstance(ids, list | tuple) and ids and isinstance(ids[0], list | tuple):
-        if index >= len(ids):
-            raise InvalidArgument("prompt_ids", ids, f"there is no list of ids for conversation {index}")
-        ids = ids[index]
-    if ids is None:
-        return None
-    if (
-        not isinstance(ids, list | tuple)
-        or not ids
-        or not all(type(id_) is int and 0 <= id_ < vocab_size for id_ in ids)
-    ):
-        raise InvalidArgument("prompt_ids", ids, f"give a list of token ids, each from 0 to {vocab_size - 1}")
-    return list(ids)
-
-
-def _tools(params: Params) -> list[Mapping[str, Any]]:
-    """The schemas of the tools on offer."""
-    tools = params.get("tools")
-    if not tools or params.get("tool_choice") == "none":
-        return []
-    if not isinstance(tools, list | tuple):
-        raise InvalidArgument("tools", tools, "give a list of JSON schemas, such as executor.tools()")
-    for index, tool in enumerate(tools):
-        if not isinstance(tool, Mapping) or not isinstance(tool.get("function"), Mapping):
-            raise InvalidArgument(
-                f"tools[{index}]", tool, "give {'type': 'function', 'function': {…}}, such as executor.tools() does"
-            )
-    return list(tools)
-
-
-def _readable(message: Any, place: int) -> Mapping[str, Any]:
-    """A message in the form that the chat template takes."""
-    where = f"messages[{place}]"
-    if not isinstance(message, Mapping) or "role" not in message:
-        raise InvalidArgument(where, message, "each message is a dict with 'role' and 'content'")
-    readable: Mapping[str, Any] = message
-    role = readable["role"]
-    if role == "developer":
-        readable = {**readable, "role": "system"}
-    elif role not in ("system", "user", "assistant", "tool", "environment"):
-        raise InvalidArgument(f"{where}['role']", role, "use system, user, assistant, tool or environment")
-    content = readable.get("content")
-    if content is None or isinstance(content, str):
-        return readable
-    if isinstance(content, list | tuple):
-        return {**readable, "content": "".join(_part_text(part, where) for part in content)}
-    raise InvalidArgument(f"{where}['content']", content, "give a text, or a list of text parts")
-
-
-def _part_text(part: Any, where: str) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-        return str(part["text"])
-    raise InvalidArgument(f"{where}['content']", part, "TinyLM reads text only: give {'type': 'text', 'text': …} parts")
-
-
-_CALL = "<tool_call>"
-
-
-def _before_call(text: str) -> int:
-    """How much of a text cannot be, or become, part of a tool call or the space before it."""
-    at = text.find(_CALL)
-    if at < 0:
-        at = len(text)
-        for length in range(min(len(_CALL) - 1, at), 0, -1):
-            if text.endswith(_CALL[:length]):
-                at -= length
-                break
-    return len(text[:at].rstrip())
-
-
-def _hand_over(loop: asyncio.AbstractEventLoop, arrived: asyncio.Queue[Any], item: Any) -> None:
-    """Give an item to a task of a loop that may have ended by now."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(arrived.put_nowait, item)
 
 
 def _name(path: str | os.PathLike[str] | None) -> str:
