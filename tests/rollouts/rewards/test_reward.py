@@ -89,12 +89,11 @@ def test_keyword_arguments_take_the_metadata_that_is_left() -> None:
 
 
 def test_a_parameter_that_nobody_can_fill_is_named_with_what_there_is() -> None:
+    @reward
+    def look(colour: str) -> float:
+        return 1.0
+
     with pytest.raises(RewardError, match=r"reward look: .*'colour'.*it has 'answer'"):
-
-        @reward
-        def look(colour: str) -> float:
-            return 1.0
-
         scored(look, trajectory(metadata={"answer": 1}))
 
 
