@@ -348,6 +348,52 @@ async def test_tasks_ask_at_once_and_each_gets_its_own_answer() -> None:
     assert answers == [await llm.chat(question) for question in questions]
 
 
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many sequences each step of a batch decoded."""
+    counted: list[int] = []
+    network = TinyLM().engine.network
+    step_batch: Callable[..., Any] = network.step_batch
+
+    def counting(tokens: list[int], caches: Any) -> Any:
+        counted.append(len(tokens))
+        return step_batch(tokens, caches)
+
+    monkeypatch.setattr(network, "step_batch", counting)
+    return counted
+
+
+def test_a_request_of_another_thread_joins_those_under_way(rows: list[int]) -> None:
+    llm = TinyLM()
+    long, short = [CODER, *ONE_PLUS_ONE], [{"role": "user", "content": "Who are you?"}]
+    expected = llm.chat(long), llm.chat(short)
+    del rows[:]
+    with ThreadPoolExecutor(4) as pool:
+        stream = llm.stream_chat(long)
+        for number, (_, _, answer) in enumerate(stream):  # noqa: B007
+            if number == 2:
+                joining = [pool.submit(llm.chat, short) for _ in range(3)]
+        assert answer == expected[0]
+        assert [job.result() for job in joining] == [expected[1]] * 3
+    assert max(rows, default=0) > 1, "they were decoded side by side"
+
+
+async def test_requests_of_tasks_that_come_one_by_one_are_answered_as_if_alone(rows: list[int]) -> None:
+    llm = AsyncTinyLM()
+    questions = [
+        [*([CODER] if number % 3 == 0 else []), {"role": "user", "content": f"What is the result of {number} + 5?"}]
+        for number in range(24)
+    ]
+    expected = [await llm.chat(question) for question in questions]
+    assert not rows
+    asking = []
+    for question in questions:
+        asking.append(asyncio.create_task(llm.chat(question)))
+        await asyncio.sleep(0.002)
+    assert await asyncio.gather(*asking) == expected
+    assert max(rows) > 4
+
+
 async def test_the_event_loop_goes_on_while_it_answers() -> None:
     llm = AsyncTinyLM()
     asking = asyncio.gather(*(llm.chat([CODER, *ONE_PLUS_ONE]) for _ in range(8)))

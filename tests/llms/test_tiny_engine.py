@@ -13,7 +13,16 @@ import pytest
 from safetensors.numpy import load_file
 
 from lagentlike.llms.tiny.blas import single_thread
-from lagentlike.llms.tiny.engine import Generation, SamplingParams, TinyEngine, WEIGHTS
+from lagentlike.llms.tiny.engine import (
+    Batch,
+    collect,
+    Generation,
+    GenerationStep,
+    Reply,
+    SamplingParams,
+    TinyEngine,
+    WEIGHTS,
+)
 from lagentlike.llms.tiny.prefix import PrefixStore
 from lagentlike.llms.tiny.transcript import Transcript
 
@@ -147,6 +156,74 @@ def test_log_probabilities_equal_a_teacher_forced_pass_of_transformers(engine: T
 def test_a_long_prompt_read_in_blocks_equals_transformers(engine: TinyEngine) -> None:
     ids = engine.render([{"role": "user", "content": "word " * 500}])
     assert np.abs(engine.logprobs(ids) - teacher_forced(ids)).max() < 2e-4
+
+
+def mixed_prompts(engine: TinyEngine) -> list[list[int]]:
+    """Prompts with and without system prompts and tools, some of them twice."""
+    conversations = [engine.render(messages, tools) for messages, tools in CONVERSATIONS[:6]]
+    coder = {"role": "system", "content": "Solve the problem step by step with assistance of Python code"}
+    coding = [engine.render([coder, {"role": "user", "content": f"What is the result of {n} + 8?"}]) for n in range(3)]
+    return [*prompts(engine), *coding, *conversations, prompts(engine)[0], coding[0]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("every", [0, 1, 3, 40], ids=lambda every: f"every {every} steps")
+def test_a_reply_that_joins_a_batch_under_way_is_what_it_is_alone(
+    engine: TinyEngine, temperature: float, every: int
+) -> None:
+    waiting = [
+        (prompt, SamplingParams(temperature=temperature, seed=number, max_new_tokens=12 + 7 * (number % 5)))
+        for number, prompt in enumerate(mixed_prompts(engine))
+    ]
+    expected = [engine.generate(*request) for request in waiting]
+    batch, order, steps, rounds = Batch(engine), list[Reply](), dict[Reply, list[GenerationStep]](), 0
+    while len(order) < len(waiting) or len(batch):
+        if len(order) < len(waiting) and (not every or rounds % every == 0 or not len(batch)):
+            order += batch.add([waiting[len(order)]])
+        for reply, step in batch.step():
+            steps.setdefault(reply, []).append(step)
+        rounds += 1
+    for reply, alone, (prompt, _) in zip(order, expected, waiting, strict=True):
+        together = collect(steps[reply], len(prompt))
+        assert (together.token_ids, together.text, together.finish_reason) == (
+            alone.token_ids, alone.text, alone.finish_reason,
+        )  # fmt: skip
+        assert np.allclose(together.logprobs, alone.logprobs, atol=1e-4)
+
+
+def test_replies_may_leave_a_batch_at_any_step_and_the_others_go_on(engine: TinyEngine) -> None:
+    requests = [(prompt, SamplingParams(max_new_tokens=30)) for prompt in mixed_prompts(engine)]
+    expected = [engine.generate(*request).token_ids for request in requests]
+    batch, ids = Batch(engine), dict[Reply, list[int]]()
+    replies = [*batch.add(requests[:1]), *batch.add(requests[1:5])]
+    batch.drop(replies[2])
+    for number in range(60):
+        for reply, step in batch.step():
+            ids.setdefault(reply, []).append(step.token_id)
+        if number == 2:
+            replies += batch.add(requests[5:])
+        if number in (4, 5, 6):
+            batch.drop(replies[3 * number - 12])
+    assert not len(batch)
+    left = {0, 2, 3, 6}
+    for index, (reply, whole) in enumerate(zip(replies, expected, strict=True)):
+        assert ids.get(reply, []) == whole[: len(ids.get(reply, []))]
+        assert index in left or ids[reply] == whole
+
+
+def test_a_batch_takes_more_prompts_as_replies_end(engine: TinyEngine) -> None:
+    asked = [prompts(engine)[n % len(PROMPTS)] for n in range(150)]
+    params = [SamplingParams(max_new_tokens=1 + n % 9) for n in range(150)]
+    most = 0
+    found: list[list[int]] = [[] for _ in asked]
+    for taken in engine.stream_batch(asked, params):
+        most = max(most, len(taken))
+        for index, step in taken:
+            found[index].append(step.token_id)
+    whole = {tuple(prompt): engine.generate(prompt, SamplingParams(max_new_tokens=9)).token_ids for prompt in asked}
+    assert most == 64
+    for prompt, options, ids in zip(asked, params, found, strict=True):
+        assert ids == whole[tuple(prompt)][: options.max_new_tokens]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

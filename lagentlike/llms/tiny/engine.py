@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +21,7 @@ from lagentlike.llms.tiny.prefix import PrefixStore
 from lagentlike.llms.tiny.sampling import log_softmax, Sampler, SamplingParams
 from lagentlike.llms.tiny.transcript import Transcript
 
-__all__ = ["Generation", "GenerationStep", "SamplingParams", "TinyEngine", "collect"]
+__all__ = ["Batch", "Generation", "GenerationStep", "Reply", "SamplingParams", "TinyEngine", "collect"]
 
 Array = NDArray[np.float32]
 FinishReason = Literal["stop", "length"]
@@ -194,7 +195,7 @@ class TinyEngine:
     def stream(self, prompt_ids: Sequence[int], params: SamplingParams | None = None) -> Iterator[GenerationStep]:
         """Generate one reply token by token."""
         params = params or SamplingParams()
-        prompt = self._checked(prompt_ids)
+        prompt = self.checked(prompt_ids)
         return self._stream(prompt, params)
 
     def generate_batch(
@@ -223,14 +224,17 @@ class TinyEngine:
             The steps of one round with the indexes of their prompts; prompts whose reply ended are left out.
         """
         options = _options(prompts, params)
-        checked = [self._checked(prompt) for prompt in prompts]
-        for begin in range(0, len(checked), _BATCH):
-            for taken in self._batch(checked[begin : begin + _BATCH], options[begin : begin + _BATCH]):
-                yield [(begin + i, step) for i, step in taken]
+        waiting = deque(enumerate(zip([self.checked(prompt) for prompt in prompts], options, strict=True)))
+        batch, index_of = Batch(self), dict[Reply, int]()
+        while waiting or len(batch):
+            chosen = [waiting.popleft() for _ in range(min(batch.room, len(waiting)))]
+            for (index, _), reply in zip(chosen, batch.add([one for _, one in chosen]), strict=True):
+                index_of[reply] = index
+            yield [(index_of[reply], step) for reply, step in batch.step()]
 
     def logprobs(self, ids: Sequence[int]) -> Array:
         """Teacher-forced float32 log-probabilities, `[len(ids) - 1]`: entry t is of `ids[t + 1]` given those before."""
-        checked = self._checked(ids, room=0)
+        checked = self.checked(ids, room=0)
         if len(checked) == 1:
             return np.empty(0, np.float32)
         with single_thread():
@@ -260,31 +264,12 @@ class TinyEngine:
         finally:
             prefixes.keep(ids, cache, marks)
 
-    def _batch(
-        self, prompts: list[list[int]], params: list[SamplingParams]
-    ) -> Iterator[list[tuple[int, GenerationStep]]]:
-        limits = [
-            min(p.max_new_tokens, self.max_length - len(prompt)) for p, prompt in zip(params, prompts, strict=True)
-        ]
-        turns = [_Turn(self, p, prompt, limit) for p, prompt, limit in zip(params, prompts, limits, strict=True)]
-        prefixes = self.prefixes  # and its weights, to the end of these replies
-        with single_thread():
-            shared, own, logits = _read_batch(prefixes, prompts)
-            cache = BatchCache(shared, own, min(max(limits), 128))
-        alive = list(range(len(prompts)))
-        while alive:
-            taken = [(i, turns[i].take(row)) for i, row in zip(alive, logits, strict=True)]
-            yield taken
-            going = [place for place, (_, step) in enumerate(taken) if step.finish_reason is None]
-            if len(going) < len(alive):
-                alive = [alive[place] for place in going]
-                cache.keep(np.array(going, np.intp))
-            if alive:
-                with single_thread():
-                    tokens = [taken[place][1].token_id for place in going]
-                    logits = list(prefixes.network.step_batch(tokens, cache))
+    def checked(self, ids: Sequence[int], room: int = 1) -> list[int]:
+        """The ids of a prompt, if the model can read them and has `room` for more.
 
-    def _checked(self, ids: Sequence[int], room: int = 1) -> list[int]:
+        Raises:
+            ValueError: There are none, too many, or unknown ones.
+        """
         checked = [int(i) for i in ids]
         if not checked:
             raise ValueError("prompt_ids=[] is empty; render at least one message")
@@ -339,6 +324,185 @@ class _Turn:
         return GenerationStep(token, logprob, text, None, top)
 
 
+class Reply:
+    """One reply on its way in a batch."""
+
+    def __init__(self, engine: TinyEngine, prompt: list[int], params: SamplingParams) -> None:
+        self.room = min(params.max_new_tokens, engine.max_length - len(prompt))
+        self.prompt = prompt
+        self.ids = list(prompt)
+        self.cache: Cache | None = None  # what it has read, while it is in no group
+        self.logits: Array | None = None
+        self._turn = _Turn(engine, params, prompt, self.room)
+
+    def take(self, logits: Array) -> GenerationStep:
+        """Sample the next token."""
+        step = self._turn.take(logits)
+        self.ids.append(step.token_id)
+        return step
+
+
+class Batch:
+    """Replies decoded side by side, a token of each at every step; new ones may join between two steps.
+
+    A reply is the same whoever is decoded beside it. All go through the matrices of a layer together; those that begin
+    alike, as with one system prompt, look at what they share together. A reply that is alone takes the shorter way of
+    `TinyEngine.stream`. Weights are those that the engine has when the batch begins.
+
+    Args:
+        engine: Whose model this is.
+    """
+
+    def __init__(self, engine: TinyEngine) -> None:
+        self.prefixes = engine.prefixes
+        self._engine = engine
+        self._new: list[Reply] = []
+        self._alone: Reply | None = None
+        self._groups: list[_Group] = []
+
+    def __len__(self) -> int:
+        return len(self._new) + (self._alone is not None) + sum(len(group.replies) for group in self._groups)
+
+    @property
+    def room(self) -> int:
+        """How many more replies it takes."""
+        return _BATCH - len(self)
+
+    def add(self, requests: Sequence[tuple[list[int], SamplingParams]]) -> list[Reply]:
+        """Read prompts (that were `checked`); their first tokens come with the next step."""
+        replies = [Reply(self._engine, prompt, params) for prompt, params in requests]
+        with single_thread():
+            if len(replies) > 1:
+                self._read_together(replies)
+            elif replies:
+                reply = replies[0]
+                reply.cache, reply.logits = self.prefixes.read(reply.prompt, min(reply.room, 128))
+        self._new += replies
+        return replies
+
+    def step(self) -> list[tuple[Reply, GenerationStep]]:
+        """The next token of every reply; those that end with it are gone from the batch then."""
+        taken = self._decoded()
+        for reply, step in taken:
+            if step.finish_reason is not None:
+                self.drop(reply)
+        new, self._new = self._new, []
+        first = [(reply, reply.take(reply.logits)) for reply in new if reply.logits is not None]
+        self._join([reply for reply, step in first if step.finish_reason is None])
+        return taken + first
+
+    def drop(self, reply: Reply) -> None:
+        """Work on a reply no longer."""
+        if reply is self._alone:
+            self._alone = None
+            assert reply.cache is not None
+            assert reply.logits is not None
+            self.prefixes.keep(reply.ids, reply.cache, {len(reply.prompt): reply.logits})
+        elif reply in self._new:
+            self._new.remove(reply)
+        else:
+            for group in self._groups:
+                group.remove(reply)
+            self._groups = [group for group in self._groups if group.replies]
+
+    def _read_together(self, replies: Sequence[Reply]) -> None:
+        """Read several prompts; what they begin with in common, and one that is there twice, once."""
+        first, length = replies[0].prompt, min(len(reply.prompt) for reply in replies) - 1
+        for reply in replies[1:]:
+            length = next((i for i in range(length) if reply.prompt[i] != first[i]), length)
+        if length:
+            shared, logits = self.prefixes.read(first[:length], 0)
+            self.prefixes.keep(first[:length], shared, {length: logits})
+        done: dict[tuple[int, ...], tuple[Cache, Array]] = {}
+        for reply in replies:
+            key = tuple(reply.prompt[length:])
+            if key not in done:
+                done[key] = self.prefixes.read(reply.prompt, 0)
+                self.prefixes.keep(reply.prompt, done[key][0], {len(reply.prompt): done[key][1]})
+            reply.cache, reply.logits = done[key]
+
+    def _decoded(self) -> list[tuple[Reply, GenerationStep]]:
+        """The tokens of the replies that have one already."""
+        if self._alone is not None:
+            reply = self._alone
+            assert reply.cache is not None
+            with single_thread():
+                logits = self.prefixes.network.step(reply.ids[-1], reply.cache)
+            return [(reply, reply.take(logits))]
+        replies = [reply for group in self._groups for reply in group.replies]
+        if not replies:
+            return []
+        with single_thread():
+            tokens = [reply.ids[-1] for reply in replies]
+            table = self.prefixes.network.step_batch(tokens, [group.cache for group in self._groups])
+        return [(reply, reply.take(logits)) for reply, logits in zip(replies, table, strict=True)]
+
+    def _join(self, replies: list[Reply]) -> None:
+        """Let replies be decoded beside the others from now on."""
+        if not replies:
+            return
+        if len(replies) == 1 and not len(self):
+            self._alone = replies[0]
+            return
+        if self._alone is not None:
+            replies, self._alone = [self._alone, *replies], None
+        rest: dict[tuple[int, ...], list[Reply]] = {}
+        for reply in replies:
+            fitting = [group for group in self._groups if group.fits(reply)]
+            if fitting:
+                max(fitting, key=lambda group: len(group.prefix)).add(reply)
+            else:
+                rest.setdefault(tuple(self._head(reply.prompt)), []).append(reply)
+        singles = [group[0] for group in rest.values() if len(group) == 1]
+        for head, group in rest.items():
+            if len(group) > 1 or len(singles) == 1:
+                self._groups.append(_Group(list(head), group))
+        if len(singles) > 1:
+            first = singles[0].prompt[:1]
+            alike = all(reply.prompt[:1] == first for reply in singles)
+            self._groups.append(_Group(first if alike else [], singles))
+
+    def _head(self, prompt: list[int]) -> list[int]:
+        """What others may begin with too: the system prompt if there is one, else the first token."""
+        end = self._engine.end_of_turn
+        length = prompt.index(end) + 1 if prompt.count(end) > 1 else 1
+        return prompt[:length]
+
+
+class _Group:
+    """Replies of a batch that begin alike."""
+
+    def __init__(self, prefix: list[int], replies: Sequence[Reply]) -> None:
+        caches = [reply.cache for reply in replies if reply.cache is not None]
+        self.prefix = prefix
+        self.replies = list(replies)
+        room = min(max(reply.room for reply in replies), 128)
+        self.cache = BatchCache(caches[0].prefix(len(prefix)), caches, room)
+        for reply in replies:
+            reply.cache = None
+
+    def fits(self, reply: Reply) -> bool:
+        """Whether a reply begins with the prefix and is not so long that all others would have to look further."""
+        assert reply.cache is not None
+        own = reply.cache.length - len(self.prefix)
+        near = 0 <= own <= max(64, 2 * int(self.cache.lengths.max()))
+        return near and reply.prompt[: len(self.prefix)] == self.prefix
+
+    def add(self, reply: Reply) -> None:
+        assert reply.cache is not None
+        self.cache.add(reply.cache)
+        self.replies.append(reply)
+        reply.cache = None
+
+    def remove(self, reply: Reply) -> None:
+        """Forget a reply, if it is one of these; the last one takes its place."""
+        if reply in self.replies:
+            place = self.replies.index(reply)
+            self.cache.remove(place)
+            self.replies[place] = self.replies[-1]
+            self.replies.pop()
+
+
 def collect(steps: Sequence[GenerationStep], prompt_tokens: int) -> Generation:
     """Gather the steps of one reply."""
     reason = steps[-1].finish_reason
@@ -348,29 +512,6 @@ def collect(steps: Sequence[GenerationStep], prompt_tokens: int) -> Generation:
     return Generation(
         [step.token_id for step in steps], [step.logprob for step in steps], text, reason, prompt_tokens, top
     )
-
-
-def _read_batch(prefixes: PrefixStore, prompts: list[list[int]]) -> tuple[Cache, list[Cache], list[Array]]:
-    """The cache of the common beginning, one of every whole prompt, and the logits after each prompt."""
-    length = min(len(prompt) for prompt in prompts) - 1
-    first = prompts[0]
-    for prompt in prompts[1:]:
-        length = next((i for i in range(length) if prompt[i] != first[i]), length)
-    if length:
-        shared, logits = prefixes.read(first[:length], 0)
-        prefixes.keep(first[:length], shared, {length: logits})
-    else:
-        shared = prefixes.network.cache(0)
-    own, rows = [], []
-    done: dict[tuple[int, ...], tuple[Cache, Array]] = {}
-    for prompt in prompts:
-        key = tuple(prompt[length:])
-        if key not in done:
-            done[key] = prefixes.read(prompt, 0)
-            prefixes.keep(prompt, done[key][0], {len(prompt): done[key][1]})
-        own.append(done[key][0])
-        rows.append(done[key][1])
-    return shared, own, rows
 
 
 def _options(

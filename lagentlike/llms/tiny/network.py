@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,18 +46,25 @@ class Cache:
 
 
 class BatchCache:
-    """Keys and values of several sequences that begin alike: one shared prefix, and an own part for each.
+    """Keys and values of sequences that begin alike: one shared prefix, and an own part for each.
 
-    `own` is `[layers, 2, batch, heads, capacity, head_dim]`; `lengths` says how much of it each sequence has filled.
+    `own` is `[layers, 2, places, heads, capacity, head_dim]`, the first `size` places of it in use; `lengths` says how
+    much of its place each sequence has filled.
     """
 
     def __init__(self, shared: Cache, own: list[Cache], extra: int) -> None:
         layers, _, heads, _, head_dim = shared.values.shape
         self.shared = np.ascontiguousarray(shared.values[:, :, :, : shared.length])
-        self.lengths: NDArray[np.intp] = np.array([cache.length - shared.length for cache in own], np.intp)
-        self.own: Array = np.zeros((layers, 2, len(own), heads, int(self.lengths.max()) + extra, head_dim), np.float32)
-        for i, cache in enumerate(own):
-            self.own[:, :, i, :, : self.lengths[i]] = cache.values[:, :, :, shared.length : cache.length]
+        self.lengths: NDArray[np.intp] = np.zeros(0, np.intp)
+        longest = max(cache.length for cache in own) - shared.length
+        self.own: Array = np.zeros((layers, 2, len(own), heads, longest + extra, head_dim), np.float32)
+        for cache in own:
+            self.add(cache)
+
+    @property
+    def size(self) -> int:
+        """How many sequences there are."""
+        return len(self.lengths)
 
     @property
     def positions(self) -> NDArray[np.intp]:
@@ -65,19 +72,35 @@ class BatchCache:
         held: NDArray[np.intp] = self.lengths + self.shared.shape[3]
         return held
 
+    def add(self, cache: Cache) -> None:
+        """Take in a sequence that begins with the prefix."""
+        prefix, place = self.shared.shape[3], self.size
+        length = cache.length - prefix
+        places, capacity = self.own.shape[2], self.own.shape[4]
+        self._grow(places if place < places else places * 2, max(capacity, length))
+        self.own[:, :, place, :, :length] = cache.values[:, :, :, prefix : cache.length]
+        self.lengths = np.append(self.lengths, length)
+
     def reserve(self) -> None:
         """Make room for one more position of the longest sequence."""
         capacity = self.own.shape[4]
-        if int(self.lengths.max()) < capacity:
-            return
-        grown = np.zeros((*self.own.shape[:4], capacity * 2 + 16, self.own.shape[5]), np.float32)
-        grown[:, :, :, :, :capacity] = self.own
-        self.own = grown
+        if int(self.lengths.max()) >= capacity:
+            self._grow(self.own.shape[2], capacity * 2 + 16)
 
-    def keep(self, rows: NDArray[np.intp]) -> None:
-        """Forget all sequences but these."""
-        self.own = np.ascontiguousarray(self.own[:, :, rows])
-        self.lengths = self.lengths[rows]
+    def remove(self, place: int) -> None:
+        """Forget a sequence; the last one takes its place."""
+        last = self.size - 1
+        if place != last:
+            self.own[:, :, place] = self.own[:, :, last]
+            self.lengths[place] = self.lengths[last]
+        self.lengths = self.lengths[:last].copy()
+
+    def _grow(self, places: int, capacity: int) -> None:
+        layers, two, held, heads, room, head_dim = self.own.shape
+        if (places, capacity) != (held, room):
+            grown = np.zeros((layers, two, places, heads, capacity, head_dim), np.float32)
+            grown[:, :, :held, :, :room] = self.own
+            self.own = grown
 
 
 class _Layer:
@@ -198,35 +221,28 @@ class Network:
         cache.length = end
         return self._logits(x)
 
-    def step_batch(self, tokens: list[int], cache: BatchCache) -> Array:
-        """Read one token of every sequence: the logits after them, `[batch, vocab]`."""
-        cache.reserve()
+    def step_batch(self, tokens: list[int], caches: Sequence[BatchCache]) -> Array:
+        """Read one token of every sequence, cache after cache: the logits after them, `[batch, vocab]`."""
+        for cache in caches:
+            cache.reserve()
         batch, heads, head_dim = len(tokens), self.heads, self.head_dim
-        rows = np.arange(batch)
-        positions, lengths = cache.positions, cache.lengths
+        positions = np.concatenate([cache.positions for cache in caches])
         cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]
-        prefix, width = cache.shared.shape[3], int(lengths.max()) + 1
-        hidden = np.where(np.arange(width) > lengths[:, None], np.float32(-np.inf), np.float32(0))[:, None]
+        looks = [_Look(cache) for cache in caches]
         x = self._embedding[tokens]
         for index, layer in enumerate(self._layers):
             qkv = (self._norm(x) @ layer.qkv + layer.bias).reshape(batch, 3, heads, head_dim)
-            query = self._rotate(qkv[:, 0], cos, sin)
-            own = cache.own[index]
-            own[0, rows, :, lengths] = self._rotate(qkv[:, 1], cos, sin)
-            own[1, rows, :, lengths] = qkv[:, 2]
-            scores = np.empty((batch, heads, prefix + width), np.float32)
-            if prefix:
-                scores[:, :, :prefix] = (
-                    query.transpose(1, 0, 2) @ cache.shared[index, 0].transpose(0, 2, 1)
-                ).transpose(1, 0, 2)
-            scores[:, :, prefix:] = (own[0, :, :, :width] @ query[:, :, :, None])[..., 0] + hidden
-            weights = _softmax(scores)
-            mixed = (weights[:, :, None, prefix:] @ own[1, :, :, :width])[:, :, 0]
-            if prefix:
-                mixed = mixed + (weights[:, :, :prefix].transpose(1, 0, 2) @ cache.shared[index, 1]).transpose(1, 0, 2)
-            x = x + mixed.reshape(batch, -1) @ layer.out
+            turned = self._rotate(qkv[:, :2], cos[:, None], sin[:, None])
+            mixed, begin = [], 0
+            for look in looks:
+                end = begin + look.size
+                mixed.append(look.mix(index, turned[begin:end, 0], turned[begin:end, 1], qkv[begin:end, 2]))
+                begin = end
+            together = mixed[0] if len(mixed) == 1 else np.concatenate(mixed)
+            x = x + together.reshape(batch, -1) @ layer.out
             x = x + _swiglu(self._norm(x) @ layer.gate_up) @ layer.down
-        cache.lengths = lengths + 1
+        for cache in caches:
+            cache.lengths = cache.lengths + 1
         return self._logits(x)
 
     def _logits(self, x: Array) -> Array:
@@ -247,6 +263,38 @@ class Network:
         turned[..., :half] += x[..., half:] * sin[..., :half]
         turned[..., half:] += x[..., :half] * sin[..., half:]
         return turned
+
+
+class _Look:
+    """How the sequences of a cache look back at what they hold, in one step."""
+
+    def __init__(self, cache: BatchCache) -> None:
+        self.size = cache.size
+        self._shared, self._own = cache.shared, cache.own
+        self._lengths = cache.lengths
+        self._rows = np.arange(self.size)
+        self._width = int(cache.lengths.max()) + 1
+        later = np.arange(self._width) > cache.lengths[:, None]
+        self._hidden = np.where(later, np.float32(-np.inf), np.float32(0))[:, None]
+
+    def mix(self, index: int, query: Array, key: Array, value: Array) -> Array:
+        """The values that the queries of a layer find, `[size, heads, head_dim]`; the new keys and values are kept."""
+        size, heads, _ = query.shape
+        prefix, width = self._shared.shape[3], self._width
+        own = self._own[index][:, :size]
+        own[0, self._rows, :, self._lengths] = key
+        own[1, self._rows, :, self._lengths] = value
+        scores = np.empty((size, heads, prefix + width), np.float32)
+        if prefix:
+            scores[:, :, :prefix] = (query.transpose(1, 0, 2) @ self._shared[index, 0].transpose(0, 2, 1)).transpose(
+                1, 0, 2
+            )
+        scores[:, :, prefix:] = (own[0, :, :, :width] @ query[:, :, :, None])[..., 0] + self._hidden
+        weights = _softmax(scores)
+        mixed: Array = (weights[:, :, None, prefix:] @ own[1, :, :, :width])[:, :, 0]
+        if prefix:
+            mixed = mixed + (weights[:, :, :prefix].transpose(1, 0, 2) @ self._shared[index, 1]).transpose(1, 0, 2)
+        return mixed
 
 
 def _softmax(scores: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Runs the requests of all threads and tasks on one thread, those that wait together as one batch."""
+"""Runs the requests of all threads and tasks on one thread, side by side in one batch."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Final
 
-from .engine import collect, Generation, GenerationStep, SamplingParams, TinyEngine
+from .engine import Batch, collect, Generation, GenerationStep, Reply, SamplingParams, TinyEngine
 
 __all__ = ["Request", "Scheduler"]
 
 logger = logging.getLogger(__name__)
 
-_GROUPS: Final = 4  # batches decoded in turn; later requests wait for one to end, so that batches stay large
 _IDLE_SECONDS: Final = 30.0  # after which the thread ends; the next request starts a new one
 
 
@@ -45,9 +44,8 @@ class Request:
 class Scheduler:
     """The queue in front of an engine.
 
-    Requests that wait when the thread looks become one batch; a few batches run side by side, a token of each in turn,
-    so a long answer does not hold up a short one. The thread is a daemon, starts with the first request and ends when
-    there was none for a while.
+    A request joins those that are under way at their next token, and one that ends makes room for the next. The thread
+    is a daemon, starts with the first request and ends when there was none for a while.
     """
 
     def __init__(self, engine: TinyEngine) -> None:
@@ -69,28 +67,29 @@ class Scheduler:
         return request
 
     def _run(self) -> None:
-        groups: list[_Group] = []
+        under_way: list[_Running] = []  # one, but where the engine was given other weights meanwhile
         while True:
-            if len(groups) < _GROUPS:
-                waiting = self._taken(block=not groups)
-                if not waiting and not groups:
-                    if self._retire():
-                        return
-                    continue
-                if waiting:
-                    groups.append(_Group(self.engine, waiting))
-            groups = [group for group in groups if group.step()]
+            waiting = self._taken(block=not under_way, most=min((one.batch.room for one in under_way), default=1))
+            if not waiting and not under_way and self._retire():
+                return
+            if waiting:
+                if not under_way or under_way[-1].batch.prefixes is not self.engine.prefixes:
+                    under_way.append(_Running(self.engine))
+                under_way[-1].join(waiting)
+            under_way = [one for one in under_way if one.step()]
 
-    def _taken(self, block: bool) -> list[Request]:
-        """All that waits; with `block`, as soon as something does."""
+    def _taken(self, block: bool, most: int) -> list[Request]:
+        """What waits, up to `most`; with `block`, all of it as soon as something does."""
         taken: list[Request] = []
         try:
             if block:
                 taken.append(self._waiting.get(timeout=_IDLE_SECONDS))
-            while True:
+                most = Batch(self.engine).room
+            while len(taken) < most:
                 taken.append(self._waiting.get_nowait())
         except queue.Empty:
-            return [request for request in taken if request.future.set_running_or_notify_cancel()]
+            pass
+        return [request for request in taken if request.future.set_running_or_notify_cancel()]
 
     def _retire(self) -> bool:
         """Let the thread end, unless a request came just now."""
@@ -101,52 +100,60 @@ class Scheduler:
             return True
 
 
-class _Group:
-    """Requests decoded as one batch."""
+class _Running:
+    """Requests that are decoded as one batch."""
 
-    def __init__(self, engine: TinyEngine, requests: Sequence[Request]) -> None:
-        self._requests = list(requests)
-        self._rounds = _rounds(engine, self._requests)
+    def __init__(self, engine: TinyEngine) -> None:
+        self.batch = Batch(engine)
+        self._engine = engine
+        self._requests: dict[Reply, Request] = {}
+
+    def join(self, requests: list[Request]) -> None:
+        """Take in requests; one that cannot be read gets the error."""
+        readable = []
+        for request in requests:
+            try:
+                readable.append((request, (self._engine.checked(request.prompt), request.params)))
+            except ValueError as error:
+                request.future.set_exception(error)
+        try:
+            replies = self.batch.add([one for _, one in readable])
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer to each request; the thread lives
+            for request, _ in readable:
+                request.future.set_exception(error)
+            return
+        self._requests |= zip(replies, (request for request, _ in readable), strict=True)
 
     def step(self) -> bool:
         """One token of every request; whether there is more to do."""
+        for reply, request in list(self._requests.items()):
+            if request.dropped:
+                self._end(reply, CancelledError())
         try:
-            for request, step in next(self._rounds, ()):
-                self._take(request, step)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer to each request; the thread lives
-            for request in self._requests:
-                if not request.future.done():
-                    request.future.set_exception(error)
-        if any(not request.future.done() for request in self._requests):
-            return True
-        self._rounds.close()  # type: ignore[attr-defined]  # a generator, whose end keeps what was read
-        return False
+            taken = self.batch.step()
+        except Exception as error:  # noqa: BLE001  # as above
+            for request in self._requests.values():
+                request.future.set_exception(error)
+            return False
+        for reply, step in taken:
+            self._take(reply, step)
+        return bool(self._requests)
 
-    def _take(self, request: Request, step: GenerationStep) -> None:
-        if request.future.done():
-            return
-        if request.dropped:
-            request.future.set_exception(CancelledError())
-            return
+    def _take(self, reply: Reply, step: GenerationStep) -> None:
+        request = self._requests[reply]
         request.steps.append(step)
         if request.on_step is not None:
             try:
                 request.on_step(step)
             except Exception as error:  # noqa: BLE001  # it goes to whoever asked
                 logger.debug("nobody listens to a stream any more: %r", error)
-                request.future.set_exception(error)
+                self._end(reply, error)
                 return
         if step.finish_reason is not None:
+            del self._requests[reply]
             request.future.set_result(collect(request.steps, len(request.prompt)))
 
-
-def _rounds(engine: TinyEngine, requests: list[Request]) -> Iterator[list[tuple[Request, GenerationStep]]]:
-    """The tokens that the requests get, round by round."""
-    if len(requests) == 1:
-        only = requests[0]
-        for step in engine.stream(only.prompt, only.params):
-            yield [(only, step)]
-        return
-    prompts, params = [request.prompt for request in requests], [request.params for request in requests]
-    for steps in engine.stream_batch(prompts, params):
-        yield [(requests[index], step) for index, step in steps]
+    def _end(self, reply: Reply, error: BaseException) -> None:
+        """Work on a request no longer."""
+        self._requests.pop(reply).future.set_exception(error)
+        self.batch.drop(reply)
