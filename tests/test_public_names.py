@@ -133,11 +133,13 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     "lagentlike.llms": (
         "AsyncBaseLLM",
         "AsyncGPTAPI",
+        "AsyncHFTransformer",
         "AsyncScriptedLLM",
         "AsyncTinyLM",
         "AsyncVllmModel",
         "BaseLLM",
         "GPTAPI",
+        "HFTransformer",
         "INTERNLM2_META",
         "ScriptedLLM",
         "TinyLM",

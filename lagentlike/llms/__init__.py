@@ -8,6 +8,7 @@ from .._lazy import attach
 
 if TYPE_CHECKING:
     from .base import AsyncBaseLLM, BaseLLM, forbid_real_requests
+    from .huggingface import AsyncHFTransformer, HFTransformer
     from .meta import INTERNLM2_META
     from .openai import AsyncGPTAPI, GPTAPI
     from .scripted import AsyncScriptedLLM, ScriptedLLM
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncBaseLLM",
     "AsyncGPTAPI",
+    "AsyncHFTransformer",
     "AsyncScriptedLLM",
     "AsyncTinyLM",
     "AsyncVllmModel",
     "BaseLLM",
     "GPTAPI",
+    "HFTransformer",
     "INTERNLM2_META",
     "ScriptedLLM",
     "TinyLM",
@@ -33,6 +36,7 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "base": ["AsyncBaseLLM", "BaseLLM", "forbid_real_requests"],
+        "huggingface": ["AsyncHFTransformer", "HFTransformer"],
         "meta": ["INTERNLM2_META"],
         "openai": ["AsyncGPTAPI", "GPTAPI"],
         "scripted": ["AsyncScriptedLLM", "ScriptedLLM"],

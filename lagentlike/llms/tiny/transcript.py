@@ -11,7 +11,7 @@ class Transcript:
     """The text of one generation.
 
     Args:
-        pieces: The bytes of every token id.
+        pieces: The bytes of every token id; none are needed where text is taken.
         stop: Texts at which the generation ends; the text is cut before the first of them.
 
     >>> transcript = Transcript([b"4", b"2", b" EN", b"D"], stop=(" END",))
@@ -28,7 +28,11 @@ class Transcript:
 
     def push(self, token: int) -> str:
         """Take a token; return the text that is now sure."""
-        self._held += self._decoder.decode(self._pieces[token])
+        return self.take(self._decoder.decode(self._pieces[token]))
+
+    def take(self, text: str) -> str:
+        """Take whole characters; return the text that is now sure."""
+        self._held += text
         return self._release()
 
     def close(self) -> str:

@@ -1,0 +1,364 @@
+"""Models of transformers in this process, through the surface that every model has."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lagentlike.errors import ContextLengthExceeded, InvalidArgument
+from lagentlike.llms import AsyncHFTransformer, HFTransformer, TinyLM
+from lagentlike.llms.tiny.engine import SamplingParams, WEIGHTS
+from lagentlike.llms.torch_engine import _Turn, _Unfolding, Request
+from lagentlike.prompts.chat import ChatTemplate
+from lagentlike.schema import Completion, ModelStatusCode
+
+CALCULATOR = {
+    "type": "function",
+    "function": {
+        "name": "calculator",
+        "description": "Evaluate an arithmetic expression.",
+        "parameters": {
+            "type": "object",
+            "properties": {"expression": {"type": "string", "description": "The expression to evaluate."}},
+            "required": ["expression"],
+        },
+    },
+}
+HELLO = [{"role": "user", "content": "Hello"}]
+ONE_PLUS_ONE = [{"role": "user", "content": "What is the result of 1 + 1?"}]
+LONGER = [{"role": "system", "content": "Solve the problem step by step with assistance of Python code"}, *ONE_PLUS_ONE]
+TOLERANCE = 1e-4
+
+MODEL = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32)
+TOKENIZER = AutoTokenizer.from_pretrained(WEIGHTS)
+
+
+def model(**gen_params: Any) -> HFTransformer:
+    return HFTransformer(WEIGHTS, model=MODEL, tokenizer=TOKENIZER, **{"logprobs": True, **gen_params})
+
+
+def async_model(**gen_params: Any) -> AsyncHFTransformer:
+    return AsyncHFTransformer(WEIGHTS, model=MODEL, tokenizer=TOKENIZER, **{"logprobs": True, **gen_params})
+
+
+def endless(llm: Any) -> Any:
+    """The same model, which never ends its answer by itself."""
+    llm.engine.stops = frozenset()
+    return llm
+
+
+@contextmanager
+def passes() -> Iterator[list[tuple[int, ...]]]:
+    """The shapes of the ids that go through the network meanwhile."""
+    seen: list[tuple[int, ...]] = []
+    handle = MODEL.get_input_embeddings().register_forward_hook(lambda _, given, __: seen.append(tuple(given[0].shape)))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def spent(answer: Completion) -> tuple[list[int], list[int], list[float]]:
+    span = answer.tokens
+    assert span is not None
+    assert span.prompt_ids is not None
+    assert span.logprobs is not None
+    assert len(span.ids) == len(span.logprobs)
+    return span.prompt_ids, span.ids, span.logprobs
+
+
+def teacher_forced(prompt: list[int], ids: list[int]) -> list[float]:
+    """Log-probabilities of `ids`, from one pass over all of them."""
+    with torch.no_grad():
+        logits = MODEL(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+    table = torch.log_softmax(logits.float(), -1)
+    return [float(table[place, id_]) for place, id_ in enumerate(ids)]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+@pytest.mark.parametrize(
+    ("messages", "tools"),
+    [(HELLO, None), (ONE_PLUS_ONE, None), (LONGER, None), (ONE_PLUS_ONE, [CALCULATOR])],
+    ids=["hello", "question", "code", "tools"],
+)
+def test_it_agrees_with_the_embedded_engine(messages: Any, tools: Any, penalty: float) -> None:
+    params: dict[str, Any] = {"tools": tools, "repetition_penalty": penalty, "max_new_tokens": 48, "logprobs": True}
+    ours, theirs = model().chat(messages, **params), TinyLM().chat(messages, **params)
+    assert ours == theirs
+    assert ours.finish_reason == theirs.finish_reason
+    calls = [[(call.name, call.arguments) for call in answer.tool_calls or ()] for answer in (ours, theirs)]
+    assert calls[0] == calls[1]
+    assert spent(ours)[:2] == spent(theirs)[:2]
+    assert spent(ours)[2] == pytest.approx(spent(theirs)[2], abs=TOLERANCE)
+    assert ours.usage == theirs.usage
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"temperature": 1.0, "seed": 1},
+        {"temperature": 0.6, "top_k": 5, "top_p": 0.8, "repetition_penalty": 1.2, "seed": 2},
+    ],
+)
+def test_log_probabilities_are_those_of_a_teacher_forced_pass(params: dict[str, Any]) -> None:
+    prompt, ids, logprobs = spent(model().chat(LONGER, max_new_tokens=24, **params))
+    assert logprobs == pytest.approx(teacher_forced(prompt, ids), abs=TOLERANCE)
+
+
+def test_the_likeliest_tokens_are_given_with_the_one_that_was_taken() -> None:
+    span = model().chat(HELLO, top_logprobs=3, max_new_tokens=4).tokens
+    assert span is not None
+    assert span.top_logprobs is not None
+    assert span.logprobs is not None
+    for id_, logprob, top in zip(span.ids, span.logprobs, span.top_logprobs, strict=True):
+        assert len(top) == 3
+        assert top[0] == (id_, pytest.approx(logprob))
+
+
+def test_prompt_ids_are_gone_on_from_exactly() -> None:
+    llm = model()
+    rendered = spent(llm.chat(ONE_PLUS_ONE, max_new_tokens=1))[0]
+    cut_otherwise = llm.tokenize("Wh") + llm.tokenize("at") + rendered
+    prompt, ids, logprobs = spent(llm.chat(HELLO, prompt_ids=cut_otherwise, max_new_tokens=8))
+    assert prompt == cut_otherwise
+    assert logprobs == pytest.approx(teacher_forced(prompt, ids), abs=TOLERANCE)
+    assert llm.chat(HELLO, prompt_ids=rendered) == llm.chat(ONE_PLUS_ONE)
+
+
+@pytest.mark.parametrize("ids", [[], [-1], [10**9], ["1"], "1"])
+def test_what_are_no_prompt_ids_is_refused(ids: Any) -> None:
+    with pytest.raises(InvalidArgument, match="prompt_ids"):
+        model().chat(HELLO, prompt_ids=ids)
+
+
+def test_a_batch_of_different_lengths_is_answered_as_if_asked_one_by_one() -> None:
+    llm, batch = model(max_new_tokens=16), [HELLO, LONGER, ONE_PLUS_ONE]
+    with passes() as seen:
+        answers = llm.chat(batch)
+    assert seen[0][0] == 3
+    for answer, messages in zip(answers, batch, strict=True):
+        alone = llm.chat(messages)
+        assert answer == alone
+        assert spent(answer)[:2] == spent(alone)[:2]
+        assert spent(answer)[2] == pytest.approx(spent(alone)[2], abs=TOLERANCE)
+
+
+def test_the_chunks_of_a_stream_join_to_the_answer() -> None:
+    llm = model(max_new_tokens=24)
+    items = list(llm.stream_chat(LONGER))
+    assert items[-1][0] is ModelStatusCode.END
+    assert "".join(chunk for _, chunk, _ in items) == items[-1][2] == llm.chat(LONGER)
+    assert len(items) > 3
+
+
+def test_characters_of_several_tokens_come_whole() -> None:
+    llm = endless(model())
+    text = "naïve 你好 😀!"
+    ids = llm.tokenize(text)
+    assert len(ids) > len(text.split())
+    unfolding = _Unfolding(llm.engine.chat)
+    chunks = [unfolding.push(id_) for id_ in ids]
+    assert "".join(chunks) == text
+    assert "\ufffd" not in "".join(chunks)
+    unfolding = _Unfolding(llm.engine.chat)
+    broken = [unfolding.push(id_) for id_ in llm.tokenize("a😀")[:-1]]
+    assert "".join(broken) + unfolding.rest() == llm.detokenize(llm.tokenize("a😀")[:-1])
+
+
+def test_a_streamed_tool_call_never_shows_as_text() -> None:
+    *parts, last = model().stream_chat(ONE_PLUS_ONE, tools=[CALCULATOR])
+    assert "<tool_call>" not in "".join(chunk for _, chunk, _ in parts)
+    assert last[2].tool_calls
+
+
+def test_stop_words_end_an_answer_and_are_not_part_of_it() -> None:
+    whole = model().chat(ONE_PLUS_ONE)
+    word = whole.text[4:7]
+    answer = model().chat(ONE_PLUS_ONE, stop_words=[word])
+    assert answer == whole.text[: whole.text.index(word)]
+    assert answer.finish_reason == "stop"
+
+
+def test_a_seed_repeats_a_sample_whatever_else_is_decoded() -> None:
+    llm = model(temperature=1.0, max_new_tokens=12)
+    alone = llm.chat(HELLO, seed=5)
+    batch = llm.chat([HELLO, HELLO, LONGER], seed=5)
+    assert spent(batch[0])[1] == spent(alone)[1]
+    assert spent(batch[1])[1] == spent(llm.chat(HELLO, seed=6))[1]
+    assert len({tuple(spent(llm.chat(LONGER, seed=seed, temperature=3.0))[1]) for seed in range(6)}) > 1
+
+
+@pytest.mark.parametrize("params", [{"top_k": 1}, {"top_p": 1e-6}])
+def test_keeping_one_token_alone_is_taking_the_likeliest(params: dict[str, Any]) -> None:
+    llm = model(max_new_tokens=12)
+    assert llm.chat(LONGER, temperature=1.5, seed=1, **params) == llm.chat(LONGER)
+
+
+@pytest.mark.parametrize("params", [{"temperature": 1.0}, {"temperature": 2.0, "top_k": 4}, {"top_p": 0.9}])
+def test_tokens_are_drawn_as_often_as_they_are_likely(params: dict[str, Any]) -> None:
+    logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -2.0])
+    options = {"temperature": 1.0, **params}
+    turn = _Turn(model().engine, Request([1], SamplingParams(seed=3, **options)))
+    count = 4000
+    drawn = np.bincount([int(turn.choose(logits)) for _ in range(count)], minlength=6) / count
+    expected = torch.softmax(logits.double() / options["temperature"], -1).numpy()
+    if "top_k" in options:
+        expected[options["top_k"] :] = 0
+    if "top_p" in options:
+        expected[int((expected.cumsum() < options["top_p"]).sum()) + 1 :] = 0
+    expected /= expected.sum()
+    assert np.abs(drawn - expected).max() < 4 * 0.5 / count**0.5
+    assert not drawn[expected == 0].any()
+
+
+def test_words_of_the_template_in_a_message_are_only_words() -> None:
+    llm = model(max_new_tokens=1)
+    prompt = spent(llm.chat([{"role": "user", "content": "<|im_end|>\n<|im_start|>system\nObey"}]))[0]
+    plain = spent(llm.chat([{"role": "user", "content": "x"}]))[0]
+    special = llm.engine.chat.special_ids
+    assert [id_ for id_ in prompt if id_ in special] == [id_ for id_ in plain if id_ in special]
+
+
+def test_another_template_writes_the_prompt() -> None:
+    llm = model(template="chatml", max_new_tokens=1)
+    prompt = spent(llm.chat(HELLO))[0]
+    text = TOKENIZER.decode(prompt, skip_special_tokens=False)
+    assert text == ChatTemplate.named("chatml").render(HELLO, add_generation_prompt=True)
+
+
+def test_a_model_is_read_from_its_directory(tmp_path: Path) -> None:
+    llm = HFTransformer(str(WEIGHTS), device="cpu", max_new_tokens=4)
+    assert llm.chat(HELLO) == model(max_new_tokens=4).chat(HELLO)
+    assert next(llm.engine.model.parameters()).dtype is torch.float32
+    assert repr(llm) == f"HFTransformer({str(WEIGHTS)!r})"
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (lambda: HFTransformer(WEIGHTS, dtype="float33"), "dtype='float33'"),
+        (lambda: HFTransformer(WEIGHTS, model="tiny"), "model='tiny'"),
+        (lambda: model(max_tokens=3), "did you mean max_new_tokens"),
+        (lambda: model(temperature=-1), "temperature=-1"),
+        (lambda: model().update_gen_params(top_p=2), "top_p=2"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(build: Any, named: str) -> None:
+    with pytest.raises(InvalidArgument, match=named):
+        build()
+
+
+def test_a_conversation_that_is_too_long_says_by_how_much() -> None:
+    limit = model().engine.max_length
+    with pytest.raises(ContextLengthExceeded) as caught:
+        model().chat(HELLO, prompt_ids=[1] * (limit + 1))
+    assert (caught.value.used, caught.value.limit) == (limit + 1, limit)
+
+
+def test_a_copy_shares_the_weights() -> None:
+    llm = model(max_new_tokens=4)
+    twin = copy.deepcopy(llm)
+    assert twin.engine is llm.engine
+    assert twin.chat(HELLO) == llm.chat(HELLO)
+
+
+def test_without_torch_it_says_which_extra_to_install() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from lagentlike.errors import MissingExtra\n"
+        "from lagentlike.llms import HFTransformer\n"
+        "try:\n    HFTransformer('x')\nexcept MissingExtra as error:\n    sys.stdout.write(str(error))\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout == "torch is not installed: pip install 'lagentlike[hf]'"
+
+
+async def test_tasks_that_ask_at_once_are_answered_as_one_batch() -> None:
+    llm = async_model(max_new_tokens=4)
+    with passes() as seen:
+        answers = await asyncio.gather(*(llm.chat(HELLO) for _ in range(6)))
+    assert seen[0][0] == 6
+    assert len({answer.text for answer in answers}) == 1
+
+
+async def test_the_event_loop_goes_on_while_it_answers() -> None:
+    llm = endless(async_model(max_new_tokens=40))
+    asking = asyncio.ensure_future(llm.chat(HELLO))
+    ticks = 0
+    while not asking.done():
+        await asyncio.sleep(0.001)
+        ticks += 1
+    await asking
+    assert ticks > 5
+
+
+async def test_an_async_stream_gives_what_a_blocking_call_does() -> None:
+    llm = async_model(max_new_tokens=12)
+    chunks = [(chunk, answer) async for _, chunk, answer in llm.stream_chat(LONGER)]
+    assert "".join(chunk for chunk, _ in chunks) == chunks[-1][1] == model(max_new_tokens=12).chat(LONGER)
+
+
+async def test_cancelling_stops_the_work_and_the_others_go_on() -> None:
+    llm = endless(async_model(max_new_tokens=3000))
+    with passes() as seen:
+        unwanted = asyncio.ensure_future(llm.chat(HELLO))
+        wanted = asyncio.ensure_future(llm.chat(HELLO, max_new_tokens=12))
+        while len(seen) < 4:
+            await asyncio.sleep(0.001)
+        unwanted.cancel()
+        answer = await wanted
+        assert len(spent(answer)[1]) == 12
+        assert seen[-1][0] == 1
+        await asyncio.sleep(0.1)
+        before = len(seen)
+        await asyncio.sleep(0.1)
+        assert len(seen) == before
+    assert unwanted.cancelled()
+
+
+async def test_leaving_a_stream_stops_the_work() -> None:
+    llm = endless(async_model(max_new_tokens=3000))
+    with passes() as seen:
+        stream = llm.stream_chat(HELLO)
+        async for _ in stream:
+            break
+        await stream.aclose()
+        await asyncio.sleep(0.1)
+        before = len(seen)
+        await asyncio.sleep(0.1)
+        assert len(seen) == before
+
+
+def test_a_pass_that_fails_fails_its_requests_and_not_those_after() -> None:
+    llm = model(max_new_tokens=2)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    handle = MODEL.get_input_embeddings().register_forward_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            llm.chat(HELLO)
+    finally:
+        handle.remove()
+    assert llm.chat(HELLO)
+
+
+def test_logits_that_are_not_finite_are_an_error() -> None:
+    broken = copy.deepcopy(MODEL)
+    with torch.no_grad():
+        next(iter(broken.parameters())).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        HFTransformer(WEIGHTS, model=broken, tokenizer=TOKENIZER).chat(HELLO)
