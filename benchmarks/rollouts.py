@@ -17,7 +17,7 @@ from typing import Any
 
 from lagentlike.agents import HFAgent
 from lagentlike.llms import AsyncScriptedLLM
-from lagentlike.rollouts import reward, rollout, Trajectory
+from lagentlike.rollouts import reward, rollout, RolloutEvent, tokenize_trajectories
 from lagentlike.schema import ToolCall
 from lagentlike.tools import calculator, tool
 
@@ -81,22 +81,23 @@ async def drift(chains: int = 64) -> dict[str, float]:
     config = {"temperature": 1.3, "seed": 5, "max_new_tokens": 64}
     questions = [f"What is {n} * {n + 7}?" for n in range(chains // 2)]
     questions += [f"Tell me about zor{chr(97 + n % 26)}vik{n}." for n in range(chains // 2)]
-    result = await agent.run(questions, max_turns=4, generation_config=config)
+    said: dict[tuple[int, int], list[int]] = {}
+
+    def watch(event: RolloutEvent) -> None:
+        if event.kind == "answer" and event.message is not None and event.message.tokens is not None:
+            said.setdefault((event.query, event.chain), []).extend(event.message.tokens.ids)
+
+    result = await agent.run(questions, max_turns=4, generation_config=config, on_event=watch)
     sampled = ours = again = 0
     for trajectory in result:
-        truth = _sampled(trajectory)
-        spliced = [i for segment in trajectory.segments for i, m in zip(segment.ids, segment.mask, strict=True) if m]
-        assert agent.agent.prompts is not None
-        ids, mask = agent.agent.prompts.rows(trajectory.messages, agent.actions.tools())
-        written = [i for i, m in zip(ids, mask, strict=True) if m]
+        truth = said[trajectory.query, trajectory.chain]  # as the engine gave them, answer by answer
+        rows = tokenize_trajectories([trajectory], tensors="np")
+        spliced = rows["input_ids"][rows["action_mask"] == 1].tolist()
+        written = agent.tokenize_trajectories([trajectory.messages], tensors="np")
         sampled += len(truth)
         ours += _differing(truth, spliced)
-        again += _differing(truth, written)
+        again += _differing(truth, written["input_ids"][written["action_mask"] == 1].tolist())
     return {"sampled": sampled, "ours_percent": 100 * ours / sampled, "again_percent": 100 * again / sampled}
-
-
-def _sampled(trajectory: Trajectory) -> list[int]:
-    return [i for segment in trajectory.segments for turn in segment.turns for i in segment.ids[turn.start : turn.stop]]
 
 
 def _differing(truth: list[int], other: list[int]) -> int:
@@ -120,17 +121,16 @@ def main() -> None:
     for number, measured in rounds.items():
         median = {name: statistics.median(one[name] for one in measured) for name in measured[0]}
         figures["chains"][str(number)] = median
-        print(
-            f"{number:14}   {median['chains_per_s']:8.1f}   {median['of_ideal']:12.2f}   {median['cpu_ms_per_turn']:7.2f} ms"
-        )
+        told = f"{median['chains_per_s']:8.1f}   {median['of_ideal']:12.2f}   {median['cpu_ms_per_turn']:7.2f} ms"
+        print(f"{number:14}   {told}")
     overlaps = [asyncio.run(overlap()) for _ in range(options.rounds)]
     figures["overlap"] = {name: statistics.median(one[name] for one in overlaps) for name in overlaps[0]}
     print(f"with a reward of {REWARD_S * 1000:.0f} ms, 64 at once: {figures['overlap']['of_ideal']:.2f} of the ideal")
     figures["drift"] = asyncio.run(drift())
-    told = figures["drift"]
+    drifted = figures["drift"]
     print(
-        f"token drift over {told['sampled']} sampled tokens: ours {told['ours_percent']:.2f} %, "
-        f"tokenized again {told['again_percent']:.2f} %"
+        f"token drift over {drifted['sampled']} sampled tokens: ours {drifted['ours_percent']:.2f} %, "
+        f"tokenized again {drifted['again_percent']:.2f} %"
     )
     options.output.write_text(json.dumps(figures, indent=2) + "\n")
 
