@@ -7,18 +7,16 @@ import json
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import orjson
 from pydantic import BaseModel, ConfigDict, create_model, Field, PydanticSchemaGenerationError, ValidationError
 from pydantic.errors import PydanticUserError
 
 from ..errors import InvalidArgument, ToolArgumentsError
 from ..prompts.parsers.tool_call import loads_strictly
 from ..schema import copied
-from .result import clean_text
+from .result import as_json, clean_text
 
 __all__ = ["MAX_ARGUMENTS", "ToolSchema", "wire_name"]
 
@@ -92,7 +90,7 @@ class ToolSchema:
         given = self.as_object(arguments)
         validator = self._model.__pydantic_validator__
         try:
-            text = _as_json(given)
+            text = as_json(given) or clean_text(_dumps(given))
         except TypeError:  # called from Python with values that JSON does not have
             return self._checked(validator.validate_python, copied(given))  # for the tool to edit
         except (ValueError, RecursionError) as error:
@@ -206,14 +204,6 @@ class ToolSchema:
         return f"It takes {', '.join(shown)}." if shown else "It takes no arguments."
 
 
-def _as_json(arguments: dict[str, Any]) -> str | bytes:
-    if all(type(value) in _SCALARS for value in arguments.values()):  # what the fast codec writes like the other one
-        with suppress(TypeError):  # but for lone surrogates, long integers, and keys that are no texts
-            return orjson.dumps(arguments)
-    return clean_text(_dumps(arguments))
-
-
-_SCALARS = frozenset((str, int, bool, type(None)))
 _dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 
 

@@ -6,7 +6,9 @@ import dataclasses
 import enum
 import json
 import math
+from datetime import datetime, UTC
 from typing import Annotated, Any, Literal, Optional, Union
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -417,3 +419,21 @@ def test_any_json_value_is_taken_or_refused(value: Any) -> None:
             RICH.validate(arguments)
         except ToolArgumentsError as error:
             str(error).encode()
+
+
+class Kind(enum.Enum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Kind.ONE, UUID(int=7), datetime(2026, 11, 27, tzinfo=UTC), (1, 2), 10**30, -0.0, True, [1.5, {"a": None}], {1: 2}],
+    ids=repr,
+)
+def test_a_value_given_from_python_arrives_as_it_is(value: Any) -> None:
+    def take(value: Any) -> None:
+        """Take it."""
+
+    (arrived,) = ToolSchema(take, "take").validate({"value": value}).values()
+    expected = json.loads(json.dumps(value)) if isinstance(value, tuple | dict) else value
+    assert (repr(arrived), type(arrived)) == (repr(expected), type(expected))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -227,3 +229,57 @@ def test_nothing_a_model_writes_raises(pieces: list[str]) -> None:
 def test_strict_json_names_the_fault(text: str, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         loads_strictly(text)
+
+
+def min_seconds(work: Callable[..., Any], *given: Any) -> float:
+    """Best CPU time of seven."""
+    times = []
+    for _ in range(7):
+        started = time.process_time()
+        work(*given)
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+@pytest.mark.parametrize("item", ["{}", '{"a":1}', '{"a":1,"b":"x","c":null}'])
+def test_arguments_of_a_megabyte_take_little_longer_than_plain_json(item: str) -> None:
+    arguments = '{"x": [' + ",".join([item] * (1_000_000 // (len(item) + 1))) + "]}"
+    call = f'<tool_call>{{"name": "f", "arguments": {arguments}}}</tool_call>'
+    assert parse_tool_calls(call).calls[0].arguments == json.loads(arguments)
+    plain = min_seconds(json.loads, arguments)
+    assert min_seconds(loads_strictly, arguments) < 2.5 * plain
+    assert min_seconds(parse_tool_calls, call) < 2.5 * plain
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+)
+
+
+@given(JSON, st.booleans(), st.sampled_from([None, 2, (",", ":")]))
+@settings(max_examples=500, deadline=None)
+def test_any_json_is_read_as_it_was_written(value: Any, ascii_only: bool, layout: Any) -> None:
+    options: dict[str, Any] = {"separators": layout} if isinstance(layout, tuple) else {"indent": layout}
+    text = json.dumps(value, ensure_ascii=ascii_only, **options)
+    read = loads_strictly(text)
+    assert (repr(read), json.dumps(read)) == (repr(value), json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 2}',
+        '{"a": ":", "a": 2}',
+        '{"a": 2, "a": ":"}',
+        '{"a": "\\u003a", "a": 2}',
+        '{"x": "\\u003a\\u003a", "y": [{"a": 1, "a": 2}]}',
+        '[{"b": {"a": 1, "\\u0061": 2}}]',
+        '{"a:": 1, "a:": 1}',
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_whatever_is_around_it(text: str) -> None:
+    with pytest.raises(ValueError, match="is there twice"):
+        loads_strictly(text)
+    call = parse_tool_calls(f'<tool_call>{{"name": "f", "arguments": {text}}}</tool_call>').calls[0]
+    assert isinstance(call.arguments, str)
