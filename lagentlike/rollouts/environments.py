@@ -182,6 +182,7 @@ class EnvironmentPool:
             raise EnvironmentFailed(f"{self!r} is in use in another event loop: give each loop a pool of its own")
         self._loop = loop
         for slot in self._idle:
+            slot.ended, slot.running = loop.create_future(), None
             self._start_idling(slot)
 
     async def _ready(self, timeout: float | None, given: Mapping[str, Any]) -> _Slot:

@@ -411,6 +411,20 @@ def test_a_pool_goes_from_loop_to_loop_and_is_in_one_at_a_time() -> None:
     assert World.open == 0
 
 
+def test_a_lease_in_a_second_loop_ends_as_in_the_first() -> None:
+    pool = EnvironmentPool(World, 1, lease_timeout=0.05)
+
+    async def overrun() -> None:
+        with pytest.raises(LeaseExpired):
+            async with pool.lease() as environment:
+                await environment.step(wait=0.1)
+        await pool.close()
+
+    assert asyncio.run(_count(pool)) == 1
+    asyncio.run(overrun())
+    assert World.open == 0
+
+
 # What tools see
 
 

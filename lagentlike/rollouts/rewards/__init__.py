@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .maths import math_equality
     from .overlap import f1
     from .registry import get_reward
-    from .scoring import check_reward, missing, score
+    from .scoring import check_reward, missing, score, wants
     from .steps import per_step
     from .tools import tool_use
 
@@ -36,6 +36,7 @@ __all__ = [
     "reward",
     "score",
     "tool_use",
+    "wants",
 ]
 
 __getattr__, __dir__ = attach(
@@ -49,7 +50,7 @@ __getattr__, __dir__ = attach(
         "maths": ["math_equality"],
         "overlap": ["f1"],
         "registry": ["get_reward"],
-        "scoring": ["check_reward", "missing", "score"],
+        "scoring": ["check_reward", "missing", "score", "wants"],
         "steps": ["per_step"],
         "tools": ["tool_use"],
     },

@@ -113,7 +113,7 @@ class FunctionReward(Reward):
         self.parameters = parameters_of(function)
         own_name: str = getattr(function, "__name__", type(function).__name__)
         super().__init__(own_name if name is None else name, weight, timeout)
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())  # attributes of the function are its own
         self.function = function
         self.bound: dict[str, Any] = {}
 

@@ -11,7 +11,7 @@ from .arguments import Known, what_there_is
 from .base import as_reward, Reward, RewardResult
 from .registry import get_reward
 
-__all__ = ["check_reward", "missing", "score"]
+__all__ = ["check_reward", "missing", "score", "wants"]
 
 
 async def score(
@@ -39,6 +39,15 @@ def missing(reward: Any, metadata_keys: Iterable[str]) -> list[str]:
     ['answer']
     """
     return _as_reward(reward).lacking(metadata_keys)
+
+
+def wants(reward: Any, name: str) -> bool:
+    """Whether a reward asks for the argument of that name, such as `environment`.
+
+    >>> wants("exact_match", "environment")
+    False
+    """
+    return _as_reward(reward).wants(name)
 
 
 def check_reward(reward: Any, metadata_keys: Iterable[Iterable[str]]) -> None:

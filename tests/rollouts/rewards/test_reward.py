@@ -24,6 +24,7 @@ from lagentlike.rollouts.rewards import (
     RewardGroup,
     RewardResult,
     score,
+    wants,
 )
 from lagentlike.trajectory import as_parts, Trajectory
 
@@ -110,6 +111,13 @@ def test_what_is_missing_is_known_before_the_rollout_starts() -> None:
     check_reward("f1", [{"answer"}, {"ground_truth"}])
     with pytest.raises(InvalidArgument, match=r"'level'.*it has 'answer'"):
         check_reward(both, [{"answer", "level"}, {"answer"}])
+
+
+def test_it_can_be_asked_what_a_reward_wants() -> None:
+    both = exact_match + reward(name="seen")(lambda environment: 1.0)
+    assert wants(both, "environment")
+    assert wants(per_agent({"writer": both}), "environment")
+    assert not wants(per_step(lambda step: 1.0) + f1, "environment")
 
 
 @pytest.mark.parametrize("function", [lambda x, /: x, lambda *args: 1.0])
@@ -337,6 +345,15 @@ def test_a_reward_is_still_the_function_it_was_made_of() -> None:
     assert scored(exact_match.bind(answer="the answer is 4")).reward == 1.0
     with pytest.raises(InvalidArgument, match="prediction, answer"):
         exact_match.bind(colour="red")
+
+
+def test_attributes_of_a_function_are_not_taken_for_those_of_the_reward() -> None:
+    def odd() -> float:
+        return 1.0
+
+    odd.weight = "heavy"  # type: ignore[attr-defined]
+    assert scored(reward(odd)).reward == 1.0
+    assert scored(reward(reward(odd))).reward == 1.0
 
 
 # For each step, for each agent
