@@ -27,9 +27,10 @@ def math_equality(prediction: str, answer: Any, tolerance: float = 1e-6) -> floa
 
     Of a reply its `\\boxed{…}` counts, or what `final_answer` finds. LaTeX and plain notation are read: fractions,
     powers, roots, functions, percentages (50% is 0.5, and 50 where the other side has no sign), thousands separators,
-    units, `x = …`, tuples, intervals, sets and lists. What cannot be read is compared as text. Numbers must agree to a relative tolerance, whole numbers exactly. Expressions
-    with variables must agree at a number of points; where sympy is installed (`lagentlike[math]`), it proves them equal
-    or not, within two seconds. Nothing of the text is ever run, and what is too large is not equal.
+    units, `x = …`, tuples, intervals, sets and lists. What cannot be read is compared as text. Numbers must agree to a
+    relative tolerance, whole numbers exactly. Expressions with variables must agree at a number of points; where sympy
+    is installed (`lagentlike[math]`), it proves them equal or not, within two seconds. Nothing of the text is ever run,
+    and what is too large is not equal.
 
     Args:
         prediction: the agent's last answer.
