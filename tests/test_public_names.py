@@ -214,6 +214,17 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "calculator",
         "tool",
     ),
+    "lagentlike.training": (
+        "AdamW",
+        "Objective",
+        "Policy",
+        "RLTrainer",
+        "SFTTrainer",
+        "Trainer",
+        "conversation",
+        "draw_curve",
+        "read_metrics",
+    ),
 }
 
 
