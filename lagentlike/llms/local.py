@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import json
 import queue
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -79,6 +80,9 @@ class _Local(_LLM):
         if prompt is None:
             readable = [_readable(message, place, self.kind) for place, message in enumerate(messages)]
             prompt = self.engine.render(readable, tools)
+        forced = _forced(params, tools)
+        if forced:
+            prompt = prompt + self.tokenize(forced)
         limit = self.engine.max_length
         if len(prompt) >= limit:
             raise ContextLengthExceeded(
@@ -89,7 +93,7 @@ class _Local(_LLM):
             )
         with_tokens = bool(params.get("logprobs") or params.get("top_logprobs"))
         return _Asked(
-            self.path, prompt, bool(tools), with_tokens, lambda on_step: self._submit(prompt, options, on_step)
+            self.path, prompt, forced, bool(tools), with_tokens, lambda on_step: self._submit(prompt, options, on_step)
         )
 
 
@@ -162,12 +166,16 @@ class AsyncLocalLLM(_Local, AsyncBaseLLM):
 
 
 class _Asked:
-    """One request, from the prompt to the answer."""
+    """One request, from the prompt to the answer.
+
+    `forced` is the text that the prompt ends with and the answer begins with: its tokens were not sampled.
+    """
 
     def __init__(
         self,
         model: str,
         prompt: list[int],
+        forced: str,
         with_tools: bool,
         with_tokens: bool,
         submit: Callable[[OnStep | None], Pending],
@@ -178,7 +186,7 @@ class _Asked:
         self._with_tokens = with_tokens
         self._submit = submit
         self._pending: Pending | None = None
-        self._text = ""
+        self._forced = self._text = forced
         self._shown = 0
 
     def submit(self, on_step: OnStep | None = None) -> Future[Generation]:
@@ -200,7 +208,7 @@ class _Asked:
 
     def read(self, generation: Generation) -> Completion:
         """What the engine gave, as an answer."""
-        text, calls, reason = generation.text, None, str(generation.finish_reason)
+        text, calls, reason = self._forced + generation.text, None, str(generation.finish_reason)
         if self._with_tools:
             parsed = parse_tool_calls(text)
             if parsed.calls or parsed.errors:
@@ -256,8 +264,7 @@ def sampling(params: Mapping[str, Any], kind: str, index: int = 0) -> SamplingPa
         value = params.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not value >= low):
             raise InvalidArgument(name, value, cure)
-    if params.get("tool_choice") not in (None, "auto", "none"):
-        raise InvalidArgument("tool_choice", params["tool_choice"], f"{kind} chooses itself: give 'auto' or 'none'")
+    _wanted_tool(params)
     if values.get("seed") is not None:
         values["seed"] += index
     try:
@@ -330,6 +337,40 @@ def _tools(params: Params) -> list[Mapping[str, Any]]:
                 f"tools[{index}]", tool, "give {'type': 'function', 'function': {…}}, such as executor.tools() does"
             )
     return list(tools)
+
+
+def _wanted_tool(params: Mapping[str, Any]) -> str | None:
+    """The name of the tool that must be called; "" for any, None where the model may choose.
+
+    Raises:
+        InvalidArgument: `tool_choice` is nothing that is known.
+    """
+    choice = params.get("tool_choice")
+    if choice in (None, "auto", "none"):
+        return None
+    if choice == "required":
+        return ""
+    function = choice.get("function") if isinstance(choice, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str) or not name:
+        cure = "give 'auto', 'none', 'required' or {'type': 'function', 'function': {'name': …}}"
+        raise InvalidArgument("tool_choice", choice, cure)
+    return name
+
+
+def _forced(params: Params, tools: Sequence[Mapping[str, Any]]) -> str:
+    """What the answer must begin with: a call, if `tool_choice` says so."""
+    wanted = _wanted_tool(params)
+    if wanted is None:
+        return ""
+    names = [str(tool["function"].get("name")) for tool in tools]
+    if not names or (wanted and wanted not in names):
+        raise InvalidArgument(
+            "tool_choice", params["tool_choice"], f"the tools on offer are {names}: choose one of them"
+        )
+    if len(names) == 1:
+        wanted = names[0]
+    return f'{_CALL}\n{{"name": ' + (f'{json.dumps(wanted)}, "arguments":' if wanted else '"')
 
 
 def _readable(message: Any, place: int, kind: str) -> Mapping[str, Any]:

@@ -88,6 +88,55 @@ def test_a_call_that_is_cut_off_is_told_to_the_model() -> None:
     assert [(result.success, "not closed" in result.error) for result in reply.tool_results or ()] == [(False, True)]
 
 
+WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "Tell the weather of a city."}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "name"),
+    [
+        ("required", [CALCULATOR], "calculator"),
+        ("required", [CALCULATOR, WEATHER], None),
+        ({"type": "function", "function": {"name": "get_weather"}}, [CALCULATOR, WEATHER], "get_weather"),
+    ],
+)
+def test_a_call_that_is_required_is_made_and_its_beginning_is_not_sampled(choice: Any, tools: Any, name: Any) -> None:
+    llm = TinyLM(logprobs=True, max_new_tokens=60)
+    free = llm.chat(HELLO, tools=tools)
+    assert free.tool_calls is None
+    answer = llm.chat(HELLO, tools=tools, tool_choice=choice)
+    assert answer == ""
+    assert answer.finish_reason == "tool_calls"
+    assert answer.tool_calls is not None
+    assert name is None or answer.tool_calls[0].name == name
+    assert answer.tokens is not None
+    assert free.tokens is not None
+    prompt, given = answer.tokens.prompt_ids or [], free.tokens.prompt_ids or []
+    forced = llm.detokenize(prompt[len(given) :])
+    assert prompt[: len(given)] == given
+    assert forced == '<tool_call>\n{"name": ' + (f'"{name}", "arguments":' if name else '"')
+    assert "<tool_call>" not in llm.detokenize(answer.tokens.ids)
+    assert len(answer.tokens.logprobs or ()) == len(answer.tokens.ids)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == len(answer.tokens.ids)
+    chunks, streamed_answer = streamed(llm, HELLO, tools=tools, tool_choice=choice)
+    assert chunks == []
+    assert [(call.name, call.arguments) for call in streamed_answer.tool_calls or ()] == [
+        (call.name, call.arguments) for call in answer.tool_calls
+    ]
+
+
+def test_an_agent_is_shown_a_required_call_as_it_was_sampled() -> None:
+    llm = TinyLM()
+    answer = llm.chat(ONE_PLUS_ONE, tools=[CALCULATOR], tool_choice="required", logprobs=True)
+    free = llm.chat(ONE_PLUS_ONE, tools=[CALCULATOR], logprobs=True)
+    assert answer.tokens is not None
+    assert free.tokens is not None
+    assert [*(answer.tokens.prompt_ids or ()), *answer.tokens.ids] == [
+        *(free.tokens.prompt_ids or ()),
+        *free.tokens.ids,
+    ]
+
+
 def test_calls_have_ids_of_their_own() -> None:
     llm = TinyLM()
     ids = [llm.chat(ONE_PLUS_ONE, tools=[CALCULATOR]).tool_calls[0].id for _ in range(2)]  # type: ignore[index]
@@ -262,7 +311,8 @@ def test_words_of_the_template_in_a_message_are_only_words() -> None:
         ({"seed": "abc"}, "seed='abc'"),
         ({"stop_words": [""]}, "stop_words"),
         ({"stop_words": 3}, "stop_words=3"),
-        ({"tool_choice": "required"}, "TinyLM chooses itself"),
+        ({"tool_choice": "always"}, "tool_choice='always': give 'auto', 'none', 'required' or"),
+        ({"tool_choice": {"type": "function"}}, "give 'auto', 'none', 'required' or"),
     ],
 )
 def test_a_wrong_parameter_is_refused_with_its_cure(params: dict[str, Any], message: str) -> None:
@@ -295,6 +345,10 @@ def test_wrong_tools_are_refused_with_their_cure() -> None:
         TinyLM().chat(HELLO, tools=[{"name": "calculator"}])
     with pytest.raises(InvalidArgument, match="give a list of JSON schemas"):
         TinyLM().chat(HELLO, tools="calculator")
+    with pytest.raises(InvalidArgument, match=r"tool_choice='required': the tools on offer are \[\]"):
+        TinyLM().chat(HELLO, tool_choice="required")
+    with pytest.raises(InvalidArgument, match=r"the tools on offer are \['calculator'\]: choose one"):
+        TinyLM().chat(HELLO, tools=[CALCULATOR], tool_choice={"function": {"name": "add"}})
 
 
 def test_a_conversation_that_is_too_long_says_by_how_much() -> None:

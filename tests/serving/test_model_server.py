@@ -238,7 +238,7 @@ async def test_health_needs_no_token_and_all_else_does() -> None:
         ({"stream": "yes"}, "stream", "true or false"),
         ({"stop": [""]}, "stop", "non-empty text"),
         ({"tools": [{}]}, "tools[0]", "'type': 'function'"),
-        ({"tool_choice": "required"}, "tool_choice", "TinyLM chooses itself"),
+        ({"tool_choice": "required"}, "tool_choice", "the tools on offer are []"),
         ({"top_logprobs": 2}, "top_logprobs", "needs logprobs"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not served"),
         ({"presence_penalty": 1}, "presence_penalty", "not served"),

@@ -69,7 +69,8 @@ class TinyLM(_Tiny, LocalLLM):
         stop_words: texts that end an answer; they are not part of it.
         seed: makes sampling repeatable; conversation i of a batch draws with `seed + i`.
         **gen_params: `logprobs=True` gives token ids and log-probabilities in `Completion.tokens`, `top_logprobs=k`
-            the k likeliest tokens of each step as well; `tools` takes JSON schemas, `tool_choice` "auto" or "none";
+            the k likeliest tokens of each step as well; `tools` takes JSON schemas; `tool_choice` is "auto",
+            "none", "required" or names a function, which is then called: those words are given, not sampled;
             `prompt_ids` takes the token ids to go on from, instead of the messages (for a batch, a list of lists).
 
     Raises:
