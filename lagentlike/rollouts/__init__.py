@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..ledger import LedgerCounts, SampledTurn, Segment, TokenLedger
     from ..trajectory import Trajectory
     from .chat_tokenizer import ChatTokenizer
-    from .environments import EnvironmentPool
+    from .environments import current_context, current_environment, EnvironmentPool
     from .result import RunResult
     from .rewards import reward
     from .rows import tokenize_trajectories
@@ -29,6 +29,8 @@ __all__ = [
     "Segment",
     "TokenLedger",
     "Trajectory",
+    "current_context",
+    "current_environment",
     "reward",
     "rollout",
     "stream_rollout",
@@ -41,7 +43,7 @@ __getattr__, __dir__ = attach(
         "..ledger": ["LedgerCounts", "SampledTurn", "Segment", "TokenLedger"],
         "..trajectory": ["Trajectory"],
         "chat_tokenizer": ["ChatTokenizer"],
-        "environments": ["EnvironmentPool"],
+        "environments": ["EnvironmentPool", "current_context", "current_environment"],
         "result": ["RunResult"],
         "rewards": ["reward"],
         "rows": ["tokenize_trajectories"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -18,11 +17,9 @@ from ..trajectory import as_parts, FinishReason, text_of, Trajectory
 from .environments import entered, EnvironmentPool
 from .queries import queries_of, Query
 from .result import RunResult
-from .rewards import check_reward, score
+from .rewards import check_reward, score, wants
 
 __all__ = ["Chain", "Plays", "RolloutEvent", "rollout", "stream_rollout"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +174,9 @@ class _Run:
         self.settings = settings
         self.done: dict[tuple[int, int], list[Trajectory]] = {}
         self._name = uuid.uuid4().hex[:12]
+        self._looks_at_environment = (
+            environments is not None and settings.reward is not None and wants(settings.reward, "environment")
+        )
 
     async def all(self, queries: list[Query], num_chains: int, max_concurrency: int) -> None:
         """Work off all chains, `max_concurrency` of them at once; rewards do not hold their place."""
@@ -213,23 +213,38 @@ class _Run:
     async def _play(self, chain: Chain) -> list[Trajectory]:
         """Play a chain and read what it did from memory; its session is forgotten."""
         began = time.perf_counter()
-        reason: FinishReason = "error"
-        failure: BaseException | None = None
         chain.tell("start")
         try:
-            reason = await self._within_limits(chain)
+            return await self._within_limits(chain, began)
         except (Exception, asyncio.CancelledError) as error:
             if _is_cancelled(error) or self.settings.strict:
-                self.agent.reset(chain.session_id, recursive=True)
                 raise
-            failure = error
-            reason = _reason_of(error)
-        try:
-            trajectories = self.agent.trajectories(chain.session_id)
+            return self._trajectories(chain, _reason_of(error), began, error)
         finally:
             self.agent.reset(chain.session_id, recursive=True)
-        if not trajectories:
-            trajectories = [Trajectory(_conversation(chain, failure))]
+
+    async def _within_limits(self, chain: Chain, began: float) -> list[Trajectory]:
+        async with asyncio.timeout(self.settings.timeout) as deadline:
+            try:
+                async with entered(self.environments, chain):
+                    if isinstance(self.agent, Plays):
+                        reason = await self.agent.play(chain)
+                    else:
+                        reason = await _call_once(self.agent, chain)
+                    trajectories = self._trajectories(chain, reason, began)
+                    if self._looks_at_environment:  # while the chain still has it
+                        await self._reward(chain, trajectories)
+                    return trajectories
+            except TimeoutError as error:
+                if not deadline.expired():
+                    raise _InnerTimeout(error) from error
+                raise
+
+    def _trajectories(
+        self, chain: Chain, reason: FinishReason, began: float, failure: BaseException | None = None
+    ) -> list[Trajectory]:
+        """What a chain did, from memory; what it was asked, if there is nothing."""
+        trajectories = self.agent.trajectories(chain.session_id) or [Trajectory(_conversation(chain, failure))]
         for trajectory in trajectories:
             if failure is not None or isinstance(self.agent, Plays):
                 trajectory.finish_reason = reason
@@ -237,47 +252,35 @@ class _Run:
             trajectory.query, trajectory.chain = chain.query, chain.number
             trajectory.metadata = dict(chain.metadata)
             trajectory.wall_time = time.perf_counter() - began
-        if any(trajectory.counts.missing for trajectory in trajectories):
-            logger.debug("query %d, chain %d: the model gave no token ids", chain.query, chain.number)
         return trajectories
-
-    async def _within_limits(self, chain: Chain) -> FinishReason:
-        async with asyncio.timeout(self.settings.timeout) as deadline:
-            try:
-                async with entered(self.environments, chain):
-                    if isinstance(self.agent, Plays):
-                        return await self.agent.play(chain)
-                    return await _call_once(self.agent, chain)
-            except TimeoutError as error:
-                if not deadline.expired():
-                    raise _InnerTimeout(error) from error
-                raise
 
     async def _finish(self, chain: Chain, trajectories: list[Trajectory], rewarding: asyncio.Semaphore) -> None:
         """Reward the trajectories of a chain, and put them where they belong."""
         try:
-            if self.settings.reward is not None:
-                for trajectory in trajectories:
-                    if trajectory.error is None:
-                        await self._reward(chain, trajectory, trajectories)
+            if not self._looks_at_environment:
+                await self._reward(chain, trajectories)
         finally:
             rewarding.release()
         self.done[chain.query, chain.number] = trajectories
         chain.tell("end", trajectories=tuple(trajectories))
 
-    async def _reward(self, chain: Chain, trajectory: Trajectory, trajectories: list[Trajectory]) -> None:
+    async def _reward(self, chain: Chain, trajectories: list[Trajectory]) -> None:
+        """Score what went well; a reward that fails marks its trajectory, which is never taken for 0."""
+        settings = self.settings
         context = {"chain": chain, "environment": chain.environment, "trajectories": trajectories}
-        try:
-            async with asyncio.timeout(self.settings.reward_timeout):
-                value = await score(self.settings.reward, trajectory, context)
-        except (Exception, asyncio.CancelledError) as error:
-            if _is_cancelled(error) or self.settings.strict:
-                raise
-            trajectory.finish_reason = "error"
-            trajectory.error = f"the reward failed: {_told(error)}"
-            return
-        trajectory.reward, trajectory.reward_extras = value.reward, value.extras
-        trajectory.step_rewards = value.step_rewards
+        for trajectory in trajectories:
+            if settings.reward is None or trajectory.error is not None:
+                continue
+            try:
+                value = await score(settings.reward, trajectory, context, timeout=settings.reward_timeout)
+            except (Exception, asyncio.CancelledError) as error:
+                if _is_cancelled(error) or settings.strict:
+                    raise
+                trajectory.finish_reason = "error"
+                trajectory.error = f"the reward failed: {_told(error)}"
+                continue
+            trajectory.reward, trajectory.reward_extras = value.reward, value.extras
+            trajectory.step_rewards = value.step_rewards
 
 
 class _InnerTimeout(Exception):

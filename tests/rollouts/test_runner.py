@@ -13,7 +13,15 @@ import pytest
 from lagentlike.agents import Agent, AsyncAgent, AsyncReAct, HFAgent
 from lagentlike.errors import ColourError, InvalidArgument, ServerError
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM, ScriptedLLM
-from lagentlike.rollouts import rollout, RolloutEvent, RunResult, stream_rollout
+from lagentlike.rollouts import (
+    current_environment,
+    EnvironmentPool,
+    reward,
+    rollout,
+    RolloutEvent,
+    RunResult,
+    stream_rollout,
+)
 from lagentlike.schema import AgentMessage, ToolCall
 from lagentlike.tools import calculator, tool
 
@@ -228,6 +236,53 @@ async def test_leaving_the_events_early_cancels_the_rollout() -> None:
     await events.aclose()  # type: ignore[attr-defined]  # it is an async generator
     assert len(asyncio.all_tasks()) == before
     assert agent.session_ids() == []
+
+
+async def test_a_reward_sees_the_environment_that_its_chain_worked_on() -> None:
+    class Box:
+        def __init__(self) -> None:
+            self.marks: list[str] = []
+
+        def reset(self) -> None:
+            self.marks = []
+
+        def mark(self, text: str) -> None:
+            self.marks.append(text)
+
+        def seen(self) -> list[str]:
+            return self.marks
+
+    @tool
+    async def mark(text: str) -> str:
+        """Leave a mark."""
+        await current_environment().mark(text)
+        return "done"
+
+    @reward
+    async def marked(environment: Any, word: str) -> float:
+        return float(await environment.seen() == [word])
+
+    def answer(messages: list[dict[str, Any]], params: dict[str, Any]) -> Any:
+        return "ok" if messages[-1]["role"] == "tool" else ToolCall("mark", {"text": question(messages)}, id="a")
+
+    queries = [{"messages": [{"role": "user", "content": word}], "word": word} for word in ("one", "two", "three")]
+    async with EnvironmentPool(Box, 2) as pool:
+        agent = HFAgent(AsyncScriptedLLM(answer), tools=[mark])
+        result = await rollout(agent, queries, reward=marked, environment=pool)
+    assert result.rewards == [1.0, 1.0, 1.0]
+
+
+async def test_a_reward_that_is_too_slow_marks_its_chain_alone() -> None:
+    @reward
+    async def slow(prediction: str) -> float:
+        await asyncio.sleep(30 if prediction == "slow" else 0)
+        return 1.0
+
+    agent = scripted(lambda messages, params: question(messages))
+    result = await rollout(agent, ["slow", "fast"], reward=slow, reward_timeout=0.1)
+    assert result.rewards == [None, 1.0]
+    assert result[0].finish_reason == "error"
+    assert "the reward failed: RewardError" in str(result[0].error)
 
 
 async def test_any_async_agent_rolls_out_and_each_agent_of_a_tree_has_its_trajectory() -> None:

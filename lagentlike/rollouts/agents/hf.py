@@ -33,8 +33,8 @@ class HFAgent(AsyncReAct):
     It is an `AsyncReAct`, so it also works wherever an agent does: `await agent("…")`, in a tree, with sessions.
 
     Args:
-        model_name_or_path: `"tiny"` for the embedded model, a Hugging Face directory or name, what a server calls it, or
-            an async model object.
+        model_name_or_path: `"tiny"` for the embedded model, a Hugging Face directory or name, what a server calls the
+            model, or an async model object.
         tools: functions, tools, or an `AsyncActionExecutor` of them.
         template: name of a chat template, such as `"qwen2.5"`; None for the model's own.
         backend_config: `{"backend": "tiny" | "transformers" | "client" | "async_vllm" | "vllm" | "lmdeploy", …}` with
