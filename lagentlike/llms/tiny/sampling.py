@@ -94,6 +94,10 @@ class Sampler:
         assert self._random is not None
         params = self._params
         scaled = logits.astype(np.float64) / params.temperature
+        if not params.top_k and params.top_p == 1:  # nothing is cut off, and sorting would take most of the time
+            cumulative = np.cumsum(np.exp(scaled - scaled.max()))
+            place = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
+            return min(int(place), len(cumulative) - 1)
         order = np.argsort(-scaled, kind="stable")
         if params.top_k:
             order = order[: params.top_k]
