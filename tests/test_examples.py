@@ -39,7 +39,7 @@ def run(*command: str, cwd: Path) -> str:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SAYS, "real_model"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SAYS, "real_model", "train_grpo"}
 
 
 @pytest.mark.parametrize("name", SAYS)
@@ -68,3 +68,10 @@ def test_real_model_talks_to_a_served_model(served_model: str, tmp_path: Path) -
     printed = run(str(EXAMPLES / "real_model.py"), "tinylm", served_model, cwd=tmp_path)
     assert "The result of 123 * 456 is 56088." in printed
     assert "requests=2" in printed
+
+
+def test_train_grpo_goes_through_all_its_steps(tmp_path: Path) -> None:
+    printed = run(str(EXAMPLES / "train_grpo.py"), "--quick", "--out", "run", cwd=tmp_path)
+    said = ("cold start", "GRPO: 2 steps", "the embedded model", "after the cold start", "after GRPO", "hid the skill")
+    assert [text for text in said if text not in printed] == []
+    assert {"curve.png", "metrics.jsonl", "model", "cold"} <= {path.name for path in (tmp_path / "run").iterdir()}
