@@ -176,6 +176,17 @@ async def test_a_server_that_gives_ids_gives_the_rows_of_the_engine_itself() -> 
     assert result[0].counts.missing == 0
 
 
+async def test_transformers_in_this_process_give_the_rows_of_the_engine_itself() -> None:
+    [local] = await HFAgent("tiny", [calculator]).run(QUESTION)
+    agent = HFAgent("tiny", [calculator], backend_config={"backend": "transformers"})
+    [trajectory] = await agent.run(QUESTION)
+    assert trajectory.segments[0].ids == local.segments[0].ids
+    assert trajectory.segments[0].mask == local.segments[0].mask
+    assert trajectory.segments[0].logprobs == pytest.approx(local.segments[0].logprobs, abs=1e-4)
+    [given] = await HFAgent(agent.agent.llm, [calculator]).run(QUESTION)
+    assert given.segments == trajectory.segments
+
+
 async def test_missing_ids_are_said_and_not_made_up() -> None:
     agent = HFAgent(AsyncScriptedLLM(["Hello"]))
     result = await agent.run("Hi")

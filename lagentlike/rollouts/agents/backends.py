@@ -51,12 +51,14 @@ def open_backend(model: Any, template: str | None, config: Mapping[str, Any] | N
 
 
 def _given(llm: AsyncBaseLLM, template: str | None, config: Mapping[str, Any] | None) -> Backend:
-    from ...llms import AsyncTinyLM
+    from ...llms import AsyncHFTransformer, AsyncTinyLM
 
     if config:
         raise InvalidArgument("backend_config", config, "the model is made already: set its options there")
     if isinstance(llm, AsyncTinyLM):
         return Backend(llm, ChatTokenizer.load(llm.engine.path, template))
+    if isinstance(llm, AsyncHFTransformer):
+        return Backend(llm, llm.engine.chat if template is None else ChatTokenizer(llm.tokenizer, template))
     if template is not None:
         raise InvalidArgument("template", template, f"{llm!r} renders its conversations itself: give None")
     return Backend(llm, None)
@@ -73,9 +75,10 @@ def _transformers(model: str, template: str | None, options: dict[str, Any]) -> 
     from ...llms import AsyncHFTransformer
     from ...llms.tiny.engine import WEIGHTS
 
-    path = str(WEIGHTS) if model == "tiny" else model
-    llm = AsyncHFTransformer(path, **_known(options, "transformers", (*_SAMPLING, "device", "dtype")))
-    return Backend(llm, ChatTokenizer(llm.tokenizer, template))
+    path = WEIGHTS if model == "tiny" else model
+    known = _known(options, "transformers", (*_SAMPLING, "device", "dtype"))
+    llm = AsyncHFTransformer(path, template=template, **known)
+    return Backend(llm, llm.engine.chat)
 
 
 def _client(model: str, template: str | None, options: dict[str, Any]) -> Backend:
