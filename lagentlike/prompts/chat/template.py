@@ -23,6 +23,7 @@ _PHI = {"bos_token": "<s>", "eos_token": "<|endoftext|>"}
 
 # name -> file in `templates/`, and the special tokens that it asks for, as its family has them
 _NAMED: dict[str, tuple[str, Mapping[str, str]]] = {
+    "aya-expanse": ("aya-expanse", {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>"}),
     "chatml": ("chatml", {}),
     "deepseek-r1": ("deepseek-r1", _DEEPSEEK),
     "deepseek-r1-distill": ("deepseek-r1-distill", _DEEPSEEK),
@@ -30,11 +31,13 @@ _NAMED: dict[str, tuple[str, Mapping[str, str]]] = {
     "gemma-2": ("gemma-2", _GEMMA),
     "gemma-3": ("gemma-3", _GEMMA),
     "glm-4.5": ("glm-4.5", {}),
+    "gpt-oss": ("gpt-oss", {}),
     "granite-3.3": ("granite-3.3", {}),
     "internlm2": ("internlm2", _SENTENCE),
     "internlm2.5": ("internlm2", _SENTENCE),
     "internlm3": ("internlm2", _SENTENCE),
     "kimi-k2": ("kimi-k2", {}),
+    "lfm2": ("lfm2", {"bos_token": "<|startoftext|>", "eos_token": "<|im_end|>"}),
     "llama-3": ("llama-3", _LLAMA),
     "llama-3.1": ("llama-3.1", _LLAMA),
     "llama-3.2": ("llama-3.2", _LLAMA),

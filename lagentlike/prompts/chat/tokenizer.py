@@ -29,6 +29,11 @@ _MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # noncharacters: hardly 
 _ANCHORS = ("\n", "\t", "a", "1", "。")
 _TOOL_ROLES = ("tool", "environment", "function", "ipython")
 
+_PROBE = _MARKS[-1]  # what an assistant says where we look what a template writes around it
+_ANSWERING: list[dict[str, Any]] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": _PROBE}]
+_CALL = {"id": "a00000000", "type": "function", "function": {"name": "f", "arguments": {"k": _PROBE}}}
+_CALLING: list[dict[str, Any]] = [_ANSWERING[0], {"role": "assistant", "content": "", "tool_calls": [_CALL]}]
+
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
 
@@ -129,9 +134,8 @@ class ChatTokenizer:
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
-        """The ids that end an answer: the template's end of turn, and what the model's settings name."""
-        end = self._end_of_turn
-        return frozenset(self._eos if end is None else {*self._eos, end})
+        """The ids that end an answer: the template's ends of turn, and what the model's settings name."""
+        return frozenset({*self._eos, *self._behind_answer(_ANSWERING)[:1], *self._behind_answer(_CALLING)[-1:]})
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, in which nothing is a special token."""
@@ -256,18 +260,18 @@ class ChatTokenizer:
         for place, message in enumerate(messages):
             if message.get("role") != "assistant":
                 continue
-            start = self._answer_start(rendered, messages, place, tools, variables, prompt)
+            start, end = self._answer_edges(rendered, messages, place, tools, variables, prompt)
             if start is None:
                 cure = "the chat template writes it in no place of its own: leave it out, or take another template"
                 raise InvalidArgument(f"messages[{place}]", message, cure)
             after = [piece for piece in rendered.pieces if piece.start >= start and piece.id is not None]
-            if self._end_of_turn is None:  # the next turn's first token ends it
-                ends = [piece.stop if piece.id in self.eos_ids else piece.start for piece in after]
+            if not self._ends_turns:  # the next turn's first token ends it
+                stops = [piece.stop if piece.id in self.eos_ids else piece.start for piece in after]
             else:
-                ends = [piece.stop for piece in after if piece.id in self.eos_ids]
-            yield start, next(iter(ends), len(rendered.text))
+                stops = [piece.stop for piece in after if piece.id in self.eos_ids or piece.id == end]
+            yield start, next(iter(stops), len(rendered.text))
 
-    def _answer_start(
+    def _answer_edges(
         self,
         rendered: _Rendered,
         messages: Messages,
@@ -275,8 +279,11 @@ class ChatTokenizer:
         tools: Tools,
         variables: Mapping[str, Any],
         prompt: str,
-    ) -> int | None:
-        """Where an answer begins, found by what the template writes if something else is said there."""
+    ) -> tuple[int | None, int | None]:
+        """Where an answer begins, and the token right after its content if it is special.
+
+        It is found by what the template writes if something else is said there.
+        """
         mark = _free_marks(messages, tools, variables)[-1]
         other = {"role": "assistant", "content": mark}
         before, after = list(messages[:place]), list(messages[place + 1 :])
@@ -286,12 +293,27 @@ class ChatTokenizer:
             except InvalidArgument:
                 continue
             head, found, _ = probe.text.partition(mark)
-            start = head.rfind(prompt) + len(prompt) if prompt and prompt in head else len(head)
-            if self._in_special.search(head[start:]):  # that prompt was an earlier turn's
-                start = len(head)
+            start = len(head)
+            asked = head.rfind(prompt) if prompt else -1
+            if asked >= 0 and self._is_of_turn(head, asked, prompt, before, tools, variables):
+                start = asked + len(prompt)
             if found and rendered.text.startswith(head[:start]):
-                return start
-        return None
+                calls = messages[place].get("tool_calls")
+                ends = [] if calls else [piece.id for piece in probe.pieces if piece.start == len(head) + len(mark)]
+                return start, next(iter(ends), None)
+        return None, None
+
+    def _is_of_turn(
+        self, head: str, asked: int, prompt: str, before: Messages, tools: Tools, variables: Mapping[str, Any]
+    ) -> bool:
+        """Whether the generation prompt at a place is that of the turn at the end, not of an earlier one."""
+        try:
+            past = self._render(before, tools, False, variables).text if before else ""
+        except InvalidArgument:
+            past = head
+        if head.startswith(past) and past != head:
+            return asked >= len(past)
+        return not self._in_special.search(head[asked + len(prompt) :])
 
     def _generation_prompt(self, messages: Messages, tools: Tools, variables: Mapping[str, Any]) -> str:
         """What a generation prompt adds to a conversation."""
@@ -303,16 +325,18 @@ class ChatTokenizer:
         return with_.removeprefix(without) if with_.startswith(without) else ""
 
     @cached_property
-    def _end_of_turn(self) -> int | None:
-        """The special token that this template writes after an assistant's content."""
-        mark = _MARKS[-1]
+    def _ends_turns(self) -> bool:
+        """Whether this template writes a special token after an answer."""
+        return bool(self._behind_answer(_ANSWERING))
+
+    def _behind_answer(self, messages: list[dict[str, Any]]) -> list[int]:
+        """The special tokens that the template writes behind the probe in an answer."""
         try:
-            said = [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}]
-            rendered = self._render(said, None, False, {})
+            rendered = self._render(messages, None, False, {})
         except InvalidArgument:
-            return None
-        at = rendered.text.find(mark)
-        return next((piece.id for piece in rendered.pieces if piece.id is not None and 0 <= at < piece.start), None)
+            return []
+        at = rendered.text.find(_PROBE)
+        return [piece.id for piece in rendered.pieces if piece.id is not None and 0 <= at < piece.start]
 
     def _render(
         self, messages: Messages, tools: Tools, add_generation_prompt: bool, variables: Mapping[str, Any]

@@ -25,9 +25,10 @@ KINDS = [  # the families with tokenizers as Qwen's, and some with tokenizers as
 ]
 TEXT_ARGUMENTS = {"deepseek-r1"}  # whose template joins a call's arguments to other text
 NO_SYSTEM = {"gemma-2"}
+NO_CALLS = {"aya-expanse", "gemma-2", "gemma-3", "mistral-nemo"}  # or only in an order that answers as text break
 
 _SPECIAL = re.compile(
-    r"<[|｜][^<>{}'\"\s]+[|｜]>|<(?:start|end)_of_turn>|\[/?[A-Z_]{4,}\]|\[gMASK\]|<sop>|<s>|</s>|<bos>|<eos>"
+    r"<[|｜][^<>{}'\"\s]+[|｜]>|<(?:start|end)_of_turn>|\[/?[A-Z_]{4,}\]|\[gMASK\]|<sop>|<s>|</s>|<bos>|<eos>|<BOS_TOKEN>"
 )
 _NOT_SPECIAL = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 _TEXT = [
@@ -123,14 +124,16 @@ def texts(spell_special: bool = True, bits: list[str] | None = None) -> st.Searc
 
 
 @st.composite
-def conversations(draw: st.DrawFn, content: st.SearchStrategy[str], text_arguments: bool, system: bool = True) -> Any:
+def conversations(
+    draw: st.DrawFn, content: st.SearchStrategy[str], text_arguments: bool, system: bool = True, calling: bool = True
+) -> Any:
     """Conversations in chat format: a system's message or none, then questions, calls, results and answers."""
     messages: list[dict[str, Any]] = []
     if system and draw(st.booleans()):
         messages.append({"role": "system", "content": draw(content)})
     for _ in range(draw(st.integers(1, 3))):
         messages.append({"role": "user", "content": draw(content)})
-        for _ in range(draw(st.integers(0, 2))):
+        for _ in range(draw(st.integers(0, 2)) if calling else 0):
             calls = [_call(draw, content, text_arguments) for _ in range(draw(st.integers(1, 2)))]
             messages.append({"role": "assistant", "content": draw(content), "tool_calls": calls})
             for call in calls:

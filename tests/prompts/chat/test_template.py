@@ -90,7 +90,7 @@ def test_every_family_writes_questions_and_answers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), tools=TOOLS, prompt=st.booleans())
 def test_text_of_random_conversations_is_that_of_transformers(name: str, data: Any, tools: Any, prompt: bool) -> None:
     system = name not in NO_SYSTEM or data.draw(st.booleans())
