@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -264,3 +266,16 @@ def test_the_name_in_rollouts_is_this_class() -> None:
 def test_there_are_more_than_twelve_families() -> None:
     sources = {str(ChatTemplate.named(name).source) for name in ChatTemplate.names()}
     assert len(sources) > 12
+
+
+def test_jinja_and_transformers_are_loaded_by_rendering_alone() -> None:
+    code = (
+        "import sys\n"
+        "from lagentlike.rollouts import ChatTemplate, ChatTokenizer\n"
+        "assert 'jinja2' not in sys.modules\n"
+        "ChatTemplate.named('chatml').render([{'role': 'user', 'content': 'Hi'}])\n"
+        "assert 'jinja2' in sys.modules\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
