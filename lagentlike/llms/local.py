@@ -60,6 +60,10 @@ class _Local(_LLM):
         """The engine behind it."""
         raise NotImplementedError(f"{type(self).__name__} must define engine")
 
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids of a text."""
+        raise NotImplementedError(f"{type(self).__name__} must define tokenize")
+
     @property
     def _vocab_size(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} must define _vocab_size")
