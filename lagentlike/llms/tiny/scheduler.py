@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,14 +82,12 @@ class Scheduler:
     def _taken(self, block: bool, most: int) -> list[Request]:
         """What waits, up to `most`; with `block`, all of it as soon as something does."""
         taken: list[Request] = []
-        try:
+        with suppress(queue.Empty):
             if block:
                 taken.append(self._waiting.get(timeout=_IDLE_SECONDS))
                 most = Batch(self.engine).room
             while len(taken) < most:
                 taken.append(self._waiting.get_nowait())
-        except queue.Empty:
-            pass
         return [request for request in taken if request.future.set_running_or_notify_cancel()]
 
     def _retire(self) -> bool:
