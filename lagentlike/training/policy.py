@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ class Policy:
         self._trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self._reference: Any = None
         self._engine: TinyEngine | None = None
-        self._llms: list[Any] = []
+        self._llms: weakref.WeakSet[Any] = weakref.WeakSet()
         self._forward = set(inspect.signature(self.model.forward).parameters)
         self.optimizer = torch.optim.AdamW(
             self._trained.values(), lr=self.adamw.lr, betas=self.adamw.betas, weight_decay=self.adamw.weight_decay
@@ -289,7 +290,7 @@ class Policy:
             llm: Any = PolicyLM(self._engine, self._draws, **gen_params)
         else:
             llm = PolicyTransformer(self.model, self.folder, self._draws, **gen_params)
-        self._llms.append(llm)
+        self._llms.add(llm)
         return llm
 
     def attach(self, agent: Module) -> list[str]:
@@ -308,7 +309,7 @@ class Policy:
         paths = []
         for path, unit in agent.named_modules():
             llm = getattr(unit, "llm", None)
-            if any(llm is own for own in self._llms):
+            if llm is not None and llm in self._llms:
                 paths.append(path)
             elif llm is not None and _folder_of(llm) == self.folder.resolve():
                 kept = {name: value for name, value in llm.gen_params.items() if name not in ("temperature", "seed")}

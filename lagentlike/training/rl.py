@@ -39,6 +39,7 @@ class Objective:
             "ppo": reward normalised over the whole step, clipped ratio. There is no value network.
         scale: whether "grpo" divides by the standard deviation of the group; Dr. GRPO does not.
         length_norm: how much each token counts; see `token_weights`.
+        length: what "constant" divides by: about the most tokens that a chain samples.
         clip_low, clip_high: how far the ratio of "grpo" and "ppo" may fall below 1 and rise above it.
         kl: weight of the divergence from the weights that training began with.
         entropy: weight of the entropy, which is rewarded.
@@ -49,6 +50,7 @@ class Objective:
     algorithm: Algorithm = "grpo"
     scale: bool = True
     length_norm: LengthNorm = "token"
+    length: int = 256
     clip_low: float = 0.2
     clip_high: float = 0.2
     kl: float = 0.0
@@ -65,6 +67,7 @@ class Objective:
             if not (isinstance(value, int | float) and 0 <= value < math.inf):
                 raise InvalidArgument(name, value, "give a number of at least 0")
         positive("updates", self.updates)
+        positive("length", self.length)
         if self.updates > 1 and not self.clips:
             raise InvalidArgument("updates", self.updates, f"{self.algorithm} takes one; 'grpo' and 'ppo' take more")
 
@@ -208,8 +211,8 @@ class RLTrainer(Trainer):
                     taught[row, span.start : span.stop] = values[turn]
                     turn += 1
                 row += 1
-        longest = max(one.token_count for one in known)
-        weights = token_weights(rows["action_mask"], rows["trajectory"], self.objective.length_norm, longest)
+        aim = self.objective
+        weights = token_weights(rows["action_mask"], rows["trajectory"], aim.length_norm, aim.length)
         return _Lesson(rows, taught, weights, _share_alike(known, groups.tolist()))
 
     def _advantages(self, rewards: Tensor, groups: Tensor) -> list[float]:
