@@ -27,7 +27,7 @@ _EXAMPLES = """examples:
   lagentlike run my_agents.py:coder "What is 12 * 34?"
   lagentlike summary my_agents.py:coder --mermaid
   lagentlike rollout --data questions.jsonl --chains 8 --temperature 1 --reward exact_match --out trajectories.jsonl
-  lagentlike train grpo --data questions.jsonl --reward exact_match --out runs/grpo
+  lagentlike train grpo --data questions.jsonl --reward math_equality --out runs/grpo
   lagentlike serve-model --port 8000               the embedded model behind an OpenAI-compatible server
 
 `lagentlike COMMAND --help` tells more about each."""

@@ -29,9 +29,9 @@ It trains for real on a CPU, models of some million parameters; for large models
 
 EXAMPLES = """examples:
   lagentlike train sft --data trajectories.jsonl --min-reward 1 --out runs/sft
-  lagentlike train grpo --data questions.jsonl --reward exact_match --steps 30 --out runs/grpo
+  lagentlike train grpo --data questions.jsonl --reward math_equality --steps 30 --out runs/grpo
   lagentlike train grpo --data questions.jsonl --reward my_rewards.py:score --agent my_agents.py:team --lora 8
-  lagentlike train grpo --data questions.jsonl --reward exact_match --out runs/grpo --resume
+  lagentlike train grpo --data questions.jsonl --reward math_equality --out runs/grpo --resume
 
 questions.jsonl: {"prompt": "What is 12 * 34?", "answer": "408"} on each line (or "messages" in place of "prompt").
 trajectories.jsonl: what `lagentlike rollout --out` writes, or {"messages": [...]} with the answers in it."""
@@ -212,6 +212,8 @@ class _Printer:
                 told.append(f"{label} {metrics[name]:.3f}")
         if "tokens_per_second" in metrics:
             told.append(f"{metrics['tokens_per_second']:,.0f} tokens/s, {metrics['failures']:.0f} failed")
+        if len(told) == 1:  # the beginning, with nothing held out
+            return
         done = step - self._begin[0]
         if done > 0:
             left = (seconds - self._begin[1]) / done * (self._steps - step)
@@ -226,6 +228,12 @@ def _report(trainer: Trainer, out: Path) -> None:
     for name, label in (("eval/reward", "reward, held out"), ("eval/loss", "loss, held out")):
         if name in first and name in last:
             sys.stdout.write(looks.bold(f"{label}: {first[name]:.3f} before, {last[name]:.3f} after") + "\n")
+    alike = [row["same"] for row in trainer.history if "same" in row]
+    if alike and min(alike) == 1.0:
+        sys.stdout.write(
+            looks.yellow("nothing was learnt: in every step, all chains of a question were worth the same; look at ")
+            + looks.yellow("the reward, make the questions easier or harder, or raise --group\n")
+        )
     sys.stdout.write(f"model:   {out / 'model'}  (try: lagentlike chat --model {out / 'model'})\n")
     sys.stdout.write(f"metrics: {out / 'metrics.jsonl'}\n")
     if (out / "curve.png").exists():

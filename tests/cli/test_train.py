@@ -24,7 +24,8 @@ FILES = {
     )
     + "\n\n",
     "broken.jsonl": '{"messages": []}\nno json\n',
-    "my_rewards.py": "def even(trajectory):\n    return float(trajectory.segments[0].ids[-1] % 2 == 0)\n",
+    "my_rewards.py": "def even(trajectory):\n    return float(trajectory.segments[0].ids[-1] % 2 == 0)\n\n\n"
+    "def same(trajectory):\n    return 0.0\n",
     "my_agents.py": "from lagentlike import AsyncAgent, AsyncTinyLM\n"
     "agent = AsyncAgent(AsyncTinyLM('small', max_new_tokens=3))\n"
     "other = AsyncAgent(AsyncTinyLM())\n",
@@ -91,6 +92,14 @@ def test_grpo_trains_tells_where_everything_is_and_goes_on(train: Call, tmp_path
     code, out, err = train(*GRPO, *short)
     assert (code, out) == (2, "")
     assert "'run' holds a run: --resume goes on with it" in err
+
+
+def test_a_reward_that_tells_no_chain_from_another_is_said_at_the_end(train: Call) -> None:
+    words = [*GRPO[:6], "my_rewards.py:same", *GRPO[7:], "--max-new-tokens", 2, "--steps", 1]
+    code, out, _ = train(*words)
+    assert code == 0
+    assert "nothing was learnt: in every step, all chains of a question were worth the same" in out
+    assert "step 0/1" not in out
 
 
 def test_an_agent_of_ones_own_and_lora(train: Call) -> None:
