@@ -335,6 +335,12 @@ class Reply:
         self.logits: Array | None = None
         self._turn = _Turn(engine, params, prompt, self.room)
 
+    @property
+    def held(self) -> Cache:
+        """What it has read, of a reply in no group."""
+        assert self.cache is not None
+        return self.cache
+
     def take(self, logits: Array) -> GenerationStep:
         """Sample the next token."""
         step = self._turn.take(logits)
@@ -395,9 +401,8 @@ class Batch:
         """Work on a reply no longer."""
         if reply is self._alone:
             self._alone = None
-            assert reply.cache is not None
-            assert reply.logits is not None
-            self.prefixes.keep(reply.ids, reply.cache, {len(reply.prompt): reply.logits})
+            marks = {} if reply.logits is None else {len(reply.prompt): reply.logits}
+            self.prefixes.keep(reply.ids, reply.held, marks)
         elif reply in self._new:
             self._new.remove(reply)
         else:
@@ -425,9 +430,8 @@ class Batch:
         """The tokens of the replies that have one already."""
         if self._alone is not None:
             reply = self._alone
-            assert reply.cache is not None
             with single_thread():
-                logits = self.prefixes.network.step(reply.ids[-1], reply.cache)
+                logits = self.prefixes.network.step(reply.ids[-1], reply.held)
             return [(reply, reply.take(logits))]
         replies = [reply for group in self._groups for reply in group.replies]
         if not replies:
@@ -473,7 +477,7 @@ class _Group:
     """Replies of a batch that begin alike."""
 
     def __init__(self, prefix: list[int], replies: Sequence[Reply]) -> None:
-        caches = [reply.cache for reply in replies if reply.cache is not None]
+        caches = [reply.held for reply in replies]
         self.prefix = prefix
         self.replies = list(replies)
         room = min(max(reply.room for reply in replies), 128)
@@ -483,14 +487,12 @@ class _Group:
 
     def fits(self, reply: Reply) -> bool:
         """Whether a reply begins with the prefix and is not so long that all others would have to look further."""
-        assert reply.cache is not None
-        own = reply.cache.length - len(self.prefix)
+        own = reply.held.length - len(self.prefix)
         near = 0 <= own <= max(64, 2 * int(self.cache.lengths.max()))
         return near and reply.prompt[: len(self.prefix)] == self.prefix
 
     def add(self, reply: Reply) -> None:
-        assert reply.cache is not None
-        self.cache.add(reply.cache)
+        self.cache.add(reply.held)
         self.replies.append(reply)
         reply.cache = None
 
