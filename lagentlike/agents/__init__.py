@@ -63,7 +63,8 @@ __getattr__, __dir__ = attach(
             "StreamingSequential",
         ],
         "internlm": ["AgentForInternLM", "AsyncAgentForInternLM", "AsyncMathCoder", "MathCoder"],
-        "..rollouts.agents": ["AutoAgent", "CodeAgent", "HFAgent", "ReactAgent"],  # made of what stands above this package
+        # They are made of what stands above this package.
+        "..rollouts.agents": ["AutoAgent", "CodeAgent", "HFAgent", "ReactAgent"],
         "react": ["AsyncReAct", "AsyncStreamingReAct", "ReAct", "StreamingReAct"],
         "workflow": ["AsyncStreamingWorkflow", "AsyncWorkflow", "StreamingWorkflow", "Workflow"],
     },
