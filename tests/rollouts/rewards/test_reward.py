@@ -175,7 +175,7 @@ def test_extras_are_plain_data() -> None:
         {"score": 1.0},
         {"reward": None},
         {"reward": float("nan")},
-        {"reward": 1.0, "bad": object()},
+        {"reward": 1.0, "bad": set()},
         {"reward": 1.0, "bad": float("nan")},
     ],
     ids=repr,
