@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import json
 import pickle
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +22,8 @@ from lagentlike.agents import Agent, AsyncAgent
 from lagentlike.budget import Budget
 from lagentlike.errors import BudgetExceeded, ContextLengthExceeded, InvalidArgument
 from lagentlike.llms import AsyncTinyLM, forbid_real_requests, TinyLM
-from lagentlike.llms.tiny.engine import SamplingParams
+from lagentlike.llms.tiny import scheduler
+from lagentlike.llms.tiny.engine import SamplingParams, TinyEngine
 from lagentlike.schema import AgentMessage, Completion, ModelStatusCode
 
 CALCULATOR = {
@@ -516,8 +520,29 @@ async def test_a_batch_beside_an_agent_of_many_sessions() -> None:
 
 def test_the_service_thread_is_a_daemon_that_is_named() -> None:
     TinyLM().chat(HELLO)
-    (thread,) = [thread for thread in threading.enumerate() if thread.name == "lagentlike-tiny"]
-    assert thread.daemon
+    threads = [thread for thread in threading.enumerate() if thread.name == "lagentlike-tiny"]
+    assert threads
+    assert all(thread.daemon for thread in threads)
+
+
+def test_an_engine_that_nobody_uses_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "_IDLE_SECONDS", 0.1)
+
+    class Own(TinyLM):
+        own = TinyEngine(TinyEngine.load().path)
+
+        @property
+        def engine(self) -> TinyEngine:
+            return self.own
+
+    assert Own().chat(HELLO)
+    gone = weakref.ref(Own.own)
+    del Own.own
+    deadline = time.monotonic() + 20
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        gc.collect()
+    assert gone() is None
 
 
 def test_a_broken_engine_fails_its_requests_and_not_the_ones_after(monkeypatch: pytest.MonkeyPatch) -> None:

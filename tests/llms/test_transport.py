@@ -626,7 +626,9 @@ async def test_compressed_answers_are_read(encoding: str) -> None:
         assert await ask(model(server), "stream") == "hello"
 
 
-@pytest.mark.parametrize(("encoding", "body"), [("br", b"abc"), ("gzip", b"abc"), ("gzip", gzip.compress(b"{}", mtime=0)[:-9])])
+@pytest.mark.parametrize(
+    ("encoding", "body"), [("br", b"abc"), ("gzip", b"abc"), ("gzip", gzip.compress(b"{}", mtime=0)[:-9])]
+)
 async def test_damaged_or_unknown_compression_is_told(encoding: str, body: bytes) -> None:
     async with FaultServer(reply(body, 200, {"Content-Encoding": encoding})) as server:
         with pytest.raises(BadResponse):

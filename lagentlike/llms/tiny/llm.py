@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from ...concurrency import in_thread
 from ...errors import InvalidArgument
@@ -120,10 +122,14 @@ def _name(path: str | os.PathLike[str] | None) -> str:
 
 
 def _scheduler(engine: TinyEngine) -> Scheduler:
-    """The one scheduler of an engine."""
-    found = _schedulers.get(engine)
-    return found if found is not None else _schedulers.setdefault(engine, Scheduler(engine))
+    """The one scheduler of an engine; both are forgotten when nobody works with them."""
+    with _guard:
+        found = _schedulers.get(engine)
+        if found is None:
+            found = _schedulers[engine] = Scheduler(engine)
+        return found
 
 
-_schedulers: dict[TinyEngine, Scheduler] = {}
+_guard = threading.Lock()
+_schedulers: WeakValueDictionary[TinyEngine, Scheduler] = WeakValueDictionary()
 _loaded: set[Path | None] = set()
