@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import InvalidArgument, MissingExtra
 from ..llms.local import AsyncLocalLLM
 from ..llms.tiny.engine import TinyEngine, WEIGHTS
+from ..llms.tiny.network import Network
 from ..module import Module
 from ..prompts.chat.tokenizer import ChatTokenizer
 from ._torch import torch
@@ -462,13 +463,7 @@ def _is_tiny(folder: Path) -> bool:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return (
-        config.get("model_type") == "qwen2"
-        and config.get("num_key_value_heads") == config.get("num_attention_heads")
-        and "rope_theta" in config
-        and (folder / "model.safetensors").is_file()
-        and (folder / "tokenizer.json").is_file()
-    )
+    return Network.runs(config) and (folder / "model.safetensors").is_file() and (folder / "tokenizer.json").is_file()
 
 
 def _folder_of(llm: Any) -> Path | None:

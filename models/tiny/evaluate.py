@@ -365,6 +365,14 @@ def memory_case(s: Source) -> Play:
     return replay(Dialog("memory", [*told, *between, *asked]))
 
 
+def memory_with_tools_case(s: Source) -> Play:
+    """A name told and asked for while tools are on offer, with a tool call in between."""
+    name, kit = s.name(), corpus.calculator_kit(s, 0.3)
+    told = corpus.exchange(s.pick(corpus.TELL_NAME).format(n=name), f"Nice to meet you, {name}.")
+    asked = corpus.exchange(s.pick(corpus.ASK_NAME), f"Your name is {name}.")
+    return replay(Dialog("memory", [*told, *plain_turn(s, kit), *asked], [kit.schema]), run=calculate)
+
+
 def isolation_case(s: Source) -> Play:
     return replay(Dialog("memory", corpus.exchange(s.pick(corpus.ASK_NAME), "You have not told me your name.")))
 
@@ -431,6 +439,7 @@ CASES: dict[str, tuple[int, Callable[[Source], Play]]] = {
     "writer and critic, two rounds": (50, blog_case),
     "greetings and questions about itself": (100, chat_case),
     "remembers a name": (100, memory_case),
+    "remembers a name beside its tools": (60, memory_with_tools_case),
     "remembers another fact": (100, fact_case),
     "does not know a name it was not told": (50, isolation_case),
     "one of the allowed answers": (60, choice_case),

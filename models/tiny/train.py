@@ -37,7 +37,7 @@ MAX_LENGTH = 1200
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of the network, named as in a Qwen2 config."""
+    """The sizes of the network, named as in a Llama config."""
 
     vocab_size: int = 2048
     hidden_size: int = 192
@@ -54,7 +54,7 @@ class Shape:
 
 
 # --------------------------------------------------------------------------------------------------------------------------------------
-# The network: Qwen2 as transformers computes it
+# The network: Llama with biases in its attention, as transformers computes it
 # --------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -114,7 +114,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class TinyModel(nn.Module):
-    """A Qwen2 decoder with tied embeddings; returns hidden states after the last norm."""
+    """A Llama decoder with tied embeddings; returns hidden states after the last norm."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -420,11 +420,13 @@ def export(model: TinyModel, folder: Path) -> None:
     for i, layer in enumerate(model.layers):
         assert isinstance(layer, Layer)
         tensors |= {name: tensor for tensor, name in named_tensors(layer, i)}
+        tensors[f"model.layers.{i}.self_attn.o_proj.bias"] = torch.zeros(shape.hidden_size)  # Llama has all four or none
     save_file({name: t.detach().half().contiguous() for name, t in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     config = {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
+        # Not qwen2, which it could be as well: for that type transformers 5 splits numbers into digits, whatever the tokenizer says.
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.intermediate_size,
@@ -436,7 +438,8 @@ def export(model: TinyModel, folder: Path) -> None:
         "rms_norm_eps": shape.rms_norm_eps,
         "rope_theta": shape.rope_theta,
         "tie_word_embeddings": True,
-        "use_sliding_window": False,
+        "attention_bias": True,
+        "mlp_bias": False,
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "bos_token_id": None,
@@ -451,7 +454,7 @@ def export(model: TinyModel, folder: Path) -> None:
 
 
 def named_tensors(layer: Layer, index: int) -> Iterator[tuple[Tensor, str]]:
-    """The tensors of a layer with their names in a Qwen2 checkpoint."""
+    """The tensors of a layer with their names in a Llama checkpoint."""
     prefix = f"model.layers.{index}."
     for j, name in enumerate("qkv"):
         yield layer.qkv.data[j], f"{prefix}self_attn.{name}_proj.weight"

@@ -266,7 +266,7 @@ def test_weights_are_float32_arrays_under_their_names(small: Path) -> None:
 
 def test_a_model_of_another_kind_is_sampled_from_the_very_module_that_is_trained(small: Path, tmp_path: Path) -> None:
     config = json.loads((small / "config.json").read_text())
-    config |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_key_value_heads": 2}
+    config |= {"num_key_value_heads": 2}  # which the embedded engine does not run
     for path in small.glob("*.json"):
         shutil.copy(path, tmp_path / path.name)
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -281,7 +281,7 @@ def test_a_model_of_another_kind_is_sampled_from_the_very_module_that_is_trained
         return float(trajectory.segments[0].ids[-1] % 2 == 0)
 
     agent = AsyncAgent(policy.llm(max_new_tokens=1))
-    history = RLTrainer(policy, agent, queries, even, batch=4, group=8, steps=12).train()
+    history = RLTrainer(policy, agent, queries, even, batch=4, group=8, steps=20).train()
     assert all(row.get("ratio_off", 0.0) < 1e-3 for row in history[1:])
     assert sum(row["reward"] for row in history[-3:]) / 3 > history[1]["reward"] + 0.2
     assert AutoModelForCausalLM.from_pretrained(policy.save(tmp_path / "out")).config.model_type == "llama"

@@ -1,4 +1,4 @@
-"""A Qwen2 decoder in numpy: float32, key-value cache, single rows and batches with a shared prefix."""
+"""A Llama or Qwen2 decoder in numpy: float32, key-value cache, single rows and batches with a shared prefix."""
 
 from __future__ import annotations
 
@@ -114,24 +114,31 @@ class _Layer:
         self.qkv = np.ascontiguousarray((np.concatenate([weights[0] * scale, *weights[1:]]) * norm1).T)
         self.bias = np.concatenate([biases[0] * scale, *biases[1:]])
         self.out = np.ascontiguousarray(tensors[prefix + "self_attn.o_proj.weight"].T)
+        shift = tensors.get(prefix + "self_attn.o_proj.bias")  # Llama has one where it has the other biases
+        self.shift = shift if shift is not None and shift.any() else None
         gate, up = tensors[prefix + "mlp.gate_proj.weight"], tensors[prefix + "mlp.up_proj.weight"]
         self.gate_up = np.ascontiguousarray((np.concatenate([gate, up]) * norm2).T)
         self.down = np.ascontiguousarray(tensors[prefix + "mlp.down_proj.weight"].T)
+
+    def project(self, mixed: Array) -> Array:
+        """What the heads found, as the residual stream takes it."""
+        projected: Array = mixed @ self.out
+        return projected if self.shift is None else projected + self.shift
 
 
 class Network:
     """The weights of a Hugging Face directory and the forward passes over them.
 
     Args:
-        path: A directory with `config.json` and `model.safetensors` of a `Qwen2ForCausalLM` that has as many key-value
-            heads as heads.
+        path: A directory with `config.json` and `model.safetensors` of a `LlamaForCausalLM` with biases in its
+            attention, or of a `Qwen2ForCausalLM`, that has as many key-value heads as heads.
     """
 
     def __init__(self, path: Path) -> None:
         config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        if config.get("model_type") != "qwen2" or config["num_key_value_heads"] != config["num_attention_heads"]:
+        if not self.runs(config):
             raise ValueError(
-                f"path={str(path)!r} holds no Qwen2 model with full attention heads; "
+                f"path={str(path)!r} holds no Llama or Qwen2 model with full attention heads and biases; "
                 "load it with the transformers backend instead"
             )
         self.heads: int = config["num_attention_heads"]
@@ -147,6 +154,17 @@ class Network:
         self._cos: Array = np.concatenate([np.cos(angle)] * 2, 1).astype(np.float32)
         self._sin: Array = np.concatenate([-np.sin(angle), np.sin(angle)], 1).astype(np.float32)
         self._take(load_file(path / "model.safetensors"))
+
+    @staticmethod
+    def runs(config: Mapping[str, Any]) -> bool:
+        """Whether a network of that `config.json` is one of this kind."""
+        kind = config.get("model_type")
+        return (
+            (kind == "qwen2" or (kind == "llama" and bool(config.get("attention_bias"))))
+            and config.get("num_key_value_heads") == config.get("num_attention_heads")
+            and "rope_theta" in config
+            and not config.get("rope_scaling")
+        )
 
     def with_weights(self, tensors: Mapping[str, NDArray[Any]]) -> Network:
         """A network of this shape with other weights, copied; `tensors` go by their names in the directory."""
@@ -196,7 +214,7 @@ class Network:
             scores = query @ store[0, :, :end].transpose(0, 2, 1)
             scores += hidden
             mixed = _softmax(scores) @ store[1, :, :end]
-            x = x + mixed.transpose(1, 0, 2).reshape(rows, -1) @ layer.out
+            x = x + layer.project(mixed.transpose(1, 0, 2).reshape(rows, -1))
             x = x + _swiglu(self._norm(x) @ layer.gate_up) @ layer.down
         cache.length = end
         return x
@@ -216,7 +234,7 @@ class Network:
             store[1, :, position] = qkv[2]
             scores = (store[0, :, :end] @ turned[0][:, :, None])[:, :, 0]
             mixed = _softmax(scores)[:, None, :] @ store[1, :, :end]
-            x = x + mixed.reshape(-1) @ layer.out
+            x = x + layer.project(mixed.reshape(-1))
             x = x + _swiglu(self._norm1(x) @ layer.gate_up) @ layer.down
         cache.length = end
         return self._logits(x)
@@ -239,7 +257,7 @@ class Network:
                 mixed.append(look.mix(index, turned[begin:end, 0], turned[begin:end, 1], qkv[begin:end, 2]))
                 begin = end
             together = mixed[0] if len(mixed) == 1 else np.concatenate(mixed)
-            x = x + together.reshape(batch, -1) @ layer.out
+            x = x + layer.project(together.reshape(batch, -1))
             x = x + _swiglu(self._norm(x) @ layer.gate_up) @ layer.down
         for cache in caches:
             cache.lengths = cache.lengths + 1
