@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import Any, Self
+from typing import Any, Self, TYPE_CHECKING
 
 from ..aggregators import DefaultAggregator
 from ..colour import careful, overridable
@@ -27,8 +27,9 @@ from ..schema import (
     unchecked_message,
     Usage,
 )
-from ..trajectory import Trajectory
-from .recall import trajectory_of
+
+if TYPE_CHECKING:
+    from ..trajectory import Trajectory
 
 __all__ = ["Agent", "AsyncAgent", "AsyncStreamingAgent", "StreamingAgent"]
 
@@ -133,6 +134,8 @@ class Agent(Module):
         >>> trajectory.final_response, trajectory.counts.missing
         ('Hello! How can I help you?', 0)
         """
+        from .recall import trajectory_of  # what only training needs
+
         sessions = self.session_ids() if session_id == ALL_SESSIONS else [check_session_id(session_id)]
         agents = [(path, unit) for path, unit in self.named_modules() if isinstance(unit, Agent)]
         found = (trajectory_of(self, path, unit, one) for one in sessions for path, unit in agents)
