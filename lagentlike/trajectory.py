@@ -11,7 +11,7 @@ from .errors import StateError
 from .ledger import LedgerCounts, SampledTurn, Segment
 from .schema import to_plain, Usage
 
-__all__ = ["FINISH_REASONS", "FinishReason", "Trajectory", "as_parts", "text_of"]
+__all__ = ["FINISH_REASONS", "FinishReason", "Trajectory", "arguments_of", "as_parts", "text_of"]
 
 FinishReason = Literal[
     "terminal", "no_tool_calls", "max_turns", "max_model_len", "tool_end", "timeout", "cancelled", "error"
@@ -159,16 +159,20 @@ def text_of(message: Mapping[str, Any]) -> str:
     return "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
 
 
+def arguments_of(given: Any) -> Any:
+    """A call's arguments as a dict, where they are one or the JSON text of one; else as they are."""
+    if not isinstance(given, str):
+        return given
+    try:
+        read = json.loads(given)
+    except (ValueError, RecursionError):
+        return given
+    return read if isinstance(read, dict) else given
+
+
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
-    arguments = function["arguments"]
-    if isinstance(arguments, str):
-        try:
-            read = json.loads(arguments)
-        except (ValueError, RecursionError):
-            read = None
-        arguments = read if isinstance(read, dict) else arguments
-    called = {"name": function["name"], "arguments": arguments}
+    called = {"name": function["name"], "arguments": arguments_of(function["arguments"])}
     return {"id": call.get("id") or None, "type": "function", "function": called}
 
 

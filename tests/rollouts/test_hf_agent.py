@@ -259,6 +259,17 @@ async def test_a_model_that_writes_calls_as_text_reasons_and_acts() -> None:
     assert llm.requests[0].params.get("tools") is None
 
 
+async def test_tools_that_the_model_is_told_of_in_words_are_not_listed_as_offered() -> None:
+    replies = ['Action: calculator\nAction Input: {"expression": "20 + 22"}', "Final Answer: 42"]
+    agent = ReactAgent(AsyncScriptedLLM(replies * 2), tools=[calculator])
+    [trajectory] = await agent.run("20 + 22?")
+    assert trajectory.tools == []
+    assert (await agent("20 + 22?")).content == "Final Answer: 42"  # as an agent, it is shown observations as well
+    asked = agent.agent.llm.requests[-1]
+    assert asked.last == "Observation: 42"
+    assert asked.params.get("tools") is None
+
+
 @pytest.mark.parametrize(
     ("text", "calls"),
     [

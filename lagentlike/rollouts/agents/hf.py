@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from ...actions.executor import AsyncActionExecutor
 from ...agents.react import AsyncReAct
+from ...agents.workflow import Steps
 from ...concurrency import run_in_background
 from ...errors import ContextLengthExceeded, InvalidArgument
 from ...ledger import Segment
@@ -87,6 +88,7 @@ class HFAgent(AsyncReAct):
             raise InvalidArgument("max_model_len", max_model_len, "give a number of tokens of at least 1")
         llm, prompts = open_backend(model_name_or_path, template, backend_config)
         super().__init__(llm, actions=tools, name=name, max_turn=max_turns)
+        self.native = self.offers_tools
         self.agent = TokenAgent(llm, prompts, max_model_len, tool_parser, template=self._system(system_prompt))
         for action in self.actions.values():
             if action.stateful and environment is None:
@@ -186,6 +188,18 @@ class HFAgent(AsyncReAct):
                 return "tool_end"
         self._remember([incoming], session_id)
         return "max_turns"
+
+    def steps(self, *message: AgentMessage, session_id: SessionId, **kwargs: Any) -> Steps:
+        steps = super().steps(*message, session_id=session_id, **kwargs)
+        reply: Any = None
+        while True:
+            try:
+                call = steps.send(reply)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]  # it is what the steps return
+            reply = yield call
+            if call.unit is self.actions:
+                reply = self._results(reply)
 
     def tokenize_trajectories(
         self, source: Any = None, *, max_length: int | None = None, tensors: Literal["np", "pt"] | None = None

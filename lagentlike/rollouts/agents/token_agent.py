@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ from ...errors import ContextLengthExceeded
 from ...memory import Memory, SessionId
 from ...prompts import StrParser
 from ...schema import AgentMessage, ToolCall, ToolResult
-from ...trajectory import text_of
+from ...trajectory import arguments_of, text_of
 
 __all__ = ["ConversationAggregator", "PromptBuilder", "TokenAgent", "remembered"]
 
@@ -147,11 +146,4 @@ def remembered(messages: Iterable[Mapping[str, Any]], name: str) -> list[AgentMe
 
 def _call(call: Mapping[str, Any]) -> ToolCall:
     function = call["function"]
-    arguments = function["arguments"]
-    if isinstance(arguments, str):
-        try:
-            read = json.loads(arguments)
-        except (ValueError, RecursionError):
-            read = None
-        arguments = read if isinstance(read, dict) else arguments
-    return ToolCall(function["name"], arguments, id=call.get("id") or "")
+    return ToolCall(function["name"], arguments_of(function["arguments"]), id=call.get("id") or "")
