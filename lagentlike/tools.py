@@ -7,4 +7,14 @@ from .actions.function import FunctionTool, tool
 from .actions.schema import ToolSchema
 from .schema import ToolCall, ToolResult
 
-__all__ = ["FunctionTool", "ToolCall", "ToolResult", "ToolSchema", "calculator", "tool"]
+__all__ = ["FunctionTool", "ToolCall", "ToolResult", "ToolSchema", "answer", "calculator", "tool"]
+
+
+@tool(status="terminal")
+def answer(answer: str) -> str:
+    """Give the final answer and finish.
+
+    Args:
+        answer: the final answer.
+    """
+    return answer

@@ -251,6 +251,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "ToolCall",
         "ToolResult",
         "ToolSchema",
+        "answer",
         "calculator",
         "tool",
     ),

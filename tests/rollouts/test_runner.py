@@ -23,7 +23,7 @@ from lagentlike.rollouts import (
     stream_rollout,
 )
 from lagentlike.schema import AgentMessage, ToolCall
-from lagentlike.tools import calculator, tool
+from lagentlike.tools import answer, calculator, tool
 
 
 def question(messages: list[dict[str, Any]]) -> str:
@@ -205,12 +205,7 @@ async def test_a_call_at_the_limit_of_turns_still_has_its_result() -> None:
 
 
 async def test_a_terminal_tool_ends_the_chain() -> None:
-    @tool(status="terminal")
-    def answer(text: str) -> str:
-        """Give the answer."""
-        return text
-
-    agent = HFAgent(AsyncScriptedLLM([ToolCall("answer", {"text": "42"}, id="a"), "not asked"]), tools=[answer])
+    agent = HFAgent(AsyncScriptedLLM([ToolCall("answer", {"answer": "42"}, id="a"), "not asked"]), tools=[answer])
     [trajectory] = await agent.run("6 * 7?")
     assert trajectory.finish_reason == "tool_end"
     assert trajectory.messages[-1]["content"][0]["text"] == "42"
