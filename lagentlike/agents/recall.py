@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TYPE_CHECKING
 
 from ..ledger import TokenLedger
@@ -12,7 +13,7 @@ from ..trajectory import as_parts, FinishReason, Trajectory
 if TYPE_CHECKING:
     from .agent import Agent
 
-__all__ = ["trajectory_of"]
+__all__ = ["placed", "trajectory_of"]
 
 
 def trajectory_of(root: Agent, path: str, unit: Agent, session_id: SessionId) -> Trajectory | None:
@@ -25,8 +26,7 @@ def trajectory_of(root: Agent, path: str, unit: Agent, session_id: SessionId) ->
     messages = unit._prompt(session_id)
     ledger, usage = TokenLedger(), Usage()
     shown = [as_parts(message) for message in messages]
-    places = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    for index, answer in zip(places[-len(answers) :], answers, strict=False):
+    for index, answer in placed(messages, answers):
         ledger.add(answer.tokens, index)
         usage += answer.usage or Usage()
         if answer.tokens is not None and answer.tokens.ids and hasattr(unit.llm, "detokenize"):
@@ -41,6 +41,19 @@ def trajectory_of(root: Agent, path: str, unit: Agent, session_id: SessionId) ->
         usage=usage,
         counts=ledger.counts,
     )
+
+
+def placed(
+    messages: Sequence[Mapping[str, Any]], answers: Sequence[AgentMessage]
+) -> Iterator[tuple[int, AgentMessage]]:
+    """An agent's answers with their places among the chat messages, the last answer at the last assistant message.
+
+    What comes before them, such as the assistant's part in examples, is nobody's answer; answers that the messages do
+    not reach back to are left out.
+    """
+    places = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    count = min(len(places), len(answers))
+    return zip(places[len(places) - count :], answers[len(answers) - count :], strict=True)
 
 
 def _tools(root: Agent, path: str) -> list[dict[str, Any]]:

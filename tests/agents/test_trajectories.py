@@ -9,6 +9,7 @@ import pytest
 from lagentlike.agents import Agent, AsyncReAct, ReAct, Sequential, StreamingReAct
 from lagentlike.errors import InvalidArgument
 from lagentlike.llms import AsyncTinyLM, ScriptedLLM, TinyLM
+from lagentlike.memory import Memory
 from lagentlike.schema import ToolCall
 from lagentlike.tools import calculator
 
@@ -89,6 +90,18 @@ def test_the_reason_tells_what_the_last_answer_was() -> None:
 def test_what_is_no_session_is_refused(session_id: Any) -> None:
     with pytest.raises(InvalidArgument, match="session_id"):
         Agent(TinyLM()).trajectories(session_id)
+
+
+def test_a_memory_that_shows_its_last_messages_alone_keeps_each_answer_at_its_place() -> None:
+    agent = Agent(TinyLM(), memory={"type": Memory, "recent_n": 3}).train()
+    for text in ("Hello", "Who are you?", "Thanks"):
+        agent(text)
+    [trajectory] = agent.trajectories()
+    spoken = [message["content"][0]["text"] for message in trajectory.messages if message["role"] == "assistant"]
+    assert spoken[-1] == "You are welcome!"
+    last = trajectory.segments[-1]
+    assert TinyLM().detokenize(last.ids[last.turns[-1].start : last.turns[-1].stop]) == spoken[-1]
+    assert trajectory.messages[last.turns[-1].message]["content"][0]["text"] == spoken[-1]
 
 
 def test_a_session_that_never_spoke_has_none() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from ...agents.agent import AsyncAgent
+from ...agents.recall import placed
 from ...aggregators import DefaultAggregator
 from ...colour import careful
 from ...errors import ContextLengthExceeded
@@ -101,8 +102,7 @@ class TokenAgent(AsyncAgent):
         if span is None or span.prompt_ids is None:
             return prompts.encode_chat(messages, tools, add_generation_prompt=True)
         said = [dict(message) for message in messages]
-        places = [index for index, message in enumerate(said) if message["role"] == "assistant"]
-        for index, answer in zip(places[-len(answers) :], answers, strict=False):
+        for index, answer in placed(messages, answers):
             if answer.tokens is not None and answer.tokens.ids:
                 said[index] = {"role": "assistant", "content": prompts.decode(answer.tokens.ids)}
         return prompts.continue_ids([*span.prompt_ids, *span.ids], said, tools)
