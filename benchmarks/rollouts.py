@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lagentlike.agents import HFAgent
-from lagentlike.llms import AsyncScriptedLLM
+from lagentlike.llms import AsyncHFTransformer, AsyncScriptedLLM
+from lagentlike.llms.tiny.engine import WEIGHTS
 from lagentlike.rollouts import reward, rollout, RolloutEvent, tokenize_trajectories
 from lagentlike.schema import ToolCall
 from lagentlike.tools import calculator, tool
@@ -105,6 +106,27 @@ def _differing(truth: list[int], other: list[int]) -> int:
     return len(truth) - same
 
 
+async def turns(prefix_bytes: int | None, sessions: int = 8, number: int = 8) -> dict[str, float]:
+    """Conversations with a model of transformers that begin one after another and go on from their own ids."""
+    llm = AsyncHFTransformer(WEIGHTS, prefix_bytes=prefix_bytes, max_new_tokens=16, logprobs=True)
+    question = llm.tokenize("\nWhat is 12 * 34, and what is the sum of its digits? " * 4)
+    chat = [{"role": "user", "content": "Hello"}]
+
+    async def session(place: int) -> None:
+        await asyncio.sleep(0.05 * place)
+        ids = llm.engine.render([{"role": "user", "content": f"I am number {place}. " * 20}])
+        for _ in range(number):
+            span = (await llm.chat(chat, prompt_ids=ids)).tokens
+            assert span is not None
+            ids = [*ids, *span.ids, *question]
+
+    await llm.chat(chat)
+    began = time.perf_counter()
+    await asyncio.gather(*map(session, range(sessions)))
+    wall = time.perf_counter() - began
+    return {"turns_per_s": sessions * number / wall, "reused_tokens": float(llm.engine.prefixes.reused_tokens)}
+
+
 def main() -> None:
     """Measure, print a table, and write the figures beside this file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rollouts", description=__doc__)
@@ -132,6 +154,17 @@ def main() -> None:
         f"token drift over {drifted['sampled']} sampled tokens: ours {drifted['ours_percent']:.2f} %, "
         f"tokenized again {drifted['again_percent']:.2f} %"
     )
+    both = {"read_again": 0, "reused": None}  # most bytes that are kept
+    measured_turns: dict[str, list[dict[str, float]]] = {name: [] for name in both}
+    for _ in range(options.rounds):
+        for name, most in both.items():
+            measured_turns[name].append(asyncio.run(turns(most)))
+    figures["turns"] = {
+        name: {key: statistics.median(one[key] for one in told) for key in told[0]}
+        for name, told in measured_turns.items()
+    }
+    slow, fast = (figures["turns"][name]["turns_per_s"] for name in both)
+    print(f"transformers, 8 conversations of 8 turns: {fast:.1f} turns/s, {slow:.1f} where all is read again each turn")
     options.output.write_text(json.dumps(figures, indent=2) + "\n")
 
 

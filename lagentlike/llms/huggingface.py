@@ -9,8 +9,8 @@ from typing import Any, ClassVar, TYPE_CHECKING
 from ..errors import MissingExtra
 from ..prompts.chat.template import ChatTemplate
 from ..prompts.chat.tokenizer import ChatTokenizer
-from .local import _Local, AsyncLocalLLM, LocalLLM, OnStep, Pending, sampling
-from .tiny.engine import SamplingParams
+from .local import _Local, AsyncLocalLLM, LocalLLM, sampling
+from .scheduler import Scheduler
 
 if TYPE_CHECKING:
     from .torch_engine import TorchEngine
@@ -32,20 +32,21 @@ class _HF(_Local):
         template: ChatTemplate | str | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        prefix_bytes: int | None = None,
         temperature: float | None = 0.0,
         seed: int | None = None,
         **gen_params: Any,
     ) -> None:
         try:
-            from .torch_engine import read_model, read_tokenizer, Request, TorchEngine
+            from .torch_engine import PREFIX_BYTES, read_model, read_tokenizer, TorchEngine
         except ImportError as error:
             raise MissingExtra(error.name or "transformers", "hf") from None
         super().__init__(os.fspath(path), temperature=temperature, seed=seed, **gen_params)
         sampling(self.gen_params, self.kind)
         self.tokenizer = read_tokenizer(self.path) if tokenizer is None else tokenizer
         model = read_model(self.path, device, dtype) if model is None else model
-        self._engine = TorchEngine(model, ChatTokenizer(self.tokenizer, template))
-        self._new_request = Request
+        room = PREFIX_BYTES if prefix_bytes is None else prefix_bytes
+        self._engine = TorchEngine(model, ChatTokenizer(self.tokenizer, template), room)
 
     @property
     def engine(self) -> TorchEngine:
@@ -64,8 +65,9 @@ class _HF(_Local):
     def _vocab_size(self) -> int:
         return self._engine.vocab_size
 
-    def _submit(self, prompt: list[int], options: SamplingParams, on_step: OnStep | None) -> Pending:
-        return self._engine.submit(self._new_request(prompt, options, on_step))
+    @property
+    def _scheduler(self) -> Scheduler:
+        return self._engine.scheduler
 
 
 class HFTransformer(_HF, LocalLLM):
@@ -78,6 +80,8 @@ class HFTransformer(_HF, LocalLLM):
         template: a `ChatTemplate` or the name of one; None takes the tokenizer's own.
         device: "cpu", "cuda", "cuda:1" …; None takes a GPU if there is one.
         dtype: "float32", "bfloat16", "float16" or "auto" (as stored); None is float32 on CPU and "auto" elsewhere.
+        prefix_bytes: most memory for what was read lately, so that a prompt which begins alike (the next turn of a
+            conversation, a system prompt) is read from there on; None is 512 MiB, 0 none.
         max_new_tokens: most tokens an answer may have.
         temperature: 0 takes the most likely token.
         top_p, top_k: keep the likeliest tokens only; they matter where `temperature` is above 0.
@@ -98,7 +102,8 @@ class HFTransformer(_HF, LocalLLM):
     sampled from where `temperature` is 1, `top_p` 1, `top_k` 0 and `repetition_penalty` 1.
 
     Special tokens come from the chat template alone: a message that spells one is read as that text. Calls made at the
-    same time, from threads or tasks, are decoded as one batch.
+    same time, from threads or tasks, are decoded as one batch; one that comes later joins it at the next token. Weights
+    may be changed in place, as an optimizer does: what was read before is then read anew.
 
     Attributes:
         tokenizer: the tokenizer, as transformers has it.

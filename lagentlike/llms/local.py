@@ -7,7 +7,7 @@ import difflib
 import json
 import queue
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar, Protocol
 
@@ -15,12 +15,10 @@ from ..errors import ContextLengthExceeded, InvalidArgument
 from ..prompts.parsers.tool_call import parse_tool_calls
 from ..schema import Completion, TokenSpan, Usage
 from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params
+from .scheduler import OnStep, Request, Scheduler
 from .tiny.engine import Generation, GenerationStep, SamplingParams
 
-__all__ = ["AsyncLocalLLM", "LocalEngine", "LocalLLM", "OnStep", "Pending", "sampling"]
-
-OnStep = Callable[[GenerationStep], None]
-"""Called with every sampled token, on the engine's thread; it must not block."""
+__all__ = ["AsyncLocalLLM", "LocalEngine", "LocalLLM", "sampling"]
 
 
 class LocalEngine(Protocol):
@@ -35,16 +33,6 @@ class LocalEngine(Protocol):
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> list[int]:
         """A conversation as the ids that its reply goes on from."""
-        ...
-
-
-class Pending(Protocol):
-    """A request on its way through an engine."""
-
-    future: Future[Generation]
-
-    def drop(self) -> None:
-        """Nobody wants the reply any more."""
         ...
 
 
@@ -68,9 +56,10 @@ class _Local(_LLM):
     def _vocab_size(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} must define _vocab_size")
 
-    def _submit(self, prompt: list[int], options: SamplingParams, on_step: OnStep | None) -> Pending:
-        """Put a prompt in line."""
-        raise NotImplementedError(f"{type(self).__name__} must define _submit")
+    @property
+    def _scheduler(self) -> Scheduler:
+        """The line in front of the engine."""
+        raise NotImplementedError(f"{type(self).__name__} must define _scheduler")
 
     def update_gen_params(self, **gen_params: Any) -> None:
         """Change parameters for all calls to come."""
@@ -96,9 +85,7 @@ class _Local(_LLM):
                 limit=limit,
             )
         with_tokens = bool(params.get("logprobs") or params.get("top_logprobs"))
-        return _Asked(
-            self.path, prompt, forced, bool(tools), with_tokens, lambda on_step: self._submit(prompt, options, on_step)
-        )
+        return _Asked(self.path, Request(prompt, options), forced, bool(tools), with_tokens, self._scheduler)
 
 
 class LocalLLM(_Local, BaseLLM):
@@ -178,30 +165,28 @@ class _Asked:
     def __init__(
         self,
         model: str,
-        prompt: list[int],
+        request: Request,
         forced: str,
         with_tools: bool,
         with_tokens: bool,
-        submit: Callable[[OnStep | None], Pending],
+        scheduler: Scheduler,
     ) -> None:
         self._model = model
-        self._prompt = prompt
+        self._request = request
         self._with_tools = with_tools
         self._with_tokens = with_tokens
-        self._submit = submit
-        self._pending: Pending | None = None
+        self._scheduler = scheduler
         self._forced = self._text = forced
         self._shown = 0
 
     def submit(self, on_step: OnStep | None = None) -> Future[Generation]:
         """Put it in line."""
-        self._pending = self._submit(on_step)
-        return self._pending.future
+        self._request.on_step = on_step
+        return self._scheduler.submit(self._request).future
 
     def drop(self) -> None:
         """Have it no longer worked on."""
-        if self._pending is not None:
-            self._pending.drop()
+        self._request.drop()
 
     def answer(self) -> Completion:
         """Wait for the whole answer."""
@@ -251,7 +236,7 @@ class _Asked:
     def _span(self, generation: Generation) -> TokenSpan | None:
         if not self._with_tokens:
             return None
-        return TokenSpan(generation.token_ids, generation.logprobs, self._prompt, generation.top_logprobs)
+        return TokenSpan(generation.token_ids, generation.logprobs, self._request.prompt, generation.top_logprobs)
 
 
 def sampling(params: Mapping[str, Any], kind: str, index: int = 0) -> SamplingParams:

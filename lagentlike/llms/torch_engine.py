@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import os
-import queue
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
 import torch
 import transformers
+from transformers.cache_utils import DynamicCache
 
 from ..errors import InvalidArgument
 from ..prompts.chat.tokenizer import ChatTokenizer
-from .local import OnStep
-from .tiny.engine import collect, Generation, GenerationStep, SamplingParams
+from .scheduler import fail, Request, Scheduler
+from .tiny.engine import GenerationStep
 from .tiny.transcript import Transcript
+from .torch_prefix import can_be_cut, Layers, state_of, TorchPrefixes
 
-__all__ = ["Request", "TorchEngine", "read_model", "read_tokenizer"]
+__all__ = ["PREFIX_BYTES", "TorchEngine", "read_model", "read_tokenizer"]
 
-logger = logging.getLogger(__name__)
-
+PREFIX_BYTES: Final = 512 * 2**20
 _BATCH: Final = 64  # sequences decoded side by side
-_GROUPS: Final = 4  # batches decoded in turn; later requests wait for one to end, so that batches stay large
+_GROUPS: Final = 4  # batches decoded in turn, where they cannot be one; later requests wait for one to end
+_READ: Final = 8192  # tokens of prompts, padding included, that are read at once, which bounds the memory
+_SHARED: Final = 16  # tokens that several prompts begin with in common, from which on they are read once for all
 _WINDOW_SECONDS: Final = 0.004  # that an idle model waits for more requests after the first
-_IDLE_SECONDS: Final = 30.0  # after which the thread ends; the next request starts a new one
 
 
 def read_model(path: str, device: str | None = None, dtype: str | None = None) -> Any:
@@ -49,41 +47,29 @@ def read_tokenizer(path: str) -> Any:
     return transformers.AutoTokenizer.from_pretrained(path)
 
 
-@dataclass(eq=False)
-class Request:
-    """One prompt on its way through the engine."""
-
-    prompt: list[int]
-    options: SamplingParams
-    on_step: OnStep | None = None
-    future: Future[Generation] = field(default_factory=Future)
-    steps: list[GenerationStep] = field(default_factory=list)
-    dropped: bool = False
-
-    def drop(self) -> None:
-        """Nobody wants the reply any more."""
-        self.dropped = True
-        self.future.cancel()
-
-
 class TorchEngine:
     """A model, its tokenizer, and the one thread that decodes with them.
 
-    Requests that wait when the thread looks become one batch; a few batches run side by side, a token of each in turn.
+    Args:
+        model: a causal language model of transformers.
+        chat: makes token ids of conversations.
+        prefix_bytes: most memory for the keys and values of earlier sequences, so that a prompt that begins as one of
+            them is read from there on; 0 keeps none. Models with a sliding window, or with states in place of keys and
+            values, read every prompt whole.
     """
 
-    def __init__(self, model: Any, chat: ChatTokenizer) -> None:
-        _check(model)
+    def __init__(self, model: Any, chat: ChatTokenizer, prefix_bytes: int = PREFIX_BYTES) -> None:
+        _check(model, prefix_bytes)
         self.model = model.eval()
         self.takes = _takes(model)
         self.chat = chat
         self.stops = chat.eos_ids | _stops(model)
         self.vocab_size = int(model.get_input_embeddings().num_embeddings)
-        self.max_length = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
-        self._guard = threading.Lock()
-        self._waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._pid = 0
+        text = model.config.get_text_config()
+        self.max_length = int(getattr(text, "max_position_embeddings", 0) or 1 << 30)
+        self.prefixes = TorchPrefixes(model, prefix_bytes)
+        self.reuses = prefix_bytes > 0 and getattr(text, "sliding_window", None) is None
+        self.scheduler = Scheduler(lambda: _TorchDecoder(self), "lagentlike-hf", _WINDOW_SECONDS)
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self  # copies of a language model share the weights
@@ -94,95 +80,246 @@ class TorchEngine:
         """A conversation as the ids that its reply goes on from."""
         return self.chat.encode_chat(messages, tools, add_generation_prompt=True)
 
-    def submit(self, request: Request) -> Request:
-        """Put a request in line; its `future` tells the rest."""
-        with self._guard:
-            if self._pid != os.getpid():  # a forked process has neither the thread nor its requests
-                self._waiting, self._pid, self._thread = queue.SimpleQueue(), os.getpid(), None
-            self._waiting.put(request)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True, name="lagentlike-hf")
-                self._thread.start()
-        return request
 
-    def _run(self) -> None:
-        groups: list[Iterator[None]] = []
-        while True:
-            if len(groups) < _GROUPS:
-                waiting = self._taken(block=not groups)
-                if not waiting and not groups:
-                    if self._retire():
-                        return
-                    continue
-                groups += [self._answer(waiting[begin : begin + _BATCH]) for begin in range(0, len(waiting), _BATCH)]
-            groups = [group for group in groups if next(group, group) is not group]
+class _TorchDecoder:
+    """The requests under way: one group, or a few where lengths or caches are too different to be one."""
 
-    def _taken(self, block: bool) -> list[Request]:
-        """All that waits; with `block`, as soon as something does, and what comes within the window."""
-        taken: list[Request] = []
+    def __init__(self, engine: TorchEngine) -> None:
+        self._engine = engine
+        self._groups: list[_Group] = []
+
+    @property
+    def room(self) -> int:
+        """How many more requests it takes now."""
+        if len(self._groups) >= _GROUPS:
+            return 0
+        return _BATCH - sum(len(group.turns) for group in self._groups)
+
+    def join(self, requests: list[Request]) -> None:
+        """Read prompts and sample their first tokens."""
+        state = state_of(self._engine.model)
         try:
-            if block:
-                taken.append(self._waiting.get(timeout=_IDLE_SECONDS))
-            while True:
-                taken.append(self._waiting.get(timeout=_WINDOW_SECONDS) if block else self._waiting.get_nowait())
-        except queue.Empty:
-            return [request for request in taken if request.future.set_running_or_notify_cancel()]
-
-    def _retire(self) -> bool:
-        """Let the thread end, unless a request came just now."""
-        with self._guard:
-            if not self._waiting.empty():
-                return False
-            self._thread = None
-            return True
-
-    def _answer(self, requests: list[Request]) -> Iterator[None]:
-        """Decode a batch, a token of each request a step."""
-        try:
-            yield from _decode(self, requests)
+            if self._engine.reuses and len(requests) > 1:
+                self._read_shared([request.prompt for request in requests], state)
+            found = [_Found(_Turn(self._engine, request), *self._held(request.prompt)) for request in requests]
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer to each request; the thread lives
-            for request in requests:
-                if not request.future.done():
-                    request.future.set_exception(error)
+            fail(requests, error)
+            return
+        for part in _parts(found):
+            try:
+                group = _Group(self._engine, part, state)
+                group.step()
+            except Exception as error:  # noqa: BLE001  # as above
+                fail([one.turn.request for one in part], error)
+                continue
+            self._add(group)
+
+    def step(self) -> bool:
+        """A token of every request; whether there is more to do."""
+        for group in self._groups:
+            try:
+                group.step()
+            except Exception as error:  # noqa: BLE001  # as above
+                fail([turn.request for turn in group.turns], error)
+                group.turns = []
+        self._groups = [group for group in self._groups if group.turns]
+        return bool(self._groups)
+
+    def _add(self, group: _Group) -> None:
+        if not group.turns:
+            return
+        for other in self._groups:
+            if other.fits(group):
+                other.merge(group)
+                return
+        self._groups.append(group)
+
+    def _held(self, prompt: list[int]) -> tuple[Layers, int]:
+        return self._engine.prefixes.longest(prompt) if self._engine.reuses else ([], 0)
+
+    def _read_shared(self, prompts: list[list[int]], state: Any) -> None:
+        """Read what all prompts begin with once, so that it is there for each of them."""
+        first, length = prompts[0], min(map(len, prompts)) - 1
+        for prompt in prompts[1:]:
+            length = next((place for place in range(length) if prompt[place] != first[place]), length)
+        if length < _SHARED or self._held(first[: length + 1])[1] == length:
+            return
+        ids = torch.tensor([first[:length]], device=self._engine.model.device)
+        _, cache = _forward(
+            self._engine, ids, torch.ones_like(ids), torch.arange(length, device=ids.device)[None], None
+        )
+        if can_be_cut(cache):
+            self._engine.prefixes.keep(first[:length], [(keys[0], values[0]) for keys, values in _layers(cache)], state)
 
 
-def _decode(engine: TorchEngine, requests: list[Request]) -> Iterator[None]:
-    """One batch from its prompts to its replies; a request that ends, or that nobody wants any more, leaves it."""
-    model, takes = engine.model, engine.takes
-    turns = [_Turn(engine, request) for request in requests]
-    width = max(len(request.prompt) for request in requests)
-    ids = torch.zeros((len(requests), width), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, request in enumerate(requests):  # on the left, so that all prompts end in one place
-        ids[row, width - len(request.prompt) :] = torch.tensor(request.prompt)
-        mask[row, width - len(request.prompt) :] = 1
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache: Any = None
-    while turns:
+@dataclass(slots=True)
+class _Found:
+    """A reply whose prompt begins as a sequence that was read: the layers of that, and how many tokens of it."""
+
+    turn: _Turn
+    layers: Layers
+    length: int
+
+
+class _Group:
+    """Replies that go through the network together, padded on the left so that they end in one place.
+
+    Args:
+        engine: whose model this is.
+        found: the replies; what is not read yet of their prompts is read with the first step.
+        state: the `state_of` the model when they were found.
+    """
+
+    def __init__(self, engine: TorchEngine, found: list[_Found], state: Any) -> None:
+        self.turns = [one.turn for one in found]
+        self._engine, self._state = engine, state
+        device = engine.model.device
+        past = max(one.length for one in found)
+        width = max(len(one.turn.request.prompt) - one.length for one in found)
+        ids = torch.zeros((len(found), width), dtype=torch.long)
+        mask = torch.zeros((len(found), past + width), dtype=torch.long)
+        for row, one in enumerate(found):
+            new = one.turn.request.prompt[one.length :]
+            ids[row, width - len(new) :] = torch.tensor(new)
+            mask[row, past - one.length : past] = 1
+            mask[row, past + width - len(new) :] = 1
+        self._cache: Any = _stacked(found, past) if past else None
+        self._ids, self._mask = ids.to(device), mask.to(device)
+        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, past:]
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row, padding included."""
+        return int(self._mask.shape[1])
+
+    def step(self) -> None:
+        """Sample a token of every reply; those that end with it are gone from the group then."""
+        logits, self._cache = _forward(self._engine, self._ids, self._mask, self._positions, self._cache)
         with torch.inference_mode():
-            out = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=True,
-                **{takes.cache: cache},
-                **takes.last_only,
-            )
-            logits, cache = out.logits[:, -1].float(), getattr(out, takes.cache)
-            tokens = _pick(logits, turns)
-        going = [row for row, turn in enumerate(turns) if turn.goes_on]
+            self._ids = _pick(logits, self.turns)[:, None]
+            self._mask = torch.cat([self._mask, self._mask.new_ones((len(self.turns), 1))], -1)
+            self._positions = self._positions[:, -1:] + 1
+        self._drop_ended()
+
+    def fits(self, other: _Group) -> bool:
+        """Whether another group can be part of this one, and no more than half of the places are padding then."""
+        if not (can_be_cut(self._cache) and can_be_cut(other._cache)):
+            return False
+        count = len(self.turns) + len(other.turns)
+        filled = len(self.turns) * self.width + len(other.turns) * other.width
+        return count <= _BATCH and count * max(self.width, other.width) <= 2 * filled
+
+    def merge(self, other: _Group) -> None:
+        """Take in the replies of another group that has made a step."""
+        width = max(self.width, other.width)
         with torch.inference_mode():
-            if len(going) < len(turns):
-                turns = [turns[row] for row in going]
-                kept = torch.tensor(going, dtype=torch.long, device=model.device)
-                if going:
-                    cache.batch_select_indices(kept)
-                mask, positions, tokens = mask[kept], positions[kept], tokens[kept]
-            ids = tokens[:, None]
-            mask = torch.cat([mask, mask.new_ones((len(turns), 1))], -1)
-            positions = positions[:, -1:] + 1
-        yield
+            joined = [
+                tuple(
+                    torch.cat([_padded(a, width - 1), _padded(b, width - 1)]) for a, b in zip(mine, more, strict=True)
+                )
+                for mine, more in zip(_layers(self._cache), _layers(other._cache), strict=True)
+            ]
+            self._cache = _cache_of(joined)
+            masks = [torch.nn.functional.pad(group._mask, (width - group.width, 0)) for group in (self, other)]
+            self._mask = torch.cat(masks)
+            self._positions = torch.cat([self._positions, other._positions])
+            self._ids = torch.cat([self._ids, other._ids])
+        self.turns = self.turns + other.turns
+        if other._state != self._state:
+            self._state = None  # of weights that were changed meanwhile
+
+    def _drop_ended(self) -> None:
+        """Forget the replies that have ended, or that nobody wants; the next turn may go on from what they read."""
+        going = [row for row, turn in enumerate(self.turns) if turn.goes_on]
+        if len(going) == len(self.turns):
+            return
+        if self._engine.reuses and can_be_cut(self._cache):
+            for row in set(range(len(self.turns))).difference(going):
+                self._keep(row)
+        self.turns = [self.turns[row] for row in going]
+        if going:
+            kept = torch.tensor(going, dtype=torch.long, device=self._mask.device)
+            self._cache.batch_select_indices(kept)
+            self._mask, self._positions, self._ids = self._mask[kept], self._positions[kept], self._ids[kept]
+            self._narrow()
+
+    def _keep(self, row: int) -> None:
+        """Remember what was read of a reply: all but the token that was sampled last."""
+        places = self._mask[row, :-1].nonzero()[:, 0]
+        with torch.inference_mode():
+            layers = [(keys[row][:, places], values[row][:, places]) for keys, values in _layers(self._cache)]
+        self._engine.prefixes.keep(self.turns[row].read, layers, self._state)
+
+    def _narrow(self) -> None:
+        """Cut off places that are padding in every row."""
+        empty = int(self._mask.any(0).nonzero()[0])
+        if empty and can_be_cut(self._cache):
+            with torch.inference_mode():
+                self._cache = _cache_of([(k[..., empty:, :], v[..., empty:, :]) for k, v in _layers(self._cache)])
+            self._mask = self._mask[:, empty:]
+
+
+def _parts(found: list[_Found]) -> list[list[_Found]]:
+    """The prompts in groups that are small enough to be read at once, and of like length."""
+    parts: list[list[_Found]] = []
+    for one in sorted(found, key=lambda one: len(one.turn.request.prompt)):
+        if parts:
+            part = [*parts[-1], one]
+            lengths = [len(each.turn.request.prompt) for each in part]
+            new = max(length - each.length for each, length in zip(part, lengths, strict=True))
+            if len(part) * new <= _READ and len(part) * lengths[-1] <= 2 * sum(lengths) + _READ:
+                parts[-1].append(one)
+                continue
+        parts.append([one])
+    return parts
+
+
+def _forward(engine: TorchEngine, ids: Any, mask: Any, positions: Any, cache: Any) -> tuple[Any, Any]:
+    """The logits after the last of the ids, `[rows, vocab]`, and the cache that has read them."""
+    with torch.inference_mode():
+        out = engine.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            **{engine.takes.cache: cache},
+            **engine.takes.last_only,
+        )
+        return out.logits[:, -1].float(), getattr(out, engine.takes.cache)
+
+
+def _layers(cache: Any) -> Layers:
+    """The keys and values of a cache that can be cut."""
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _cache_of(layers: Sequence[Any]) -> Any:
+    """A cache with these keys and values, `[rows, heads, length, width]` each."""
+    cache = DynamicCache()
+    for number, (keys, values) in enumerate(layers):
+        cache.update(keys, values, number)
+    return cache
+
+
+def _stacked(found: list[_Found], past: int) -> Any:
+    """One cache of what is held of each reply, `past` places wide, padded on the left."""
+    model = next(one.layers for one in found if one.length)
+
+    def stack(layer: int, kind: int) -> Any:
+        like = model[layer][kind]
+        table = like.new_zeros((len(found), like.shape[0], past, like.shape[2]))
+        for row, one in enumerate(found):
+            if one.length:
+                table[row, :, past - one.length :] = one.layers[layer][kind][:, : one.length]
+        return table
+
+    with torch.inference_mode():
+        return _cache_of([(stack(layer, 0), stack(layer, 1)) for layer in range(len(model))])
+
+
+def _padded(part: Any, width: int) -> Any:
+    """Keys or values with empty places on the left, so that there are `width`."""
+    return torch.nn.functional.pad(part, (0, 0, width - part.shape[-2], 0))
 
 
 def _pick(logits: Any, turns: list[_Turn]) -> Any:
@@ -201,8 +338,8 @@ class _Turn:
     """The state of one reply while it is sampled."""
 
     def __init__(self, engine: TorchEngine, request: Request) -> None:
-        self._request = request
-        self._options = options = request.options
+        self.request = request
+        self._options = options = request.params
         self._stops = engine.stops
         self._transcript = Transcript([], options.stop)
         self._text = _Unfolding(engine.chat)
@@ -213,7 +350,12 @@ class _Turn:
     @property
     def goes_on(self) -> bool:
         """Whether there is more to sample."""
-        return not self._request.future.done()
+        return not self.request.future.done()
+
+    @property
+    def read(self) -> list[int]:
+        """The tokens that went through the network: all but the one that was sampled last."""
+        return self.request.prompt + [step.token_id for step in self.request.steps[:-1]]
 
     def choose(self, logits: Any) -> Any:
         """The next token, by this reply's own options and random numbers, whatever else is in the batch."""
@@ -238,27 +380,15 @@ class _Turn:
 
     def take(self, token: int, logprob: float, logprobs: Any) -> None:
         """Take the token that was sampled."""
-        request = self._request
-        if request.future.done():
-            return
+        request = self.request
         if request.dropped:
-            request.future.set_exception(CancelledError())
+            fail([request], CancelledError())
             return
         top = None
         if count := self._options.top_logprobs:
             values, ids = logprobs.topk(min(count, logprobs.shape[-1]))
             top = list(zip(ids.tolist(), values.tolist(), strict=True))
-        step = self._step(token, logprob, top)
-        request.steps.append(step)
-        if request.on_step is not None:
-            try:
-                request.on_step(step)
-            except Exception as error:  # noqa: BLE001  # it goes to whoever asked
-                logger.debug("nobody listens to a stream any more: %r", error)
-                request.future.set_exception(error)
-                return
-        if step.finish_reason is not None:
-            request.future.set_result(collect(request.steps, len(request.prompt)))
+        request.take(self._step(token, logprob, top))
 
     def _step(self, token: int, logprob: float, top: list[tuple[int, float]] | None) -> GenerationStep:
         self._left -= 1
@@ -317,9 +447,11 @@ class _Names:
     last_only: dict[str, int]
 
 
-def _check(model: Any) -> None:
+def _check(model: Any, prefix_bytes: Any) -> None:
     if not isinstance(model, torch.nn.Module):
         raise InvalidArgument("model", model, "give a causal language model of transformers")
+    if isinstance(prefix_bytes, bool) or not isinstance(prefix_bytes, int) or prefix_bytes < 0:
+        raise InvalidArgument("prefix_bytes", prefix_bytes, "give a number of bytes; 0 keeps nothing")
 
 
 def _takes(model: Any) -> _Names:

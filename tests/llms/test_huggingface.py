@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from lagentlike.errors import ContextLengthExceeded, InvalidArgument
 from lagentlike.llms import AsyncHFTransformer, HFTransformer, TinyLM
+from lagentlike.llms.scheduler import Request
 from lagentlike.llms.tiny.engine import SamplingParams, WEIGHTS
-from lagentlike.llms.torch_engine import _Turn, _Unfolding, Request
+from lagentlike.llms.torch_engine import _Turn, _Unfolding
 from lagentlike.prompts.chat import ChatTemplate
 from lagentlike.schema import Completion, ModelStatusCode
 
@@ -250,6 +251,7 @@ def test_a_model_is_read_from_its_directory(tmp_path: Path) -> None:
     [
         (lambda: HFTransformer(WEIGHTS, dtype="float33"), "dtype='float33'"),
         (lambda: HFTransformer(WEIGHTS, model="tiny"), "model='tiny'"),
+        (lambda: model(prefix_bytes=-1), "prefix_bytes=-1"),
         (lambda: model(max_tokens=3), "did you mean max_new_tokens"),
         (lambda: model(temperature=-1), "temperature=-1"),
         (lambda: model().update_gen_params(top_p=2), "top_p=2"),
@@ -289,8 +291,99 @@ async def test_tasks_that_ask_at_once_are_answered_as_one_batch() -> None:
     llm = async_model(max_new_tokens=4)
     with passes() as seen:
         answers = await asyncio.gather(*(llm.chat(HELLO) for _ in range(6)))
-    assert seen[0][0] == 6
+    assert [rows for rows, _ in seen] == [1, 6, 6, 6, 6]  # what all prompts begin with is read once
     assert len({answer.text for answer in answers}) == 1
+
+
+async def test_a_request_that_comes_later_joins_those_under_way() -> None:
+    llm = endless(async_model(max_new_tokens=3000))
+    with passes() as seen:
+        first = asyncio.ensure_future(llm.chat(HELLO, max_new_tokens=200))
+        while len(seen) < 5:
+            await asyncio.sleep(0.001)
+        later = await llm.chat(LONGER, max_new_tokens=12)
+        assert (2, 1) in seen
+        assert not first.done()
+        after = await first
+    for answer in (after, later):
+        prompt, ids, logprobs = spent(answer)
+        assert logprobs == pytest.approx(teacher_forced(prompt, ids), abs=TOLERANCE)
+    assert spent(later)[1] == spent(endless(model(max_new_tokens=12)).chat(LONGER))[1]
+
+
+def test_a_prompt_that_goes_on_from_an_answer_is_read_from_there() -> None:
+    llm = model(max_new_tokens=12)
+    prompt, ids, _ = spent(llm.chat(LONGER))
+    new = llm.tokenize("\nand then?")
+    with passes() as seen:
+        again, more, logprobs = spent(llm.chat(HELLO, prompt_ids=[*prompt, *ids, *new]))
+    assert seen[0] == (1, len(new) + 1)  # and the token that was sampled last
+    assert logprobs == pytest.approx(teacher_forced(again, more), abs=TOLERANCE)
+    assert more == spent(model(max_new_tokens=12, prefix_bytes=0).chat(HELLO, prompt_ids=again))[1]
+
+
+def test_turns_of_many_sessions_go_on_from_what_each_has_read() -> None:
+    llm = model(max_new_tokens=9, temperature=1.0, seed=1)
+    prompts = [spent(llm.chat([*HELLO * count, *ONE_PLUS_ONE]))[0] for count in (0, 4, 1, 9, 0, 2)]
+    for _ in range(3):
+        with passes() as seen:
+            answers = llm.chat([HELLO] * len(prompts), prompt_ids=prompts)
+        assert max(width for _, width in seen) < 12
+        for answer in answers:
+            prompt, ids, logprobs = spent(answer)
+            assert logprobs == pytest.approx(teacher_forced(prompt, ids), abs=TOLERANCE)
+        prompts = [[*spent(answer)[0], *spent(answer)[1], *llm.tokenize(" so?")] for answer in answers]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    token = 2 * 4 * sum(layer.self_attn.k_proj.out_features for layer in MODEL.model.layers)
+    llm = model(max_new_tokens=2, prefix_bytes=100 * token)
+    for start in range(8):
+        llm.chat(HELLO, prompt_ids=list(range(start, start + 40)))
+        assert llm.engine.prefixes.size <= 100 * token
+    llm.chat(HELLO, prompt_ids=list(range(300)))
+    with passes() as seen:
+        llm.chat(HELLO, prompt_ids=list(range(7, 60)))
+        llm.chat(HELLO, prompt_ids=list(range(100)))
+    assert seen[0][1] < 53
+    assert seen[2] == (1, 100)  # of what alone is larger than the bound nothing is kept
+
+
+def test_after_a_change_of_the_weights_everything_is_read_anew() -> None:
+    changing = copy.deepcopy(MODEL)
+    llm = HFTransformer(WEIGHTS, model=changing, tokenizer=TOKENIZER, logprobs=True, max_new_tokens=6)
+    prompt, ids, _ = spent(llm.chat(LONGER))
+    optimizer = torch.optim.SGD(changing.parameters(), lr=0.05)
+    changing(input_ids=torch.tensor([prompt]), labels=torch.tensor([prompt])).loss.backward()
+    optimizer.step()
+    again, more, logprobs = spent(llm.chat(HELLO, prompt_ids=[*prompt, *ids]))
+    with torch.no_grad():
+        logits = changing(torch.tensor([again + more])).logits[0, len(again) - 1 : -1]
+    wanted = torch.log_softmax(logits, -1).gather(-1, torch.tensor(more)[:, None])[:, 0]
+    assert logprobs == pytest.approx(wanted.tolist(), abs=TOLERANCE)
+
+
+async def test_a_model_with_a_sliding_window_reads_prompts_whole_and_is_right() -> None:
+    config = MistralConfig(
+        vocab_size=len(TOKENIZER),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+    )
+    sliding = MistralForCausalLM(config)
+    llm = endless(AsyncHFTransformer(WEIGHTS, model=sliding, tokenizer=TOKENIZER, logprobs=True, max_new_tokens=12))
+    first = asyncio.ensure_future(llm.chat(HELLO, max_new_tokens=100))
+    others = [await llm.chat(LONGER, prompt_ids=list(range(1, 20 + more))) for more in (0, 9)]
+    for answer in [await first, *others]:
+        prompt, ids, logprobs = spent(answer)
+        with torch.no_grad():
+            logits = sliding(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+        wanted = torch.log_softmax(logits, -1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
+        assert logprobs == pytest.approx(wanted.tolist(), abs=TOLERANCE)
+    assert llm.engine.prefixes.size == 0
 
 
 async def test_the_event_loop_goes_on_while_it_answers() -> None:

@@ -21,8 +21,7 @@ from lagentlike.actions import ActionExecutor, calculator
 from lagentlike.agents import Agent, AsyncAgent
 from lagentlike.budget import Budget
 from lagentlike.errors import BudgetExceeded, ContextLengthExceeded, InvalidArgument
-from lagentlike.llms import AsyncTinyLM, forbid_real_requests, TinyLM
-from lagentlike.llms.tiny import scheduler
+from lagentlike.llms import AsyncTinyLM, forbid_real_requests, scheduler, TinyLM
 from lagentlike.llms.tiny.engine import SamplingParams, TinyEngine
 from lagentlike.schema import AgentMessage, Completion, ModelStatusCode
 

@@ -11,9 +11,10 @@ from weakref import WeakValueDictionary
 
 from ...concurrency import in_thread
 from ...errors import InvalidArgument
-from ..local import _Local, AsyncLocalLLM, LocalLLM, OnStep, Pending, sampling
-from .engine import SamplingParams, TinyEngine
-from .scheduler import Request, Scheduler
+from ..local import _Local, AsyncLocalLLM, LocalLLM, sampling
+from ..scheduler import Scheduler
+from .decoder import TinyDecoder
+from .engine import TinyEngine
 
 __all__ = ["AsyncTinyLM", "TinyLM"]
 
@@ -52,8 +53,9 @@ class _Tiny(_Local):
     def _vocab_size(self) -> int:
         return self.engine.network.vocab_size
 
-    def _submit(self, prompt: list[int], options: SamplingParams, on_step: OnStep | None) -> Pending:
-        return _scheduler(self.engine).submit(Request(prompt, options, on_step))
+    @property
+    def _scheduler(self) -> Scheduler:
+        return _scheduler_of(self.engine)
 
 
 class TinyLM(_Tiny, LocalLLM):
@@ -121,12 +123,12 @@ def _name(path: str | os.PathLike[str] | None) -> str:
     return "tinylm" if path is None else Path(path).name
 
 
-def _scheduler(engine: TinyEngine) -> Scheduler:
+def _scheduler_of(engine: TinyEngine) -> Scheduler:
     """The one scheduler of an engine; both are forgotten when nobody works with them."""
     with _guard:
         found = _schedulers.get(engine)
         if found is None:
-            found = _schedulers[engine] = Scheduler(engine)
+            found = _schedulers[engine] = Scheduler(lambda: TinyDecoder(engine), "lagentlike-tiny")
         return found
 
 

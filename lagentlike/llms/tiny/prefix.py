@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lagentlike.llms.tiny.network import Cache, Network
 
-__all__ = ["PrefixStore"]
+__all__ = ["PrefixStore", "common_length"]
 
 Array = NDArray[np.float32]
 _MARKS = 4  # sequence ends whose logits an entry keeps
@@ -72,7 +72,7 @@ class PrefixStore:
         with self._lock:
             marks = dict(marks)
             for key, entry in list(self._entries.items()):
-                common = _common(entry.ids, held)
+                common = common_length(entry.ids, held)
                 if common == len(entry.ids):
                     marks = {**entry.marks, **marks}
                     del self._entries[key]
@@ -98,7 +98,7 @@ class PrefixStore:
     def _longest(self, wanted: NDArray[np.int32]) -> tuple[_Entry | None, int]:
         best, length, found = None, 0, -1
         for key, entry in self._entries.items():
-            common = _common(entry.ids, wanted)
+            common = common_length(entry.ids, wanted)
             if common > length or (common == length and common in entry.marks and best is not None):
                 best, length, found = entry, common, key
         if best is not None:
@@ -106,7 +106,7 @@ class PrefixStore:
         return best, length
 
 
-def _common(a: NDArray[Any], b: NDArray[Any]) -> int:
+def common_length(a: NDArray[Any], b: NDArray[Any]) -> int:
     """Length of the common beginning of two sequences."""
     size = min(len(a), len(b))
     different = (a[:size] != b[:size]).argmax() if size else 0
