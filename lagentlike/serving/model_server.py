@@ -18,6 +18,7 @@ from aiohttp import web
 from ..errors import InvalidArgument
 from ..llms.base import AsyncBaseLLM
 from ..schema import Completion, ModelStatusCode
+from .completions_protocol import completion_body, CompletionRequest, read_completion_request
 from .openai_protocol import BadRequest, ChatRequest, error_body, failure, read_request, Reply
 
 __all__ = ["ModelServer"]
@@ -31,7 +32,8 @@ class ModelServer:
     """Serves a model over HTTP, for any client of OpenAI's chat completions.
 
     Routes: `POST /v1/chat/completions` (streaming, tools, logprobs, `n`, `return_token_ids` as vLLM has it),
-    `GET /v1/models`, `GET /health`.
+    `POST /v1/completions` (for models that run in this process: a prompt of token ids or text, logprobs,
+    `return_token_ids`), `GET /v1/models`, `GET /health`.
 
     Args:
         llm: the model.
@@ -93,6 +95,7 @@ class ModelServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{name:.+}", self._model)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._complete)
         return app
 
     async def start(self) -> None:
@@ -185,6 +188,26 @@ class ModelServer:
             )
         return web.json_response(reply.whole(answers), dumps=_dumps)
 
+    async def _complete(self, http: web.Request) -> web.Response:
+        request = read_completion_request(await _json(http))
+        self._known(request.model)
+        async with self._slots:
+            ids = self._prompt_ids(request)
+            answers = await _together(
+                [
+                    self.llm.chat(_NO_MESSAGES, **request.params_of(choice), prompt_ids=ids)
+                    for choice in range(request.n)
+                ]
+            )
+        body = completion_body(request, answers, getattr(self.llm, "token_bytes", None))
+        return web.json_response(body, dumps=_dumps)
+
+    def _prompt_ids(self, request: CompletionRequest) -> list[int]:
+        tokenize = getattr(self.llm, "tokenize", None)  # what a model has that takes token ids
+        if tokenize is None:
+            raise BadRequest("this model takes messages only: POST /v1/chat/completions", param="prompt")
+        return request.prompt if isinstance(request.prompt, list) else list(tokenize(request.prompt))
+
     async def _stream(self, http: web.Request, request: ChatRequest, reply: Reply) -> web.StreamResponse:
         events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(maxsize=256)
         asking = asyncio.create_task(self._ask(request, reply, events))
@@ -231,6 +254,9 @@ class ModelServer:
             logger.exception("a stream broke off")
             await events.put(error_body(failure(problem)))
         await events.put(None)
+
+
+_NO_MESSAGES = [{"role": "user", "content": ""}]  # where the prompt is given as ids
 
 
 async def _together(calls: list[Coroutine[Any, Any, Completion]]) -> list[Completion]:

@@ -20,7 +20,20 @@ from ..errors import (
 )
 from ..schema import Completion, TokenSpan, Usage
 
-__all__ = ["BadRequest", "ChatRequest", "Reply", "error_body", "failure", "read_request"]
+__all__ = [
+    "SHARED_FIELDS",
+    "BadRequest",
+    "ChatRequest",
+    "Reply",
+    "TokenBytes",
+    "error_body",
+    "failure",
+    "generation_params",
+    "read_fields",
+    "read_request",
+    "usage_of",
+    "whole",
+]
 
 TokenBytes = Callable[[int], bytes]
 """The bytes that a token id stands for."""
@@ -63,26 +76,13 @@ def read_request(body: Any) -> ChatRequest:
     Raises:
         BadRequest: something is missing, wrong or not served.
     """
-    if not isinstance(body, Mapping):
-        raise BadRequest(f"the body is {_kind(body)}: send a JSON object with 'model' and 'messages'")
-    for name, value in body.items():
-        if name not in _FIELDS and name not in _WITHOUT_EFFECT and value not in _ONLY.get(name, (None,)):
-            raise BadRequest(f"{name}={_short(value)} is not served here: leave it out", param=name)
-    read = {name: check(name, body[name]) for name, check in _FIELDS.items() if body.get(name) is not None}
-    if "model" not in read:
-        raise BadRequest("'model' is missing: give its name, as GET /v1/models lists it", param="model")
-    if "messages" not in read:
-        raise BadRequest(
-            "'messages' is missing: give a list such as [{'role': 'user', 'content': 'Hi'}]", param="messages"
-        )
+    read = read_fields(body, _FIELDS, "messages", "a list such as [{'role': 'user', 'content': 'Hi'}]")
     logprobs, ids = read.get("logprobs", False), read.get("return_token_ids", False)
     if read.get("top_logprobs") and not logprobs:
         raise BadRequest("top_logprobs needs logprobs=true", param="top_logprobs")
-    params = {target: read[name] for name, target in _PARAMS.items() if name in read}
+    params = generation_params(read)
     if logprobs or ids:
         params["logprobs"] = True
-    if params.get("top_k") == -1:  # as vLLM writes "all"
-        params["top_k"] = 0
     options = read.get("stream_options", {})
     return ChatRequest(
         model=read["model"],
@@ -94,6 +94,40 @@ def read_request(body: Any) -> ChatRequest:
         logprobs=logprobs,
         return_token_ids=ids,
     )
+
+
+def read_fields(
+    body: Any, fields: Mapping[str, Callable[[str, Any], Any]], needed: str, example: str
+) -> dict[str, Any]:
+    """The fields of a request's body that are set, each checked.
+
+    Args:
+        body: the parsed body.
+        fields: what checks each field that is served.
+        needed: the field that must be there besides `model`; `example` is what to give for it.
+
+    Raises:
+        BadRequest: something is missing, wrong or not served.
+    """
+    if not isinstance(body, Mapping):
+        raise BadRequest(f"the body is {_kind(body)}: send a JSON object with 'model' and {needed!r}")
+    for name, value in body.items():
+        if name not in fields and name not in _WITHOUT_EFFECT and value not in _ONLY.get(name, (None,)):
+            raise BadRequest(f"{name}={_short(value)} is not served here: leave it out", param=name)
+    read = {name: check(name, body[name]) for name, check in fields.items() if body.get(name) is not None}
+    if "model" not in read:
+        raise BadRequest("'model' is missing: give its name, as GET /v1/models lists it", param="model")
+    if needed not in read:
+        raise BadRequest(f"{needed!r} is missing: give {example}", param=needed)
+    return read
+
+
+def generation_params(read: Mapping[str, Any]) -> dict[str, Any]:
+    """The generation parameters among the fields of a request, under our names."""
+    params = {target: read[name] for name, target in _PARAMS.items() if name in read}
+    if params.get("top_k") == -1:  # as vLLM writes "all"
+        params["top_k"] = 0
+    return params
 
 
 @dataclass
@@ -111,7 +145,7 @@ class Reply:
             self._choice(index, "message", self._message(answer), answer) for index, answer in enumerate(answers)
         ]
         body = self._body("chat.completion", choices)
-        body["usage"] = _usage(answers)
+        body["usage"] = usage_of(answers)
         if self.request.return_token_ids and answers[0].tokens is not None:
             body["prompt_token_ids"] = answers[0].tokens.prompt_ids
         return body
@@ -137,7 +171,7 @@ class Reply:
 
     def usage(self, answers: list[Completion]) -> dict[str, Any]:
         """The chunk after the last one, with what all choices cost."""
-        return {**self._body("chat.completion.chunk", []), "usage": _usage(answers)}
+        return {**self._body("chat.completion.chunk", []), "usage": usage_of(answers)}
 
     def _chunk(self, index: int, delta: dict[str, Any]) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
@@ -206,7 +240,7 @@ def error_body(error: BadRequest) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 
 
-def _usage(answers: list[Completion]) -> dict[str, Any]:
+def usage_of(answers: list[Completion]) -> dict[str, Any]:
     """What the choices cost; they share one prompt."""
     usages = [answer.usage or Usage() for answer in answers]
     prompt, completion = usages[0].prompt_tokens, sum(usage.completion_tokens for usage in usages)
@@ -289,7 +323,9 @@ def _any(name: str, value: Any) -> Any:
     return value
 
 
-def _whole(low: int, high: int) -> Callable[[str, Any], int]:
+def whole(low: int, high: int) -> Callable[[str, Any], int]:
+    """What checks a whole number from `low` to `high`."""
+
     def check(name: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise BadRequest(f"{name} is {_short(value)}: give a whole number from {low} to {high}", param=name)
@@ -308,25 +344,30 @@ def _number(low: float, high: float) -> Callable[[str, Any], float]:
 
 
 _MANY = 2**31 - 1
-_FIELDS: dict[str, Callable[[str, Any], Any]] = {
+_Fields = dict[str, Callable[[str, Any], Any]]
+SHARED_FIELDS: _Fields = {
     "model": _text,
-    "messages": _messages,
-    "max_tokens": _whole(1, _MANY),
-    "max_completion_tokens": _whole(1, _MANY),
+    "max_tokens": whole(1, _MANY),
     "temperature": _number(0, 2),
     "top_p": _number(0, 1),
-    "top_k": _whole(-1, _MANY),
+    "top_k": whole(-1, _MANY),
     "repetition_penalty": _number(0, 10),
-    "seed": _whole(0, 2**63 - 1),
+    "seed": whole(0, 2**63 - 1),
     "stop": _stop,
+    "n": whole(1, 64),
+    "return_token_ids": _flag,
+}
+"""What checks the fields that chat completions and completions have in common."""
+_FIELDS: _Fields = {
+    **SHARED_FIELDS,
+    "messages": _messages,
+    "max_completion_tokens": whole(1, _MANY),
     "tools": _tools,
     "tool_choice": _any,
-    "n": _whole(1, 64),
     "stream": _flag,
     "stream_options": _object,
     "logprobs": _flag,
-    "top_logprobs": _whole(0, 20),
-    "return_token_ids": _flag,
+    "top_logprobs": whole(0, 20),
 }
 # What a field is called among generation parameters; `max_completion_tokens` goes before `max_tokens`.
 _PARAMS = {
@@ -342,7 +383,7 @@ _PARAMS = {
     "tool_choice": "tool_choice",
     "top_logprobs": "top_logprobs",
 }
-_WIRE_NAMES = {"max_new_tokens": "max_tokens", "stop_words": "stop"}
+_WIRE_NAMES = {"max_new_tokens": "max_tokens", "stop_words": "stop", "prompt_ids": "prompt"}
 # Fields that change nothing here whatever they say …
 _WITHOUT_EFFECT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 # … and those that are served with these values only.
@@ -353,6 +394,8 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (None, True),
     "response_format": (None, {"type": "text"}),
     "modalities": (None, ["text"]),
+    "stream": (None, False),
+    "echo": (None, False),
 }
 
 
