@@ -169,7 +169,12 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "MixedToolParser",
         "PluginParser",
         "StrParser",
+        "ToolFormat",
         "ToolParser",
+        "register_tool_format",
+        "tool_format",
+        "tool_format_for",
+        "tool_format_names",
     ),
     "lagentlike.schema": (
         "ActionReturn",

@@ -10,9 +10,22 @@ if TYPE_CHECKING:
     from .json_parser import JSONParser
     from .mixed import MixedToolParser
     from .str_parser import StrParser
+    from .tool_formats import register_tool_format, tool_format, tool_format_for, tool_format_names, ToolFormat
     from .tool_parser import InterpreterParser, PluginParser, ToolParser
 
-__all__ = ["InterpreterParser", "JSONParser", "MixedToolParser", "PluginParser", "StrParser", "ToolParser"]
+__all__ = [
+    "InterpreterParser",
+    "JSONParser",
+    "MixedToolParser",
+    "PluginParser",
+    "StrParser",
+    "ToolFormat",
+    "ToolParser",
+    "register_tool_format",
+    "tool_format",
+    "tool_format_for",
+    "tool_format_names",
+]
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -20,6 +33,13 @@ __getattr__, __dir__ = attach(
         "json_parser": ["JSONParser"],
         "mixed": ["MixedToolParser"],
         "str_parser": ["StrParser"],
+        "tool_formats": [
+            "ToolFormat",
+            "register_tool_format",
+            "tool_format",
+            "tool_format_for",
+            "tool_format_names",
+        ],
         "tool_parser": ["InterpreterParser", "PluginParser", "ToolParser"],
     },
 )
