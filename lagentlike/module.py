@@ -551,11 +551,11 @@ class AsyncStreamingModule(AsyncModule):
             while True:
                 token = turn.resume()
                 try:
-                    part = await anext(parts, _END)
+                    part = await anext(parts)
+                except StopAsyncIteration:
+                    break
                 finally:
                     turn.pause(token)
-                if part is _END:
-                    break
                 for item in turn.passing(part):
                     yield item
         assert turn.reply is not None

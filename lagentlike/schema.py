@@ -267,7 +267,7 @@ class AgentMessage(BaseModel):
 
     def clone(self) -> AgentMessage:
         """A copy whose fields, and the lists and dicts in them, can be edited without touching this message."""
-        twin = _message_of(self.__dict__.copy()) if type(self) is AgentMessage else self.model_copy()
+        twin = message_of(self.__dict__.copy()) if type(self) is AgentMessage else self.model_copy()
         state = twin.__dict__
         for name in _CONTAINER_FIELDS:
             value = state[name]
@@ -277,7 +277,7 @@ class AgentMessage(BaseModel):
 
     def twin(self) -> AgentMessage:
         """A copy that shares the lists and dicts in its fields with this message."""
-        return _message_of(self.__dict__.copy()) if type(self) is AgentMessage else self.model_copy()
+        return message_of(self.__dict__.copy()) if type(self) is AgentMessage else self.model_copy()
 
     def is_from(self, name: str) -> bool:
         """Whether the unit of that name made it (rather than a namesake sent it to that unit)."""
@@ -301,11 +301,11 @@ class AgentMessage(BaseModel):
 
 def unchecked_message(**fields: Any) -> AgentMessage:
     """A message of fields that are known to be right, without the check."""
-    return _message_of(_UNSET | fields)
+    return message_of(_UNSET | fields)
 
 
-def _message_of(state: dict[str, Any]) -> AgentMessage:
-    """A message with these fields: what `model_copy` makes, in a third of its time."""
+def message_of(state: dict[str, Any]) -> AgentMessage:
+    """A message with these fields, which are all there are: what `model_copy` makes, in a third of its time."""
     message = _new(AgentMessage)
     _set_state(message, state)
     _set_fields_set(message, _ALL_FIELDS)
@@ -449,7 +449,7 @@ class Completion(str):
         finish_reason: str | None = None,
         tokens: TokenSpan | None = None,
     ) -> Completion:
-        self = super().__new__(cls, text)
+        self = str.__new__(cls, text)
         self.tool_calls = tool_calls
         self.reasoning = reasoning
         self.usage = usage

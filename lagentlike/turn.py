@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, TYPE_CHECKING
 
@@ -144,8 +145,9 @@ class Turn:
             part = self.unit._as_reply(part)
             part.stream_state = _STREAMING
         held, self.reply = self.reply, part
-        if self._careful and _is_plain_part(part) and (held is None or held.stream_state != _END):
-            self._given = part.__dict__.copy()
+        state = part.__dict__
+        if self._careful and _is_plain_part(state) and (held is None or held.stream_state != _END):
+            self._given = state.copy()
             return [part]
         self._given = None
         given = []
@@ -381,17 +383,13 @@ def _goes_on(message: AgentMessage) -> bool:
     return bool(message.tool_calls or message.tool_results)
 
 
-def _is_plain_part(message: AgentMessage) -> bool:
-    """Whether a message is a part of an answer with nothing in it that could be edited in place."""
-    return (
-        message.stream_state == _STREAMING
-        and type(message.content) is str
-        and message.formatted is None
-        and message.extra_info is None
-        and not message.tool_calls
-        and not message.tool_results
-        and message.usage is None
-    )
+def _is_plain_part(state: dict[str, Any]) -> bool:
+    """Whether a message with these fields is a part of an answer with nothing in it that could be edited in place."""
+    return type(state["content"]) is str and _besides(state) == _PLAIN_PART
+
+
+_besides = itemgetter("stream_state", "formatted", "extra_info", "tool_calls", "tool_results", "usage")
+_PLAIN_PART = (_STREAMING, None, None, None, None, None)
 
 
 def _as_part(message: AgentMessage) -> AgentMessage:

@@ -21,6 +21,7 @@ from ..schema import (
     AgentStatusCode,
     Completion,
     copied,
+    message_of,
     ModelStatusCode,
     TokenSpan,
     ToolCall,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent", "AsyncAgent", "AsyncStreamingAgent", "StreamingAgent"]
 
-_STREAMING = ModelStatusCode.STREAM_ING  # looked at for each part of a stream
+_STREAMING, _PART = ModelStatusCode.STREAM_ING, AgentStatusCode.STREAM_ING  # looked at for each part of a stream
 
 
 class Agent(Module):
@@ -263,16 +264,12 @@ def _is_sound(extras: dict[str, Any]) -> bool:
     return all(type(call) is ToolCall for call in extras.get("tool_calls") or ())
 
 
-def _blank(name: str) -> AgentMessage:
-    """The message that all parts of an answer are copies of, but for what they tell."""
-    return AgentMessage(sender=name, content="", stream_state=AgentStatusCode.STREAM_ING, reasoning=None)
+def _blank(name: str) -> dict[str, Any]:
+    """The fields of all parts of an answer, but for what they tell."""
+    return unchecked_message(sender=name, stream_state=_PART).__dict__
 
 
-def _part(blank: AgentMessage, answer: Any) -> AgentMessage:
+def _part(blank: dict[str, Any], answer: Any) -> AgentMessage:
     """The answer so far as a message."""
-    part = blank.twin()
-    told = part.__dict__  # both are checked already, and there may be hundreds of parts
-    told["content"] = str.__str__(answer)
-    if isinstance(answer, Completion):
-        told["reasoning"] = answer.reasoning
-    return part
+    reasoning = answer.reasoning if isinstance(answer, Completion) else None
+    return message_of({**blank, "content": str.__str__(answer), "reasoning": reasoning})

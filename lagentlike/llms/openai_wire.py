@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from ..errors import BadResponse, InvalidArgument, LLMError, ServerError, StreamTruncated
 from ..schema import ChatMessage, Completion, TokenSpan, ToolCall, Usage
+from .chunk_shape import ChunkShape
 from .codec import decode, encode, parse_arguments
 from .refusals import refusal_in_stream
 
@@ -269,8 +270,8 @@ def parse_completion(body: bytes) -> Completion:
         BadResponse: there is no answer in it.
         LLMError: it is an error that came with status 200.
     """
-    response = _object(decode(body), body)
-    choice = _first_choice(response)
+    response = decode(body)
+    choice = _first_choice(response, body)
     if choice is None:
         if response.get("error"):
             raise refusal_in_stream(response)
@@ -317,6 +318,7 @@ class ChatAssembler:
         self._finish: str | None = None
         self._tokens = _Tokens()
         self._chunks = 0
+        self._shape = ChunkShape()
 
     @property
     def partial(self) -> str:
@@ -326,32 +328,16 @@ class ChatAssembler:
         """New text with the answer so far, for each chunk that brings some."""
         parts: list[Part] = []
         for event in events:
-            if event == b"[DONE]":
-                self.done = True
-                break
-            chunk = _object(decode(event), event)
-            choice = _first_choice(chunk)
-            if choice is None:
-                self._outside(chunk)
+            text = self._shape.text_of(event)
+            if text:
+                self._text += text
+                parts.append((text, self._so_far()))
                 continue
-            first = self._chunks == 0
-            if first:
-                self._model = _text(chunk.get("model"))
-            delta = choice.get("delta")
-            if type(delta) is dict:
-                self._chunks += 1
-                new = self._take(delta)
-                if new is not None:
-                    parts.append((new, self._so_far()))
-            elif type(choice.get("message")) is dict:  # the server does not stream: the whole answer at once
-                return self._whole(parse_completion(event))
-            if first or (len(choice) > _PLAIN_CHOICE and _tells_tokens(choice)):
-                self._tokens.add(chunk, choice)
-            finish = choice.get("finish_reason")
-            if type(finish) is str and finish:
-                self._finish = finish
-            if type(chunk.get("usage")) is dict:
-                self._usage = _usage(chunk["usage"])
+            self.done = event == b"[DONE]"
+            if not self.done:
+                parts += self._read(event)
+            if self.done:
+                break
         return parts
 
     def close(self) -> list[Part]:
@@ -375,6 +361,36 @@ class ChatAssembler:
         answer.tokens = self._tokens.span()
         _refuse_given_up(answer)
         return [("", answer)]
+
+    def _read(self, event: bytes) -> list[Part]:
+        """What a chunk tells, and its new text."""
+        chunk = decode(event)
+        choice = _first_choice(chunk, event)
+        if choice is None:
+            self._outside(chunk)
+            return []
+        parts: list[Part] = []
+        first = self._chunks == 0
+        if first:
+            self._model = _text(chunk.get("model"))
+        delta = choice.get("delta")
+        if type(delta) is dict:
+            self._chunks += 1
+            new = self._take(delta)
+            if new is not None:
+                parts.append((new, self._so_far()))
+                if self._shape.lessons and _tells_text_alone(chunk, choice, delta):
+                    self._shape.learn(event, new)
+        elif type(choice.get("message")) is dict:  # the server does not stream: the whole answer at once
+            return self._whole(parse_completion(event))
+        if first or (len(choice) > _PLAIN_CHOICE and _tells_tokens(choice)):
+            self._tokens.add(chunk, choice)
+        finish = choice.get("finish_reason")
+        if type(finish) is str and finish:
+            self._finish = finish
+        if type(chunk.get("usage")) is dict:
+            self._usage = _usage(chunk["usage"])
+        return parts
 
     def _take(self, delta: dict[str, Any]) -> str | None:
         """The new text of a delta, `""` where only the reasoning grew, None where there is nothing to show."""
@@ -527,6 +543,13 @@ class _Tokens:
         return TokenSpan(self.ids, self.logprobs if self.logprobs and fits else None, self.prompt_ids)
 
 
+def _tells_text_alone(chunk: dict[str, Any], choice: dict[str, Any], delta: dict[str, Any]) -> bool:
+    """Whether there is nothing in a chunk but text that an answer takes over."""
+    if choice.get("finish_reason") or chunk.get("usage") or _tells_tokens(choice):
+        return False
+    return not any(value for name, value in delta.items() if name not in ("role", "content"))
+
+
 def _tells_tokens(choice: dict[str, Any]) -> bool:
     if choice.get("logprobs"):
         return True
@@ -544,17 +567,15 @@ def _ids(values: Any) -> list[int]:
     return values if type(values) is list and all(type(value) is int for value in values) else []
 
 
-def _first_choice(response: dict[str, Any]) -> dict[str, Any] | None:
-    choices = response.get("choices")
-    if type(choices) is list and choices and type(choices[0]) is dict:
-        return choices[0]
-    return None
-
-
-def _object(value: Any, raw: bytes) -> dict[str, Any]:
-    if type(value) is not dict:
+def _first_choice(response: Any, raw: bytes) -> dict[str, Any] | None:
+    if type(response) is not dict:
         raise _unreadable("is no JSON object", raw)
-    return value
+    choices = response.get("choices")
+    if type(choices) is list and choices:
+        first = choices[0]
+        if type(first) is dict:
+            return first
+    return None
 
 
 def _unreadable(why: str, raw: bytes) -> BadResponse:
