@@ -18,9 +18,12 @@ from .result import failed, MAX_LENGTH
 from .running import PreparedCall, run_call, run_call_async
 from .schema import ToolSchema
 
-__all__ = ["BaseAction", "tool_api", "ToolAPI"]
+__all__ = ["Approval", "BaseAction", "tool_api", "ToolAPI"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+Approval = bool | Callable[[dict[str, Any]], bool | str]
+"""Whether a person should agree to a call before it is made: always, never, or as a function of its arguments tells."""
 
 
 class BaseAction(Module):
@@ -42,6 +45,9 @@ class BaseAction(Module):
         status: "terminal" if a rollout ends once it was called, else "continue".
         stateful: whether it works on the environment of the chain that calls it, so that a rollout must have one.
         aliases: other names of arguments that are understood too, such as `{"code": "command"}`.
+        read_only: whether it changes nothing, so that its calls may run side by side.
+        needs_approval: whether a person should agree to a call before it is made; or a function of the call's
+            arguments that tells whether, or why.
 
     >>> class Add(BaseAction):
     ...     def run(self, a: int, b: int) -> int:
@@ -56,6 +62,8 @@ class BaseAction(Module):
     status: Literal["continue", "terminal"] = "continue"
     stateful: bool = False
     aliases: ClassVar[Mapping[str, str]] = {}
+    read_only: bool = False
+    needs_approval: Approval = False
 
     _marked: ClassVar[dict[str, _Options]] = {}
     _described: Mapping[str, Any] | str | None = None
@@ -163,6 +171,8 @@ class _Options:
     returns_named_value: bool = False
     include_arguments: tuple[str, ...] | None = None
     exclude_arguments: tuple[str, ...] = ()
+    read_only: bool | None = None
+    needs_approval: Approval | None = None
 
 
 @overload
@@ -174,6 +184,8 @@ def tool_api(
     returns_named_value: bool = False,
     include_arguments: Iterable[str] | None = None,
     exclude_arguments: Iterable[str] | None = None,
+    read_only: bool | None = None,
+    needs_approval: Approval | None = None,
 ) -> Callable[[F], F]: ...
 def tool_api(
     function: Callable[..., Any] | None = None,
@@ -182,6 +194,8 @@ def tool_api(
     returns_named_value: bool = False,
     include_arguments: Iterable[str] | None = None,
     exclude_arguments: Iterable[str] | None = None,
+    read_only: bool | None = None,
+    needs_approval: Approval | None = None,
 ) -> Any:
     """Mark a method of a `BaseAction` as one that models may call; used with or without parentheses.
 
@@ -191,12 +205,16 @@ def tool_api(
         returns_named_value: whether `x: text` under Returns names the value (and not its type).
         include_arguments: the only parameters that models see.
         exclude_arguments: parameters that models do not see; they need a default.
+        read_only: whether it changes nothing; what the toolkit says by default.
+        needs_approval: whether a person should agree to a call, as for `BaseAction`; what the toolkit says by default.
     """
     options = _Options(
         explode_return,
         returns_named_value,
         None if include_arguments is None else tuple(include_arguments),
         tuple(exclude_arguments or ()),
+        read_only,
+        needs_approval,
     )
 
     def mark(method: F) -> F:
@@ -218,11 +236,12 @@ class ToolAPI:
         is_async: whether it must be awaited.
     """
 
-    __slots__ = ("action", "function", "is_async", "name", "schema")
+    __slots__ = ("_options", "action", "function", "is_async", "name", "schema")
 
     def __init__(self, action: BaseAction, api: str, function: Callable[..., Any], options: _Options) -> None:
         self.action = action
         self.function = function
+        self._options = options
         self.is_async = _is_async(function)
         self.name = action.name if api == "run" else f"{action.name}.{api}"
         text = action._text("" if api == "run" else api)
@@ -242,6 +261,31 @@ class ToolAPI:
     def max_length(self) -> int:
         return self.action.max_length
 
+    @property
+    def read_only(self) -> bool:
+        """Whether it changes nothing, so that its calls may run side by side."""
+        marked = self._options.read_only
+        return self.action.read_only if marked is None else marked
+
+    def approval(self, arguments: Mapping[str, Any] | str | None) -> str | None:
+        """Why a person should agree to a call before it is made; None if it may go ahead.
+
+        Arguments that are no object need nobody's agreement: such a call is refused. A check that fails asks.
+        """
+        marked = self._options.needs_approval
+        check = self.action.needs_approval if marked is None else marked
+        if isinstance(check, bool):
+            return f"{self.name} asks before each call" if check else None
+        try:
+            shown = self.schema.as_object(arguments)
+        except ToolArgumentsError:
+            return None
+        try:
+            verdict = check(self._renamed(shown))
+        except Exception as error:  # noqa: BLE001  # whatever it is, nobody has looked at this call
+            return f"the check of {self.name} failed: {type(error).__name__}: {error}"
+        return f"{self.name} asks before this call" if verdict is True else verdict or None
+
     def prepare(
         self, arguments: Mapping[str, Any] | str | None, session_id: SessionId, timeout: float | None = None
     ) -> PreparedCall:
@@ -255,15 +299,17 @@ class ToolAPI:
         Raises:
             ToolArgumentsError: the arguments do not fit.
         """
-        shown = self.schema.as_object(arguments)
-        aliases = self.action.aliases
-        if aliases:
-            shown = {aliases.get(name, name): value for name, value in shown.items()}
+        shown = self._renamed(self.schema.as_object(arguments))
         kwargs = self.schema.validate(shown)
         if self.schema.takes_session:
             kwargs["session_id"] = check_session_id(session_id)
         limit = self.action.timeout
         return PreparedCall(self, shown, kwargs, timeout if limit is None else limit)
+
+    def _renamed(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by their own names."""
+        aliases = self.action.aliases
+        return {aliases.get(name, name): value for name, value in arguments.items()} if aliases else arguments
 
 
 def checked_name(name: Any) -> str:

@@ -115,6 +115,10 @@ class ActionExecutor(Module):
             self.__tools = [api.schema.openai for api in apis]
         return self.__tools
 
+    def find(self, name: str) -> ToolAPI | None:
+        """The function that a call of this name would run; None if no tool has it."""
+        return self.__routes.get(name)
+
     def keys(self) -> list[str]:
         """The names of the actions."""
         return [action.name for action in self.values()]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Literal, overload, ParamSpec, TypeVar
 
 from ..errors import InvalidArgument
-from .base import _Options, BaseAction, checked_name
+from .base import _Options, Approval, BaseAction, checked_name
 from .result import MAX_LENGTH
 
 __all__ = ["FunctionTool", "tool"]
@@ -28,6 +28,8 @@ class FunctionTool(BaseAction, Generic[P, R]):
         max_length: most characters of a result.
         status: "terminal" if a rollout ends once it was called.
         stateful: whether it works on the environment of the chain that calls it.
+        read_only: whether it changes nothing.
+        needs_approval: whether a person should agree to a call, as for `BaseAction`.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class FunctionTool(BaseAction, Generic[P, R]):
         max_length: int = MAX_LENGTH,
         status: Literal["continue", "terminal"] = "continue",
         stateful: bool = False,
+        read_only: bool = False,
+        needs_approval: Approval = False,
     ) -> None:
         if not callable(function) or isinstance(function, type | BaseAction):
             raise InvalidArgument("function", function, "give a function")
@@ -54,6 +58,10 @@ class FunctionTool(BaseAction, Generic[P, R]):
             raise InvalidArgument("status", status, "give 'continue' or 'terminal'")
         self.status = status
         self.stateful = stateful
+        self.read_only = read_only
+        if not isinstance(needs_approval, bool) and not callable(needs_approval):
+            raise InvalidArgument("needs_approval", needs_approval, "give True, False, or a function of the arguments")
+        self.needs_approval = needs_approval
         self.apis()  # a signature that no model can call is an error now
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]  # it is the function
@@ -83,6 +91,8 @@ def tool(
     max_length: int = MAX_LENGTH,
     status: Literal["continue", "terminal"] = "continue",
     stateful: bool = False,
+    read_only: bool = False,
+    needs_approval: Approval = False,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -93,6 +103,8 @@ def tool(
     max_length: int = MAX_LENGTH,
     status: Literal["continue", "terminal"] = "continue",
     stateful: bool = False,
+    read_only: bool = False,
+    needs_approval: Approval = False,
 ) -> Any:
     """Make a function a tool; used with or without parentheses, on plain and async functions.
 
@@ -108,6 +120,9 @@ def tool(
         status: "terminal" if a rollout ends once it was called, such as a tool that takes the answer.
         stateful: whether it works on the environment of the chain that calls it, which it gets from
             `lagentlike.rollouts.environments.current_environment()`; a rollout without environments is refused then.
+        read_only: whether it changes nothing, so that its calls may run side by side.
+        needs_approval: whether a person should agree to a call before it is made; or a function of the call's
+            arguments (a dict) that gives True, or the reason as a text, for those that a person should see.
 
     >>> @tool
     ... def add(a: int, b: int) -> int:
@@ -118,7 +133,7 @@ def tool(
     """
 
     def make(given: Callable[..., Any]) -> FunctionTool[..., Any]:
-        return FunctionTool(given, name, description, timeout, max_length, status, stateful)
+        return FunctionTool(given, name, description, timeout, max_length, status, stateful, read_only, needs_approval)
 
     return make if function is None else make(function)
 
