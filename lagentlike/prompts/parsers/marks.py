@@ -17,10 +17,10 @@ class Marks:
 
     Args:
         text: what a model wrote.
-        begin, end: the marks around a call.
+        begin, end: the marks around a call; `begin` may be a pattern, whose `^` is the start of any line.
     """
 
-    def __init__(self, text: str, begin: str, end: str) -> None:
+    def __init__(self, text: str, begin: str | re.Pattern[str], end: str) -> None:
         self.text = text
         self.begin = begin
         self.end = end
@@ -37,9 +37,12 @@ class Marks:
         self.thinking_ended = False
         while self._at >= 0 and (mark := search(self.text, self._at)) is not None:
             word, start = mark.group(), mark.start()
-            if word not in (self.begin, _THINK, _END_OF_THINKING):  # a fence, which may be the begin mark itself
+            if mark.lastgroup is None and word not in (
+                _THINK,
+                _END_OF_THINKING,
+            ):  # a fence, or a begin mark that is one
                 start += len(word) - len(word.lstrip(" "))
-                if not self.text.startswith(self.begin, start):
+                if isinstance(self.begin, re.Pattern) or not self.text.startswith(self.begin, start):
                     self.jump(self._behind_fence(mark.end(), word.lstrip(" ")))
                     continue
                 word = self.begin
@@ -146,5 +149,6 @@ _BLOCKQUOTE = re.compile(" {0,3}>")
 
 
 @lru_cache(maxsize=32)
-def _pattern(begin: str) -> re.Pattern[str]:
-    return re.compile(f"{re.escape(begin)}|</?think>|{_FENCE}", re.MULTILINE)
+def _pattern(begin: str | re.Pattern[str]) -> re.Pattern[str]:
+    source = begin.pattern if isinstance(begin, re.Pattern) else re.escape(begin)
+    return re.compile(f"(?P<begin>{source})|</?think>|{_FENCE}", re.MULTILINE)

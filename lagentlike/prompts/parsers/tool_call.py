@@ -13,7 +13,16 @@ from ...errors import InvalidArgument
 from ...schema import ToolCall
 from .marks import Marks
 
-__all__ = ["MAX_CALLS", "MAX_REPLY", "CallFault", "ParsedCalls", "loads_strictly", "parse_tool_calls"]
+__all__ = [
+    "MAX_CALLS",
+    "MAX_REPLY",
+    "CallFault",
+    "CallScan",
+    "ParsedCalls",
+    "call_of",
+    "loads_strictly",
+    "parse_tool_calls",
+]
 
 MAX_CALLS = 128
 """Most calls that are taken from one reply."""
@@ -81,12 +90,7 @@ def parse_tool_calls(text: str, begin: str = "<tool_call>", end: str = "</tool_c
         raise InvalidArgument("begin, end", (begin, end), "give the texts that a call starts and ends with")
     if begin not in text:
         return ParsedCalls(text.strip(), [], [])
-    if len(text) > MAX_REPLY:
-        message = f"the reply has {len(text):,} characters, more than {MAX_REPLY:,}: call tools in a shorter one"
-        return ParsedCalls(text, [], [CallFault("too long", message, text[:200])])
-    scan = _Scan(text, begin, end)
-    scan.run()
-    return ParsedCalls(scan.content(), scan.calls, scan.errors)
+    return CallScan(text, begin, end).parsed()
 
 
 def loads_strictly(text: str) -> Any:
@@ -140,29 +144,50 @@ def _refuse_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
 _NAME = re.compile(r'"name"\s{0,8}:\s{0,8}"([\w.-]{1,64})"')
 _SPACE = re.compile(r"\s*")
+_NEAR = 8  # most space between a call and the mark around all calls
 
 
-class _Scan:
-    """One pass over a reply, from call to call."""
+class CallScan:
+    """One pass over a reply, from call to call; a format overrides how the text of a call is read.
 
-    def __init__(self, text: str, begin: str, end: str) -> None:
+    Args:
+        text: the model's reply.
+        begin, end: the marks around a call.
+        around: the marks around all calls of a reply, where the format has such; they are no text of the reply.
+    """
+
+    def __init__(
+        self, text: str, begin: str | re.Pattern[str], end: str, around: tuple[str, str] | None = None
+    ) -> None:
         self.text = text
         self.begin = begin
         self.end = end
         self.calls: list[ToolCall] = []
         self.errors: list[CallFault] = []
+        self.marks = Marks(text, begin, end)
+        self._around = around
         self._tried = 0
-        self._marks = Marks(text, begin, end)
         self._cuts: list[tuple[int, int]] = []
 
-    def run(self) -> None:
-        while (at := self._marks.step()) >= 0:
-            if self._marks.thinking_ended:
+    def parsed(self) -> ParsedCalls:
+        """All that is in the reply."""
+        if len(self.text) > MAX_REPLY:
+            message = (
+                f"the reply has {len(self.text):,} characters, more than {MAX_REPLY:,}: call tools in a shorter one"
+            )
+            return ParsedCalls(self.text, [], [CallFault("too long", message, self.text[:200])])
+        while (at := self.marks.step()) >= 0:
+            if self.marks.thinking_ended:
                 self.calls, self.errors, self._cuts = [], [], []
+            elif self._tried == MAX_CALLS:
+                message = f"there are more than {MAX_CALLS} calls: those after the first {MAX_CALLS} are not made"
+                self.marks.jump(self.fault("too many", message, at, -1))
             else:
-                self._marks.jump(self._call(at, at + len(self.begin)))
+                self._tried += 1
+                self.marks.jump(self.read(at))
+        return ParsedCalls(self._content(), self.calls, self.errors)
 
-    def content(self) -> str:
+    def _content(self) -> str:
         """The text without the calls, whole or broken."""
         pieces, at = [], 0
         for start, stop in self._cuts:
@@ -171,34 +196,49 @@ class _Scan:
         pieces.append(self.text[at:])
         return "".join(pieces).strip()
 
-    def _call(self, start: int, inside: int) -> int:
+    def read(self, start: int) -> int:
         """Take the call whose mark starts at `start`; where to go on, or -1."""
-        if self._tried == MAX_CALLS:
-            message = f"there are more than {MAX_CALLS} calls: those after the first {MAX_CALLS} are not made"
-            return self._fault("too many", message, start, -1)
-        self._tried += 1
-        value, stop = self._value(inside)
-        closing = self._marks.closing(stop)
+        assert isinstance(self.begin, str), "a format without one begin mark reads its calls itself"
+        inside = start + len(self.begin)
+        value, stop = self.value(inside)
+        closing = self.marks.closing(stop)
         whole = closing >= 0 and not self.text[stop:closing].strip()
         if value is None or not whole:  # it may be thinking that began in the prompt
-            thinking = self._marks.end_of_thinking(inside, len(self.text) if closing < 0 else closing)
+            thinking = self.marks.end_of_thinking(inside, len(self.text) if closing < 0 else closing)
             if thinking >= 0:
                 return thinking
         if closing < 0:
             message = f"a {self.begin} is not closed by {self.end}: write the whole call again"
-            return self._fault("unclosed", message, start, -1)
+            return self.fault("unclosed", message, start, -1)
         if not whole and self.text.find(self.begin, stop, closing) >= 0:
             message = f"a {self.begin} stands inside another one: close each with {self.end} before the next"
-            return self._fault("nested", message, start, self._behind(closing))
-        self.calls.append(_tool_call(value if whole else None, self.text[inside:closing].strip()))
-        self._cuts.append((start, closing + len(self.end)))
+            return self.fault("nested", message, start, self._behind(closing))
+        self.calls.append(self.made(value if whole else None, self.text[inside:closing].strip()))
+        self.cut(start, closing + len(self.end))
         return self._behind(closing)
 
-    def _fault(self, kind: FaultKind, message: str, start: int, stop: int) -> int:
+    def made(self, value: Any, raw: str) -> ToolCall:
+        """The call that a value describes, which is None where the text `raw` could not be read."""
+        return call_of(value, raw)
+
+    def cut(self, start: int, stop: int) -> None:
+        """Leave the text between two places, and the marks around it, out of the content."""
+        if self._around is not None:
+            before, behind = self._around
+            floor = self._cuts[-1][1] if self._cuts else 0
+            opened = self.text.rfind(before, max(floor, start - len(before) - _NEAR), start)
+            if opened >= 0 and not self.text[opened + len(before) : start].strip():
+                start = opened
+            closed = self.text.find(behind, stop, stop + len(behind) + _NEAR)
+            if closed >= 0 and not self.text[stop:closed].strip():
+                stop = closed + len(behind)
+        self._cuts.append((start, stop))
+
+    def fault(self, kind: FaultKind, message: str, start: int, stop: int) -> int:
         """Note that the text between two places is no call; where to go on."""
         upto = len(self.text) if stop < 0 else stop
         self.errors.append(CallFault(kind, message, self.text[start:upto].strip()))
-        self._cuts.append((start, upto))
+        self.cut(start, upto)
         return stop
 
     def _behind(self, closing: int) -> int:
@@ -208,7 +248,11 @@ class _Scan:
             at = behind + len(self.end)
         return at
 
-    def _value(self, at: int) -> tuple[Any, int]:
+    def value(self, at: int) -> tuple[Any, int]:
+        """What is called, as a value at a place, and where that ends; (None, at) where there is none."""
+        return self.json_value(at)
+
+    def json_value(self, at: int) -> tuple[Any, int]:
         """The JSON value at a place and where it ends; (None, at) where there is none."""
         closing = self.text.find(self.end, at)
         if closing >= 0:
@@ -226,7 +270,7 @@ def _end_of_space(text: str, at: int) -> int:
     return at if space is None else space.end()
 
 
-def _tool_call(value: Any, raw: str) -> ToolCall:
+def call_of(value: Any, raw: str) -> ToolCall:
     """The call that a JSON value describes, or the raw text as its arguments."""
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         name = _NAME.search(raw[:2000])
