@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import json
 import queue
-import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar, Protocol
 
 from ..errors import ContextLengthExceeded, InvalidArgument
-from ..prompts.parsers.tool_call import parse_tool_calls
 from ..schema import Completion, TokenSpan, Usage
 from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params
+from .prompting import CALL, Prompt, prompt_of, text_and_calls, wanted_tool
 from .scheduler import OnStep, Request, Scheduler
 from .tiny.engine import Generation, GenerationStep, SamplingParams
 
@@ -68,24 +66,19 @@ class _Local(_LLM):
 
     def _request(self, messages: Conversation, params: Params, index: int = 0) -> _Asked:
         """A conversation as the engine takes it; the `index`-th of a batch draws with a seed of its own."""
-        options, tools = sampling(params, self.kind, index), _tools(params)
-        prompt = _prompt_ids(params, index, self._vocab_size)
-        if prompt is None:
-            readable = [_readable(message, place, self.kind) for place, message in enumerate(messages)]
-            prompt = self.engine.render(readable, tools)
-        forced = _forced(params, tools)
-        if forced:
-            prompt = prompt + self.tokenize(forced)
+        options = sampling(params, self.kind, index)
+        prompt = prompt_of(messages, params, index, self.kind, self.engine.render, self.tokenize, self._vocab_size)
         limit = self.engine.max_length
-        if len(prompt) >= limit:
+        used = len(prompt.ids)
+        if used >= limit:
             raise ContextLengthExceeded(
-                f"the conversation has {len(prompt)} tokens and the model reads {limit}: "
+                f"the conversation has {used} tokens and the model reads {limit}: "
                 "shorten it, give the agent memory=dict(type=Memory, recent_n=…), or use a larger model",
-                used=len(prompt),
+                used=used,
                 limit=limit,
             )
         with_tokens = bool(params.get("logprobs") or params.get("top_logprobs"))
-        return _Asked(self.path, Request(prompt, options), forced, bool(tools), with_tokens, self._scheduler)
+        return _Asked(self.path, Request(prompt.ids, options), prompt, with_tokens, self._scheduler)
 
 
 class LocalLLM(_Local, BaseLLM):
@@ -157,26 +150,15 @@ class AsyncLocalLLM(_Local, AsyncBaseLLM):
 
 
 class _Asked:
-    """One request, from the prompt to the answer.
+    """One request, from the prompt to the answer."""
 
-    `forced` is the text that the prompt ends with and the answer begins with: its tokens were not sampled.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        request: Request,
-        forced: str,
-        with_tools: bool,
-        with_tokens: bool,
-        scheduler: Scheduler,
-    ) -> None:
+    def __init__(self, model: str, request: Request, prompt: Prompt, with_tokens: bool, scheduler: Scheduler) -> None:
         self._model = model
         self._request = request
-        self._with_tools = with_tools
+        self._with_tools = prompt.offers_tools
         self._with_tokens = with_tokens
         self._scheduler = scheduler
-        self._forced = self._text = forced
+        self._forced = self._text = prompt.forced
         self._shown = 0
 
     def submit(self, on_step: OnStep | None = None) -> Future[Generation]:
@@ -199,12 +181,8 @@ class _Asked:
         """What the engine gave, as an answer."""
         text, calls, reason = self._forced + generation.text, None, str(generation.finish_reason)
         if self._with_tools:
-            parsed = parse_tool_calls(text)
-            if parsed.calls or parsed.errors:
-                text, reason = parsed.content, "tool_calls"
-                calls = [*parsed.calls, *(fault.as_call() for fault in parsed.errors)]
-                for call in calls:
-                    call.id = call.id or f"call_{uuid.uuid4().hex[:24]}"
+            text, calls = text_and_calls(text)
+            reason = "tool_calls" if calls else reason
         return Completion(
             text,
             tool_calls=calls,
@@ -253,7 +231,7 @@ def sampling(params: Mapping[str, Any], kind: str, index: int = 0) -> SamplingPa
         value = params.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not value >= low):
             raise InvalidArgument(name, value, cure)
-    _wanted_tool(params)
+    wanted_tool(params)
     if values.get("seed") is not None:
         values["seed"] += index
     try:
@@ -295,112 +273,13 @@ def _cure(name: str, kind: str) -> str:
     return f"{kind} has no such parameter; it knows {', '.join(sorted(_KNOWN))}"
 
 
-def _prompt_ids(params: Params, index: int, vocab_size: int) -> list[int] | None:
-    """The ids that the `index`-th conversation of a call goes on from, if they are given."""
-    ids = params.get("prompt_ids")
-    if isinstance(ids, list | tuple) and ids and isinstance(ids[0], list | tuple):
-        if index >= len(ids):
-            raise InvalidArgument("prompt_ids", ids, f"there is no list of ids for conversation {index}")
-        ids = ids[index]
-    if ids is None:
-        return None
-    if (
-        not isinstance(ids, list | tuple)
-        or not ids
-        or not all(type(id_) is int and 0 <= id_ < vocab_size for id_ in ids)
-    ):
-        raise InvalidArgument("prompt_ids", ids, f"give a list of token ids, each from 0 to {vocab_size - 1}")
-    return list(ids)
-
-
-def _tools(params: Params) -> list[Mapping[str, Any]]:
-    """The schemas of the tools on offer."""
-    tools = params.get("tools")
-    if not tools or params.get("tool_choice") == "none":
-        return []
-    if not isinstance(tools, list | tuple):
-        raise InvalidArgument("tools", tools, "give a list of JSON schemas, such as executor.tools()")
-    for index, tool in enumerate(tools):
-        if not isinstance(tool, Mapping) or not isinstance(tool.get("function"), Mapping):
-            raise InvalidArgument(
-                f"tools[{index}]", tool, "give {'type': 'function', 'function': {…}}, such as executor.tools() does"
-            )
-    return list(tools)
-
-
-def _wanted_tool(params: Mapping[str, Any]) -> str | None:
-    """The name of the tool that must be called; "" for any, None where the model may choose.
-
-    Raises:
-        InvalidArgument: `tool_choice` is nothing that is known.
-    """
-    choice = params.get("tool_choice")
-    if choice in (None, "auto", "none"):
-        return None
-    if choice == "required":
-        return ""
-    function = choice.get("function") if isinstance(choice, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(name, str) or not name:
-        cure = "give 'auto', 'none', 'required' or {'type': 'function', 'function': {'name': …}}"
-        raise InvalidArgument("tool_choice", choice, cure)
-    return name
-
-
-def _forced(params: Params, tools: Sequence[Mapping[str, Any]]) -> str:
-    """What the answer must begin with: a call, if `tool_choice` says so."""
-    wanted = _wanted_tool(params)
-    if wanted is None:
-        return ""
-    names = [str(tool["function"].get("name")) for tool in tools]
-    if not names or (wanted and wanted not in names):
-        raise InvalidArgument(
-            "tool_choice", params["tool_choice"], f"the tools on offer are {names}: choose one of them"
-        )
-    if len(names) == 1:
-        wanted = names[0]
-    return f'{_CALL}\n{{"name": ' + (f'{json.dumps(wanted)}, "arguments":' if wanted else '"')
-
-
-def _readable(message: Any, place: int, kind: str) -> Mapping[str, Any]:
-    """A message in the form that the chat template takes."""
-    where = f"messages[{place}]"
-    if not isinstance(message, Mapping) or "role" not in message:
-        raise InvalidArgument(where, message, "each message is a dict with 'role' and 'content'")
-    readable: Mapping[str, Any] = message
-    role = readable["role"]
-    if role == "developer":
-        readable = {**readable, "role": "system"}
-    elif role not in ("system", "user", "assistant", "tool", "environment"):
-        raise InvalidArgument(f"{where}['role']", role, "use system, user, assistant, tool or environment")
-    content = readable.get("content")
-    if content is None or isinstance(content, str):
-        return readable
-    if isinstance(content, list | tuple):
-        return {**readable, "content": "".join(_part_text(part, where, kind) for part in content)}
-    raise InvalidArgument(f"{where}['content']", content, "give a text, or a list of text parts")
-
-
-def _part_text(part: Any, where: str, kind: str) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-        return str(part["text"])
-    raise InvalidArgument(
-        f"{where}['content']", part, f"{kind} reads text only: give {{'type': 'text', 'text': …}} parts"
-    )
-
-
-_CALL = "<tool_call>"
-
-
 def _before_call(text: str) -> int:
     """How much of a text cannot be, or become, part of a tool call or the space before it."""
-    at = text.find(_CALL)
+    at = text.find(CALL)
     if at < 0:
         at = len(text)
-        for length in range(min(len(_CALL) - 1, at), 0, -1):
-            if text.endswith(_CALL[:length]):
+        for length in range(min(len(CALL) - 1, at), 0, -1):
+            if text.endswith(CALL[:length]):
                 at -= length
                 break
     return len(text[:at].rstrip())
