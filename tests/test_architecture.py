@@ -19,6 +19,7 @@ LAYERS = (
     {"serving", "envs", "training"},
     {"rollouts"},
     {"agents"},
+    {"records"},
     {"tools"},
     {"actions", "llms", "sandbox"},
     {"module", "aggregators"},
