@@ -15,15 +15,31 @@ __all__ = ["AsyncStreamingWorkflow", "AsyncWorkflow", "Call", "Steps", "Streamin
 
 
 class Call(NamedTuple):
-    """The next call of a workflow: a unit, its message, and what else it is given by name."""
+    """The next call of a workflow.
+
+    Attributes:
+        unit: what is called.
+        message: its message, or a tuple of several.
+        kwargs: what else it is given by name.
+        shown: whether a streaming workflow gives out its reply.
+    """
 
     unit: Any
-    message: AgentMessage
+    message: AgentMessage | tuple[AgentMessage, ...]
     kwargs: dict[str, Any] = {}  # noqa: RUF012  # never changed
+    shown: bool = True
+
+    @property
+    def messages(self) -> tuple[AgentMessage, ...]:
+        """The messages of the call."""
+        return self.message if type(self.message) is tuple else (self.message,)  # type: ignore[return-value]  # as said
 
 
 Steps = Generator[Call, AgentMessage, AgentMessage]
-"""Yields calls, is sent their replies, and returns the workflow's reply."""
+"""Yields calls, is sent their replies, and returns the workflow's reply.
+
+The error of a call that fails is raised where the call was yielded: `steps` may catch it and go on.
+"""
 
 
 class Workflow(Agent):
@@ -40,17 +56,18 @@ class Workflow(Agent):
     @careful
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Make the calls that `steps` asks for."""
-        steps = self.steps(*message, session_id=session_id, **kwargs)
-        reply: Any = None
-        try:
-            while True:
-                try:
-                    unit, given, options = steps.send(reply)
-                except StopIteration as done:
-                    return done.value
-                reply = unit(given, session_id=session_id, **options)
-        finally:
-            steps.close()
+        with closing(self.steps(*message, session_id=session_id, **kwargs)) as steps:
+            try:
+                call = next(steps)
+                while True:
+                    try:
+                        reply = call.unit(*call.messages, session_id=session_id, **call.kwargs)
+                    except Exception as error:  # noqa: BLE001  # it is for `steps` to say
+                        call = steps.throw(error)
+                    else:
+                        call = steps.send(reply)
+            except StopIteration as done:
+                return done.value
 
     def _is_careful(self) -> bool:
         steps_are = getattr(type(self).steps, "careful", False) and "steps" not in self.__dict__
@@ -63,17 +80,18 @@ class AsyncWorkflow(Workflow, AsyncAgent):
     @careful
     async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Make the calls that `steps` asks for."""
-        steps = self.steps(*message, session_id=session_id, **kwargs)
-        reply: Any = None
-        try:
-            while True:
-                try:
-                    unit, given, options = steps.send(reply)
-                except StopIteration as done:
-                    return done.value
-                reply = await unit(given, session_id=session_id, **options)
-        finally:
-            steps.close()
+        with closing(self.steps(*message, session_id=session_id, **kwargs)) as steps:
+            try:
+                call = next(steps)
+                while True:
+                    try:
+                        reply = await call.unit(*call.messages, session_id=session_id, **call.kwargs)
+                    except Exception as error:  # noqa: BLE001  # it is for `steps` to say
+                        call = steps.throw(error)
+                    else:
+                        call = steps.send(reply)
+            except StopIteration as done:
+                return done.value
 
 
 class StreamingWorkflow(Workflow, StreamingAgent):
@@ -83,20 +101,26 @@ class StreamingWorkflow(Workflow, StreamingAgent):
         """Make the calls that `steps` asks for, giving out their messages as they come."""
         with closing(self.steps(*message, session_id=session_id, **kwargs)) as steps:
             reply: Any = None
-            while True:
-                try:
-                    unit, given, options = steps.send(reply)
-                except StopIteration as done:
-                    if done.value is not reply:
-                        yield done.value
-                    return
-                if not unit.colour.is_streaming:
-                    reply = unit(given, session_id=session_id, **options)
-                    yield reply
-                    continue
-                with closing(unit(given, session_id=session_id, **options)) as stream:
-                    for reply in stream:
-                        yield reply
+            try:
+                call = next(steps)
+                while True:
+                    try:
+                        answer = call.unit(*call.messages, session_id=session_id, **call.kwargs)
+                        if call.unit.colour.is_streaming:
+                            with closing(answer) as stream:
+                                for reply in stream:
+                                    yield reply
+                        else:
+                            reply = answer
+                            if call.shown:
+                                yield reply
+                    except Exception as error:  # noqa: BLE001  # it is for `steps` to say
+                        call = steps.throw(error)
+                    else:
+                        call = steps.send(reply)
+            except StopIteration as done:
+                if done.value is not reply:
+                    yield done.value
 
 
 class AsyncStreamingWorkflow(AsyncWorkflow, AsyncStreamingAgent):
@@ -108,17 +132,23 @@ class AsyncStreamingWorkflow(AsyncWorkflow, AsyncStreamingAgent):
         """Make the calls that `steps` asks for, giving out their messages as they come."""
         with closing(self.steps(*message, session_id=session_id, **kwargs)) as steps:
             reply: Any = None
-            while True:
-                try:
-                    unit, given, options = steps.send(reply)
-                except StopIteration as done:
-                    if done.value is not reply:
-                        yield done.value
-                    return
-                if not unit.colour.is_streaming:
-                    reply = await unit(given, session_id=session_id, **options)
-                    yield reply
-                    continue
-                async with aclosing(unit(given, session_id=session_id, **options)) as stream:
-                    async for reply in stream:
-                        yield reply
+            try:
+                call = next(steps)
+                while True:
+                    try:
+                        answer = call.unit(*call.messages, session_id=session_id, **call.kwargs)
+                        if call.unit.colour.is_streaming:
+                            async with aclosing(answer) as stream:
+                                async for reply in stream:
+                                    yield reply
+                        else:
+                            reply = await answer
+                            if call.shown:
+                                yield reply
+                    except Exception as error:  # noqa: BLE001  # it is for `steps` to say
+                        call = steps.throw(error)
+                    else:
+                        call = steps.send(reply)
+            except StopIteration as done:
+                if done.value is not reply:
+                    yield done.value

@@ -101,16 +101,22 @@ class DefaultAggregator:
         if not isinstance(memory, Memory):
             raise InvalidArgument("messages", memory, "give a Memory, such as agent.memory.get(session_id)")
         if memory.recent_n is not None:
-            return self._merged([], memory.get_memory(), name, parser)
+            return self._merged(*self._cut([], memory.get_memory(), memory), name, parser)
         key = (id(self), name, id(parser))
         view: _View | None = memory.views.get(key)
         messages, count = ([], 0) if view is None or view.edited() else (list(view.messages), view.count)
         new = memory.since(count)
         if new:
-            messages = self._merged(messages, new, name, parser)
+            messages = self._merged(*self._cut(messages, new, memory), name, parser)
             view = _View(list(messages), count + len(new), self, parser)
             memory.views = {**memory.views, key: view}
         return messages
+
+    def _cut(
+        self, rendered: list[dict[str, Any]], new: list[AgentMessage], memory: Memory
+    ) -> tuple[list[dict[str, Any]], Sequence[AgentMessage]]:
+        """What was rendered so far of a memory and what is to be rendered now, of which some may be left out."""
+        return rendered, new
 
     def _merged(
         self,

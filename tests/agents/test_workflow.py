@@ -18,7 +18,9 @@ from lagentlike.agents import (
     Workflow,
 )
 from lagentlike.agents.workflow import Call, Steps
+from lagentlike.errors import ServerError
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
+from lagentlike.module import AsyncModule, Module
 from lagentlike.schema import AgentMessage
 
 
@@ -111,3 +113,74 @@ def test_a_failure_closes_the_steps_and_takes_all_back(kind: Any) -> None:
 def test_without_steps_it_says_so(kind: Any) -> None:
     with pytest.raises(NotImplementedError, match="must define steps"):
         parts_of(kind(), "hi")
+
+
+class Resilient(Workflow):
+    """Asks again where a model fails, with two messages at once; says nothing of what it does in between."""
+
+    agent_class: Any = Agent
+    llm_class: Any = ScriptedLLM
+
+    def __init__(self, replies: list[Any]) -> None:
+        super().__init__()
+        self.caught: list[str] = []
+        self.worker = self.agent_class(self.llm_class(replies, chunk_size=100), name="worker")
+        self.quiet = Quiet() if not self.colour.is_async else AsyncQuiet()
+
+    def steps(self, *message: AgentMessage, session_id: Any, **kwargs: Any) -> Steps:
+        while True:
+            try:
+                reply = yield Call(self.worker, (message[0], AgentMessage(content="please")))
+                break
+            except ServerError as error:
+                self.caught.append(str(error))
+                yield Call(self.quiet, message[0], shown=False)
+        return reply
+
+
+class Quiet(Module):
+    def forward(self, *message: AgentMessage, session_id: Any = 0, **kwargs: Any) -> Any:
+        return "heard by nobody"
+
+
+class AsyncQuiet(AsyncModule):
+    async def forward(self, *message: AgentMessage, session_id: Any = 0, **kwargs: Any) -> Any:
+        return "heard by nobody"
+
+
+class AsyncResilient(Resilient, AsyncWorkflow):
+    agent_class = AsyncAgent
+    llm_class = AsyncScriptedLLM
+
+
+class StreamingResilient(Resilient, StreamingWorkflow):
+    agent_class = StreamingAgent
+
+
+class AsyncStreamingResilient(AsyncResilient, AsyncStreamingWorkflow):
+    agent_class = AsyncStreamingAgent
+
+
+@pytest.mark.parametrize("kind", [Resilient, AsyncResilient, StreamingResilient, AsyncStreamingResilient])
+def test_a_call_s_error_is_raised_where_the_call_was_yielded(kind: Any) -> None:
+    agent = kind([ServerError("down"), "up"])
+
+    async def parts() -> list[str]:
+        if agent.colour.is_streaming:
+            return [part.content async for part in agent("hi")]
+        return [(await agent("hi")).content]
+
+    if agent.colour.is_async:
+        said = asyncio.run(parts())
+    else:
+        said = [part.content for part in agent("hi")] if agent.colour.is_streaming else [agent("hi").content]
+    assert agent.caught == ["down"]
+    assert set(said) == {"up"}  # what is not shown is given out by no stream
+    assert [message.content for message in agent.worker.memory.get()] == ["hi", "please", "up"]
+
+
+def test_an_error_that_steps_lets_pass_takes_the_turn_back() -> None:
+    agent = Resilient([ServerError("down"), ValueError("bad")])
+    with pytest.raises(ValueError, match="bad"):
+        agent("hi")
+    assert (len(agent.memory.get()), len(agent.worker.memory.get())) == (0, 0)
