@@ -22,6 +22,7 @@ __all__ = [
     "call_of",
     "loads_strictly",
     "parse_tool_calls",
+    "raw_json",
 ]
 
 MAX_CALLS = 128
@@ -144,6 +145,7 @@ def _refuse_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
 _NAME = re.compile(r'"name"\s{0,8}:\s{0,8}"([\w.-]{1,64})"')
 _SPACE = re.compile(r"\s*")
+_MAX_PASSED = 10_000  # most places that look like calls and are none
 _NEAR = 8  # most space between a call and the mark around all calls
 
 
@@ -166,7 +168,7 @@ class CallScan:
         self.errors: list[CallFault] = []
         self.marks = Marks(text, begin, end)
         self._around = around
-        self._tried = 0
+        self._tried = self._passed = 0
         self._cuts: list[tuple[int, int]] = []
 
     def parsed(self) -> ParsedCalls:
@@ -217,6 +219,12 @@ class CallScan:
         self.cut(start, closing + len(self.end))
         return self._behind(closing)
 
+    def no_call(self, at: int) -> int:
+        """Go on at a place, or nowhere after many such: what was met only looked like a call."""
+        self._tried -= 1
+        self._passed += 1
+        return at if self._passed < _MAX_PASSED else -1
+
     def made(self, value: Any, raw: str) -> ToolCall:
         """The call that a value describes, which is None where the text `raw` could not be read."""
         return call_of(value, raw)
@@ -252,17 +260,25 @@ class CallScan:
         """What is called, as a value at a place, and where that ends; (None, at) where there is none."""
         return self.json_value(at)
 
-    def json_value(self, at: int) -> tuple[Any, int]:
-        """The JSON value at a place and where it ends; (None, at) where there is none."""
-        closing = self.text.find(self.end, at)
+    def json_value(self, at: int, upto: int | None = None) -> tuple[Any, int]:
+        """The JSON value at a place and where it ends; (None, at) where there is none.
+
+        It is read fastest where it ends at `upto`, which is the next end mark by default.
+        """
+        closing = self.text.find(self.end, at) if upto is None else upto
         if closing >= 0:
             value = _loads_quickly(self.text[at:closing])
             if value is not _UNSURE:
                 return value, closing
-        try:
-            return _decoder.raw_decode(self.text, _end_of_space(self.text, at))
-        except (ValueError, RecursionError):
-            return None, at
+        return raw_json(self.text, _end_of_space(self.text, at)) or (None, at)
+
+
+def raw_json(text: str, at: int) -> tuple[Any, int] | None:
+    """The JSON value that starts at a place of a text and where it ends; None where there is none."""
+    try:
+        return _decoder.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _end_of_space(text: str, at: int) -> int:

@@ -135,10 +135,60 @@ def _as_dict(call: ToolCall) -> dict[str, Any]:
 Maker = Callable[..., ToolFormat]
 
 _FORMATS: dict[str, str | Maker] = {  # name -> what makes it, or where that is
+    "deepseek-v3": "deepseek.DeepSeekV3",
+    "deepseek-v3.1": "deepseek.DeepSeekV31",
+    "glm-4.5": "glm.GLM",
     "hermes": "hermes.Hermes",
+    "kimi-k2": "kimi.KimiK2",
+    "llama3": "llama.Llama3",
+    "mistral": "mistral.Mistral",
+    "mistral-v11": "mistral.MistralV11",
+    "pythonic": "pythonic.Pythonic",
+    "qwen3-coder": "qwen.Qwen3Coder",
 }
-_ALIASES = {"qwen": "hermes", "qwen2.5": "hermes", "qwen3": "hermes", "chatml": "hermes"}
-_MODELS: list[tuple[str, str]] = []
+_ALIASES = {  # what other projects call them
+    "chatml": "hermes",
+    "qwen": "hermes",
+    "qwen25": "hermes",
+    "qwen2.5": "hermes",
+    "qwen3": "hermes",
+    "qwen3-xml": "qwen3-coder",
+    "llama3-json": "llama3",
+    "llama4-json": "llama3",
+    "llama4-pythonic": "pythonic",
+    "deepseek-r1": "deepseek-v3",
+    "deepseekv3": "deepseek-v3",
+    "deepseek-v31": "deepseek-v3.1",
+    "deepseekv31": "deepseek-v3.1",
+    "glm45": "glm-4.5",
+    "glm": "glm-4.5",
+    "kimi": "kimi-k2",
+}
+_MODELS = [  # what a model is called -> its format; the first that fits
+    ("hermes", "hermes"),
+    ("qwen3-coder", "qwen3-coder"),
+    ("qwen3.5", "qwen3-coder"),
+    ("deepseek-v3.1", "deepseek-v3.1"),
+    ("deepseek-v3.2", "deepseek-v3.1"),
+    ("deepseek-v3", "deepseek-v3"),
+    ("deepseek-r1", "deepseek-v3"),
+    ("glm-4", "glm-4.5"),
+    ("kimi", "kimi-k2"),
+    ("mistral-small-3.2", "mistral-v11"),
+    ("mistral-small-2506", "mistral-v11"),
+    ("mistral-medium", "mistral-v11"),
+    ("mistral-large-3", "mistral-v11"),
+    ("ministral-3", "mistral-v11"),
+    ("magistral", "mistral-v11"),
+    ("devstral", "mistral-v11"),
+    ("mistral", "mistral"),
+    ("mixtral", "mistral"),
+    ("ministral", "mistral"),
+    ("pixtral", "mistral"),
+    ("llama-4", "pythonic"),
+    ("llama-3", "llama3"),
+    ("llama3", "llama3"),
+]
 
 
 def tool_format_names() -> list[str]:

@@ -1,0 +1,116 @@
+"""Calls whose arguments are written one by one between tags, as Qwen3-Coder and GLM-4.5 do."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+from ....schema import ToolCall
+from ..tool_call import call_of, CallScan, ParsedCalls
+from ..tool_formats import ToolFormat
+from .values import parameters_of, typed
+
+__all__ = ["Tags", "TaggedFormat"]
+
+
+class Tags(NamedTuple):
+    """The tags of a format, as patterns that match at a place.
+
+    Attributes:
+        head: what comes before the arguments; group 1 is the tool's name.
+        key: what comes before a value; group 1 is the argument's name.
+        closing: the tag behind a value.
+        after: what may come behind that tag.
+        foot: what comes behind the arguments.
+    """
+
+    head: re.Pattern[str]
+    key: re.Pattern[str]
+    closing: str
+    after: re.Pattern[str]
+    foot: re.Pattern[str]
+
+
+class TaggedFormat(ToolFormat):
+    """Arguments one by one between tags; their types are those of the tool's schema."""
+
+    begin = "<tool_call>"
+    end = "</tool_call>"
+    tags: Tags
+
+    def parse(self, text: str) -> ParsedCalls:
+        if self.begin not in text:
+            return ParsedCalls(text.strip(), [], [])
+        return _TaggedScan(text, self).parsed()
+
+    @abstractmethod
+    def value_of(self, written: str) -> str:
+        """A value without what the format puts around it."""
+
+    def write_value(self, value: Any) -> str:
+        """A value as it is written between the tags."""
+        return value if isinstance(value, str) else self.format_to_string(value)
+
+
+class _TaggedScan(CallScan):
+    """One pass over a reply of tagged calls.
+
+    A value ends at the closing tag that something of the call follows and that closes no call inside the value, so a
+    value may hold the format's own tags.
+    """
+
+    def __init__(self, text: str, form: TaggedFormat) -> None:
+        super().__init__(text, form.begin, form.end)
+        self._form = form
+        self._parameters = parameters_of(form.tools)
+        self._marks_and_ends = re.compile("|".join(map(re.escape, (form.begin, form.end, form.tags.closing))))
+        self._no_value_ends_behind = len(text)
+        self._balanced = True
+        self._fault = ""
+
+    def value(self, at: int) -> tuple[Any, int]:
+        tags, self._fault = self._form.tags, ""
+        head = tags.head.match(self.text, at)
+        if head is None:
+            return self.json_value(at)
+        name, stop = head.group(1), head.end()
+        arguments: dict[str, Any] = {}
+        parameters = self._parameters.get(name)
+        while (key := tags.key.match(self.text, stop)) is not None:
+            argument, closing = key.group(1), self._end_of_value(key.end())
+            if closing < 0 or argument in arguments:
+                is_twice = "is there twice" if argument in arguments else f"is not closed by {tags.closing}"
+                self._fault = f" (the argument {argument!r} {is_twice})"
+                return None, at
+            arguments[argument] = typed(self._form.value_of(self.text[key.end() : closing]), argument, parameters)
+            stop = closing + len(tags.closing)
+        foot = tags.foot.match(self.text, stop)
+        return ({"name": name, "arguments": arguments}, foot.end()) if foot else (None, at)
+
+    def made(self, value: Any, raw: str) -> ToolCall:
+        if value is not None or raw.startswith("{"):
+            return call_of(value, raw)
+        head = self._form.tags.head.match(raw)
+        error = f"the call cannot be read{self._fault}. {self._form.usage}"
+        return ToolCall(head.group(1) if head else "", raw, raw_text=raw, error=error)
+
+    def _end_of_value(self, at: int) -> int:
+        """Where the tag that closes the value at a place starts, or -1."""
+        if at >= self._no_value_ends_behind:
+            return -1
+        first, depth, tags = -1, 0, self._form.tags
+        for found in self._marks_and_ends.finditer(self.text, at):
+            word = found.group()
+            if word == self.begin:
+                depth += 1
+            elif word == self.end:
+                depth = max(depth - 1, 0)
+            elif tags.after.match(self.text, found.end()) is not None:
+                if depth == 0 or not self._balanced:
+                    return found.start()
+                first = found.start() if first < 0 else first
+        self._balanced = False  # a lone mark in a value: from here on the first closing tag counts
+        if first < 0:
+            self._no_value_ends_behind = at
+        return first
