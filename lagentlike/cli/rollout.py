@@ -7,6 +7,8 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TYPE_CHECKING
 
@@ -23,7 +25,8 @@ HELP = """run an agent over many conversations and keep what it did
 
 Each line of --data is a JSON object with `messages` (or `prompt`, one user message) and whatever rewards need, such as
 `answer`. Every chain runs in a session of its own; one that fails is kept with its error, and the others go on. The
-trajectories, one JSON object a line, hold messages, token ids, log-probabilities and rewards."""
+trajectories, one JSON object a line, hold messages, token ids, log-probabilities and rewards. Until the run is over
+they are in FILE.part."""
 
 EXAMPLES = """examples:
   lagentlike rollout "What is the result of 12 * 34?" --chains 4 --temperature 1
@@ -65,13 +68,9 @@ def main(options: argparse.Namespace) -> int:
     agent = _agent(options)
     if options.out is not None and options.out.exists() and not options.force:
         raise UsageError(f"{str(options.out)!r} exists already: give another file, or --force to overwrite it")
-    out = None if options.out is None else options.out.open("w", encoding="utf-8")
-    try:
+    with _written(options.out) as out:
         progress = _Progress(len(queries) * options.chains, out)
         result = asyncio.run(_run(agent, queries, reward, options, progress))
-    finally:
-        if out is not None:
-            out.close()
     _report(result, options)
     return int(bool(result.trajectories) and len(result.failures) == len(result))
 
@@ -170,6 +169,30 @@ def _agent(options: argparse.Namespace) -> Any:
     return HFAgent(options.model, [calculator], backend_config=config or None, system_prompt=options.system)
 
 
+@contextmanager
+def _written(path: Path | None) -> Iterator[TextIO | None]:
+    """A file that gets its name when it is whole; of a run that is cut short, what there is stays beside it."""
+    if path is None:
+        yield None
+        return
+    device = path.exists() and not path.is_file()  # such as /dev/stdout
+    part = path if device else path.with_name(f"{path.name}.part")
+    opened = part.open("w", encoding="utf-8", newline="\n")
+    try:
+        with opened as file:
+            yield file
+    except BaseException:
+        if device:
+            raise
+        if part.stat().st_size:
+            sys.stderr.write(f"the chains that ended are in {part}\n")
+        else:
+            part.unlink()
+        raise
+    if not device:
+        part.replace(path)
+
+
 class _Progress:
     """A bar with what there is to know, and the file that finished chains go to at once."""
 
@@ -199,8 +222,10 @@ class _Progress:
         self._rewards += [one.reward for one in event.trajectories if one.reward is not None]
         self._failures += any(one.error is not None for one in event.trajectories)
         if self._out is not None:
+            from ..rollouts.export.jsonl import as_line
+
             for one in event.trajectories:
-                self._out.write(json.dumps(one.to_dict(), ensure_ascii=False) + "\n")
+                self._out.write(as_line(one) + "\n")
             self._out.flush()
         self._bar.set_postfix(self._told(), refresh=False)
         self._bar.update()

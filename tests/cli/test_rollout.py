@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ QUERIES = [
     {"prompt": "What is the result of 1 + 1?", "answer": "The result of 1 + 1 is 2."},
     {"messages": [{"role": "user", "content": "What is 5 * 5?"}], "answer": "no"},
 ]
+
+MAIN = "import sys; from lagentlike.cli import main; sys.exit(main())"
 
 
 @pytest.fixture
@@ -73,6 +79,46 @@ def test_a_file_is_not_overwritten_unless_forced(
     assert "--force" in capsys.readouterr().err
     assert main(["rollout", "--data", str(data), "--out", str(out), "--force"]) == 0
     assert len(out.read_text().splitlines()) == 2
+
+
+def test_a_run_that_fails_at_once_leaves_no_file(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "kept.jsonl"
+    assert main(["rollout", "--data", str(data), "--chains", "0", "--out", str(out)]) == 1
+    assert "num_chains=0" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == [data]
+    out.write_text("precious")
+    assert main(["rollout", "--data", str(data), "--chains", "0", "--out", str(out), "--force"]) == 1
+    assert out.read_text() == "precious"
+
+
+def test_of_a_run_that_is_interrupted_the_chains_that_ended_are_kept_beside(tmp_path: Path) -> None:
+    module = tmp_path / "slow.py"
+    module.write_text(
+        "import asyncio\n"
+        "from lagentlike import AsyncAgent\n"
+        "class Slow(AsyncAgent):\n"
+        "    async def forward(self, message, session_id=0):\n"
+        "        await asyncio.sleep(600 if 'slow' in message.content else 0)\n"
+        "        return await super().forward(message, session_id=session_id)\n"
+        "from lagentlike.llms import AsyncScriptedLLM\n"
+        "agent = Slow(AsyncScriptedLLM(lambda messages, params: 'fine'))\n"
+    )
+    out, part = tmp_path / "kept.jsonl", tmp_path / "kept.jsonl.part"
+    words = ["rollout", "quick", "slow", "--agent", f"{module}:agent", "--out", str(out)]
+    with subprocess.Popen([sys.executable, "-c", MAIN, *words], stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 60
+        while not (part.exists() and part.stat().st_size):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        assert running.stderr is not None
+        told = running.stderr.read()
+        assert running.wait(60) == 130
+    assert f"the chains that ended are in {part}" in told
+    assert not out.exists()
+    assert json.loads(part.read_text().splitlines()[0])["messages"][0]["content"][0]["text"] == "quick"
 
 
 @pytest.mark.parametrize(

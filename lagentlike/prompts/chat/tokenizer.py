@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from tokenizers import Tokenizer
 
 from ...errors import InvalidArgument
+from .answers import answer_like, Piece, Probe, Written
 from .template import ChatTemplate, plain_data, plain_messages, read_json, special_tokens
 
 __all__ = ["ChatTokenizer"]
@@ -38,20 +40,12 @@ Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
 
 
-class _Piece(NamedTuple):
-    """A stretch of a rendered conversation: a special token of the template's with its id, or text without one."""
-
-    start: int
-    stop: int
-    id: int | None = None
-
-
 @dataclass(slots=True)
 class _Rendered:
     """A conversation as text, what it consists of, and where text must be cut so that it spells no added token."""
 
     text: str
-    pieces: list[_Piece]
+    pieces: list[Piece]
     cuts: list[int]
     spelled: bool
     """Whether the inputs spell special tokens."""
@@ -230,7 +224,7 @@ class ChatTokenizer:
             at = piece.stop
         return at
 
-    def _same(self, rendered: _Rendered, piece: _Piece, run: int | list[int]) -> bool:
+    def _same(self, rendered: _Rendered, piece: Piece, run: int | list[int]) -> bool:
         """Whether ids stand for a piece, however its text was cut into tokens."""
         if isinstance(run, int):
             return run == piece.id
@@ -257,19 +251,47 @@ class ChatTokenizer:
     ) -> Iterator[tuple[int, int]]:
         """Where in the text the assistants' answers are, their end-of-turn tokens included."""
         prompt = self._generation_prompt(messages, tools, variables)
+        written, probe = Written(rendered.text, rendered.pieces), self._probe(messages, tools, variables)
+        start: int | None = None
+        end: int | None = None
         for place, message in enumerate(messages):
             if message.get("role") != "assistant":
                 continue
-            start, end = self._answer_edges(rendered, messages, place, tools, variables, prompt)
+            began, start = start, None
+            if probe is not None and (not place or messages[place - 1].get("role") != "assistant"):
+                start, end = answer_like(written, probe, place, began, prompt)
+            if start is None:
+                start, end = self._answer_edges(rendered, messages, place, tools, variables, prompt)
             if start is None:
                 cure = "the chat template writes it in no place of its own: leave it out, or take another template"
                 raise InvalidArgument(f"messages[{place}]", message, cure)
-            after = [piece for piece in rendered.pieces if piece.start >= start and piece.id is not None]
+            yield start, self._stop(written, start, None if message.get("tool_calls") else end)
+
+    def _stop(self, written: Written, start: int, end: int | None) -> int:
+        """Where an answer ends: behind its end-of-turn token, which may be `end`."""
+        for piece in written.special_from(start):
+            ends = piece.id in self.eos_ids
             if not self._ends_turns:  # the next turn's first token ends it
-                stops = [piece.stop if piece.id in self.eos_ids else piece.start for piece in after]
-            else:
-                stops = [piece.stop for piece in after if piece.id in self.eos_ids or piece.id == end]
-            yield start, next(iter(stops), len(rendered.text))
+                return piece.stop if ends else piece.start
+            if ends or piece.id == end:
+                return piece.stop
+        return len(written.text)
+
+    def _probe(self, messages: Messages, tools: Tools, variables: Mapping[str, Any]) -> Probe | None:
+        """What the template writes if every assistant says a mark of its own; None where it does not."""
+        mark = _free_marks(messages, tools, variables)[-1]
+        answers = [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
+        chat = [dict(message) for message in messages]
+        for place in answers:
+            chat[place]["content"] = f"{mark}{place}{mark}"
+        try:
+            rendered = self._render(chat, tools, False, variables)
+        except InvalidArgument:
+            return None
+        said = [(int(found[1]), found.span()) for found in re.finditer(f"{mark}(\\d+){mark}", rendered.text)]
+        if [place for place, _ in said] != answers:
+            return None
+        return Probe(Written(rendered.text, rendered.pieces), answers, dict(said))
 
     def _answer_edges(
         self,
@@ -280,10 +302,7 @@ class ChatTokenizer:
         variables: Mapping[str, Any],
         prompt: str,
     ) -> tuple[int | None, int | None]:
-        """Where an answer begins, and the token right after its content if it is special.
-
-        It is found by what the template writes if something else is said there.
-        """
+        """The same for one answer, found by what the template writes if something else is said there alone."""
         mark = _free_marks(messages, tools, variables)[-1]
         other = {"role": "assistant", "content": mark}
         before, after = list(messages[:place]), list(messages[place + 1 :])
@@ -298,9 +317,7 @@ class ChatTokenizer:
             if asked >= 0 and self._is_of_turn(head, asked, prompt, before, tools, variables):
                 start = asked + len(prompt)
             if found and rendered.text.startswith(head[:start]):
-                calls = messages[place].get("tool_calls")
-                ends = [] if calls else [piece.id for piece in probe.pieces if piece.start == len(head) + len(mark)]
-                return start, next(iter(ends), None)
+                return start, next((one.id for one in probe.pieces if one.start == len(head) + len(mark)), None)
         return None, None
 
     def _is_of_turn(
@@ -383,19 +400,19 @@ class ChatTokenizer:
             take(at, piece.start)  # the space that a special token swallows
             start = len(rendered.text)
             take(piece.start, piece.stop)
-            rendered.pieces.append(_Piece(start, len(rendered.text), piece.id))
+            rendered.pieces.append(Piece(start, len(rendered.text), piece.id))
             at = piece.stop
         take(at, len(marked))
         return rendered
 
-    def _pieces(self, text: str) -> list[_Piece]:
+    def _pieces(self, text: str) -> list[Piece]:
         """The special tokens in a text and the text between them, less the space that they swallow."""
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         at, swallows = 0, False
         for token in self._in_special.finditer(text):
             added = self._added[token[0]]
             _add_text(pieces, text, at, token.start(), swallows, added.lstrip)
-            pieces.append(_Piece(token.start(), token.end(), self._special[token[0]]))
+            pieces.append(Piece(token.start(), token.end(), self._special[token[0]]))
             at, swallows = token.end(), added.rstrip
         _add_text(pieces, text, at, len(text), swallows, False)
         return pieces
@@ -403,14 +420,16 @@ class ChatTokenizer:
     def _encode(self, rendered: _Rendered, start: int, stop: int) -> list[int]:
         """The ids of a part of a conversation, encoded piece by piece."""
         ids: list[int] = []
-        for piece in rendered.pieces:
+        first = bisect_right(rendered.pieces, start, key=lambda piece: piece.stop)
+        for piece in islice(rendered.pieces, first, None):
             begin, end = max(piece.start, start), min(piece.stop, stop)
             if begin >= end:
-                continue
+                break
             if piece.id is not None:
                 ids.append(piece.id)
                 continue
-            edges = [begin, *(cut for cut in rendered.cuts if begin < cut < end), end]
+            first, last = bisect_right(rendered.cuts, begin), bisect_left(rendered.cuts, end)
+            edges = [begin, *rendered.cuts[first:last], end]
             for left, right in pairwise(edges):
                 where = "start" if left == 0 else "special" if left == piece.start else "text"
                 ids += self._encode_text(rendered.text[left:right], where)
@@ -463,7 +482,7 @@ def _text(message: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _add_text(pieces: list[_Piece], text: str, start: int, stop: int, left: bool, right: bool) -> None:
+def _add_text(pieces: list[Piece], text: str, start: int, stop: int, left: bool, right: bool) -> None:
     """Add a stretch of text, without the space at its left or right end, if anything is left of it."""
     part = text[start:stop]
     if left:
@@ -471,7 +490,7 @@ def _add_text(pieces: list[_Piece], text: str, start: int, stop: int, left: bool
     if right:
         stop -= len(part) - len(part.rstrip())
     if start < stop:
-        pieces.append(_Piece(start, stop))
+        pieces.append(Piece(start, stop))
 
 
 def _free_marks(*values: Any) -> list[str]:

@@ -336,6 +336,57 @@ def test_rows_of_random_conversations_stand_for_their_text_and_train_on_each_ans
         assert not any(on for on, id_ in zip(mask, ids, strict=True) if id_ in others)
 
 
+class OneByOne(ChatTokenizer):
+    """A tokenizer that finds each answer by what the template writes if something else is said there alone."""
+
+    def _probe(self, *_: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+@settings(quick)
+@given(data=st.data(), tools=TOOLS)
+def test_answers_that_are_found_together_are_where_each_is_found_alone(
+    name: str, kind: str, data: Any, tools: Any
+) -> None:
+    calling = name not in NO_CALLS
+    shapes = conversations(texts(), name in TEXT_ARGUMENTS, name not in NO_SYSTEM, calling=calling)
+    messages = data.draw(shapes)
+    for message in messages:
+        if message["role"] == "assistant" and data.draw(st.booleans()):
+            message["reasoning_content"] = data.draw(texts())
+    alone = OneByOne(tokenizer_of(name, kind))
+    try:
+        expected = alone.rows(messages, tools)
+    except InvalidArgument:
+        with pytest.raises(InvalidArgument):
+            of(name, kind).rows(messages, tools)
+        return
+    assert of(name, kind).rows(messages, tools) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "gpt-oss"])
+def test_rows_are_written_a_few_times_whatever_the_number_of_answers(name: str) -> None:
+    written = []
+
+    class Counted(ChatTemplate):
+        def write(self, messages: Any, *more: Any) -> str:
+            written.append(len(messages))
+            return super().write(messages, *more)
+
+    tokenizer = tokenizer_of(name)
+    template = ChatTemplate.of(tokenizer)
+    counted = ChatTokenizer(tokenizer, Counted(template.source, variables=template.variables))
+    turn = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "<think>\nHm\n</think>\n\nSo."}]
+    counted.rows(turn)
+    times = []
+    for count in (2, 30):
+        written.clear()
+        counted.rows(turn * count)
+        times.append(len(written))
+    assert max(times) < 10
+
+
 # Prompts that go on from the ids so far
 
 
