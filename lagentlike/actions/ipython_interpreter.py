@@ -23,6 +23,7 @@ from ..memory import SessionId
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .code import extract_code
+from .environment import without_secrets
 from .function import checked_max_length, checked_timeout
 from .kernel import Cell, Kernel
 from .running import on_background
@@ -357,12 +358,11 @@ class _Kernels(Unsaved):
         return folder
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+        kept = without_secrets()
         kept.pop("PYTEST_CURRENT_TEST", None)  # with it, ipykernel does not show what other programs write
         return {**kept, **self.env}
 
 
-_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|COOKIE", re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]{0,47}")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidArgument
-from ..registry import create_object
+from ..registry import create_object, import_object
 from .base import BaseAction, checked_name
 
 __all__ = [
@@ -233,6 +233,12 @@ def _built(source: Any, name: str) -> list[BaseAction]:
 
 _toolsets: dict[str, Toolset] = {}
 for _toolset in (
+    Toolset(
+        "terminal",
+        "Run shell commands, and programs in the background.",
+        [{"type": "lagentlike.actions.terminal.terminal_tools"}],
+        available=lambda: import_object("lagentlike.actions.terminal.terminal_unavailable")(),
+    ),
     Toolset(
         "code",
         "Run Python in a session that keeps its variables.",
