@@ -48,8 +48,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     agent = parser.add_argument_group("agent")
     agent.add_argument("--agent", metavar="TARGET", help="module:name or file.py:name of an async agent")
     agent.add_argument("--model", default="tiny", metavar="NAME", help="a model with a calculator instead (tiny)")
-    agent.add_argument("--backend", metavar="NAME", help="tiny, transformers, client, vllm or lmdeploy")
+    agent.add_argument("--backend", metavar="NAME", help="tiny, transformers, client, vllm, sglang or lmdeploy")
     agent.add_argument("--api-base", metavar="URL", help="the server of the backend")
+    agent.add_argument("--server", metavar="NAME", help="engine behind a client: vllm, sglang, lmdeploy or lagentlike")
+    agent.add_argument("--tokenizer", metavar="DIR", help="tokenizer of a server's model (by default the model's name)")
     agent.add_argument("--system", metavar="TEXT", help="system prompt")
     run = parser.add_argument_group("run")
     run.add_argument("--chains", type=int, default=1, metavar="N", help="chains for each conversation (1)")
@@ -154,7 +156,7 @@ def _queries(options: argparse.Namespace) -> list[Any]:
 
 def _agent(options: argparse.Namespace) -> Any:
     if options.agent is not None:
-        for name in ("backend", "api_base", "system"):
+        for name in ("backend", "api_base", "server", "tokenizer", "system"):
             if getattr(options, name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')} goes with --model: --agent names a whole agent")
         return load_unit(options.agent)
@@ -166,6 +168,9 @@ def _agent(options: argparse.Namespace) -> Any:
         config["backend"] = options.backend
     if options.api_base is not None:
         config = {"backend": "client", **config, "api_base": options.api_base}
+    for name in ("server", "tokenizer"):
+        if getattr(options, name) is not None:
+            config[name] = getattr(options, name)
     return HFAgent(options.model, [calculator], backend_config=config or None, system_prompt=options.system)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .openai import AsyncGPTAPI, GPTAPI
     from .scripted import AsyncScriptedLLM, ScriptedLLM
     from .tiny import AsyncTinyLM, TinyLM
+    from .token_api import AsyncTokenAPI, TokenAPI
     from .vllm import AsyncVllmModel, VllmModel
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "AsyncHFTransformer",
     "AsyncScriptedLLM",
     "AsyncTinyLM",
+    "AsyncTokenAPI",
     "AsyncVllmModel",
     "BaseLLM",
     "GPTAPI",
@@ -28,6 +30,7 @@ __all__ = [
     "INTERNLM2_META",
     "ScriptedLLM",
     "TinyLM",
+    "TokenAPI",
     "VllmModel",
     "forbid_real_requests",
 ]
@@ -41,6 +44,7 @@ __getattr__, __dir__ = attach(
         "openai": ["AsyncGPTAPI", "GPTAPI"],
         "scripted": ["AsyncScriptedLLM", "ScriptedLLM"],
         "tiny": ["AsyncTinyLM", "TinyLM"],
+        "token_api": ["AsyncTokenAPI", "TokenAPI"],
         "vllm": ["AsyncVllmModel", "VllmModel"],
     },
 )

@@ -59,6 +59,11 @@ def _given(llm: AsyncBaseLLM, template: str | None, config: Mapping[str, Any] | 
         return Backend(llm, ChatTokenizer.load(llm.engine.path, template))
     if isinstance(llm, AsyncHFTransformer):
         return Backend(llm, llm.engine.chat if template is None else ChatTokenizer(llm.tokenizer, template))
+    prompts = getattr(llm, "prompts", None)  # what a model has that is sent token ids
+    if isinstance(prompts, ChatTokenizer):
+        if template is not None:
+            raise InvalidArgument("template", template, f"{llm!r} has one already: give None, or another one there")
+        return Backend(llm, prompts)
     if template is not None:
         raise InvalidArgument("template", template, f"{llm!r} renders its conversations itself: give None")
     return Backend(llm, None)
@@ -82,21 +87,50 @@ def _transformers(model: str, template: str | None, options: dict[str, Any]) -> 
 
 
 def _client(model: str, template: str | None, options: dict[str, Any]) -> Backend:
+    if "server" in options:
+        return _token_server(model, template, options, "client")
     from ...llms import AsyncGPTAPI
 
-    known = _known(options, "client", (*_SAMPLING, *_CLIENT, "return_token_ids"))
-    if "api_base" not in known:
-        raise InvalidArgument("backend_config['api_base']", None, "the client backend needs the server's URL")
-    if template is not None:
-        raise InvalidArgument("template", template, "a server renders with its model's own template: give None")
+    known = _known(options, "client", (*_SAMPLING, *_CLIENT, "server", "tokenizer", "return_token_ids"))
+    _need_url(known, "client")
+    for name, value in (("template", template), ("backend_config['tokenizer']", known.get("tokenizer"))):
+        if value is not None:
+            raise InvalidArgument(
+                name,
+                value,
+                "without server= conversations are sent as messages, which the server renders with its model's own "
+                f"template: give None, or name the engine that runs there, server={_SERVERS}",
+            )
     known.setdefault("return_token_ids", True)
     known.setdefault("key", None)
     return Backend(AsyncGPTAPI(model, **known), None)
 
 
+def _token_server(model: str, template: str | None, options: dict[str, Any], backend: str) -> Backend:
+    """A server that is sent token ids, and gives them."""
+    from ...llms import AsyncTokenAPI
+    from ...llms.tiny.engine import WEIGHTS
+
+    known = _known(options, backend, (*_SAMPLING, *_CLIENT, "server", "tokenizer"))
+    _need_url(known, backend)
+    server = known.pop("server", "vllm" if backend == "async_vllm" else backend)
+    tokenizer = known.pop("tokenizer", WEIGHTS if server == "lagentlike" else model)
+    llm = AsyncTokenAPI(model, tokenizer, server, template=template, **known)
+    return Backend(llm, llm.prompts)
+
+
+def _need_url(options: Mapping[str, Any], backend: str) -> None:
+    if "api_base" not in options:
+        raise InvalidArgument("backend_config['api_base']", None, f"the {backend} backend needs the server's URL")
+
+
+def _sglang(model: str, template: str | None, options: dict[str, Any]) -> Backend:
+    return _token_server(model, template, options, "sglang")
+
+
 def _vllm(model: str, template: str | None, options: dict[str, Any]) -> Backend:
     if "api_base" in options:
-        return _client(model, template, options)
+        return _token_server(model, template, options, "vllm")
     from ...llms import AsyncVllmModel
 
     if template is not None:
@@ -105,14 +139,7 @@ def _vllm(model: str, template: str | None, options: dict[str, Any]) -> Backend:
 
 
 def _lmdeploy(model: str, template: str | None, options: dict[str, Any]) -> Backend:
-    if "api_base" not in options:
-        raise InvalidArgument(
-            "backend_config",
-            options,
-            "start `lmdeploy serve api_server MODEL` and give its address: "
-            "{'backend': 'lmdeploy', 'api_base': 'http://127.0.0.1:23333/v1'}",
-        )
-    return _client(model, template, options)
+    return _token_server(model, template, options, "lmdeploy")
 
 
 BACKENDS: dict[str, Callable[[str, str | None, dict[str, Any]], Backend]] = {
@@ -122,9 +149,11 @@ BACKENDS: dict[str, Callable[[str, str | None, dict[str, Any]], Backend]] = {
     "async_vllm": _vllm,
     "vllm": _vllm,
     "lmdeploy": _lmdeploy,
+    "sglang": _sglang,
 }
 
 _SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "stop_words", "seed")
+_SERVERS = "'vllm', 'sglang', 'lmdeploy' or 'lagentlike'"
 _CLIENT = ("api_base", "key", "headers", "timeout", "retry", "transport", "extra_body")
 
 

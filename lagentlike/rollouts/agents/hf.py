@@ -38,8 +38,8 @@ class HFAgent(AsyncReAct):
             model, or an async model object.
         tools: functions, tools, or an `AsyncActionExecutor` of them.
         template: name of a chat template, such as `"qwen2.5"`; None for the model's own.
-        backend_config: `{"backend": "tiny" | "transformers" | "client" | "async_vllm" | "vllm" | "lmdeploy", …}` with
-            the backend's options beside it, such as `api_base` of a server.
+        backend_config: `{"backend": "tiny" | "transformers" | "client" | "async_vllm" | "vllm" | "lmdeploy" |
+            "sglang", …}` with the backend's options beside it, such as `api_base` and `server` of a server.
         system_prompt: system prompt of conversations that bring none.
         reward_fn: what the trajectories of `run` are worth; see `lagentlike.rollouts.reward`.
         max_model_len: most tokens of a conversation.

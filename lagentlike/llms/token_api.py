@@ -1,0 +1,157 @@
+"""Models behind servers that take prompts as token ids: vLLM, SGLang, LMDeploy, and `lagentlike serve-model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from yarl import URL
+
+from ..concurrency import run_in_background
+from ..errors import InvalidArgument, RequestRefused
+from ..prompts.chat.template import ChatTemplate
+from ..schema import Completion
+from .base import AsyncBaseLLM, BaseLLM, Conversation, Params, side_by_side
+from .codec import encode
+from .openai_wire import check_parameters
+from .served import _Served, server_url
+from .token_model import _TokenModel, chat_tokenizer, of_batch
+from .token_wire import SERVERS
+from .transport import TransportOptions
+
+__all__ = ["AsyncTokenAPI", "TokenAPI"]
+
+
+class _TokenAPI(_TokenModel, _Served):
+    """What both colours share: the server, and the call as a coroutine."""
+
+    def __init__(
+        self,
+        model_type: str,
+        tokenizer: Any,
+        server: str = "vllm",
+        *,
+        api_base: str,
+        template: ChatTemplate | str | None = None,
+        key: str | Sequence[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+        retry: int | None = None,
+        timeout: float | None = None,
+        transport: TransportOptions | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        **gen_params: Any,
+    ) -> None:
+        if server not in SERVERS:
+            raise InvalidArgument("server", server, f"name the engine that runs there: {', '.join(SERVERS)}")
+        check_parameters(gen_params, _OWN_PARAMETERS)
+        super().__init__(
+            model_type,
+            _endpoint(api_base, SERVERS[server].path),
+            key=key,
+            org=None,
+            headers=headers,
+            proxies=proxies,
+            retry=retry,
+            timeout=timeout,
+            transport=transport,
+            extra_body=dict(extra_body) if extra_body else None,
+            **gen_params,
+        )
+        self.server = server
+        self.prompts = chat_tokenizer(tokenizer, template)
+
+    async def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Completion:
+        check_parameters(params, _OWN_PARAMETERS)
+        params, server = of_batch(params, index), SERVERS[self.server]
+        prompt = self._prompt(messages, params, index)
+        body = {**server.request(self.path, prompt.ids, params), **(params.get("extra_body") or {})}
+        try:
+            answer = await self._ask(encode(body, "parameters"), self._transport.post, server.parse)
+        except RequestRefused as error:
+            if error.status not in (404, 405):
+                raise
+            raise RequestRefused(
+                f"{error}; it was asked at {self.url.path} as server={self.server!r} is: "
+                f"name the engine that runs there ({', '.join(SERVERS)}), and the model as it is called there",
+                status=error.status,
+                raw=error.raw,
+            ) from None
+        return self._read(prompt, answer, params, server.drops_last)
+
+
+class TokenAPI(_TokenAPI, BaseLLM):
+    """A model behind a server that takes prompts as token ids: vLLM, SGLang, LMDeploy, or `lagentlike serve-model`.
+
+    Conversations are rendered here, with the model's own tokenizer; the server is sent ids and gives ids. So
+    `prompt_ids=` goes on from exact token ids, and an answer's `tokens` are exact: the ids it was sampled from, the
+    sampled ids, their log-probabilities.
+
+    Args:
+        model_type: the model's name, as the server knows it.
+        tokenizer: its tokenizer: a Hugging Face directory or name, a fast tokenizer, or a `ChatTokenizer`.
+        server: the engine that runs there: `"vllm"` (from 0.10.2 on), `"sglang"`, `"lmdeploy"` or `"lagentlike"`.
+        api_base: the server's URL, with or without `/v1`.
+        template: a `ChatTemplate` or the name of one; None for the tokenizer's own.
+        key: the API key, or several that are used in turn; `"ENV"` takes `OPENAI_API_KEY` from the environment.
+        headers, proxies, retry, timeout, transport: as for `GPTAPI`.
+        extra_body: further fields of the request's body, which go before all others.
+        max_new_tokens, temperature, top_p, top_k, repetition_penalty, stop_words: as for any model.
+        **gen_params: `logprobs=True` puts ids and log-probabilities into `Completion.tokens`; `seed`, which LMDeploy's
+            server does not take; `tools`, `tool_choice` and `prompt_ids` as for `HFTransformer`; any other sampling
+            parameter of the engine.
+
+    Log-probabilities are as the engine gives them; see the guide to rollouts for how to start each server so that they
+    are the model's own.
+
+    Raises:
+        InvalidArgument: there is no such server or tokenizer, or a parameter cannot be used.
+        MissingTokens: from a call: the server gave no token ids.
+
+    >>> from lagentlike.llms.tiny.engine import WEIGHTS
+    >>> TokenAPI("tinylm", WEIGHTS, "lagentlike", api_base="http://127.0.0.1:8000").url.path
+    '/v1/completions'
+    """
+
+    def close(self) -> None:
+        """Close the connections that are kept alive; a later call opens new ones."""
+        run_in_background(self._transport.aclose())
+
+    def _chat(self, messages: Conversation, params: Params) -> Completion:
+        return run_in_background(self._complete(messages, params))
+
+    def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
+        for _ in batch:
+            self._start()
+        asked = [self._complete(messages, params, index) for index, messages in enumerate(batch)]
+        return [self._finish(answer) for answer in run_in_background(side_by_side(asked))]
+
+
+class AsyncTokenAPI(_TokenAPI, AsyncBaseLLM):
+    """The async form of `TokenAPI`; a call that is cancelled closes its connection, at which the engine stops."""
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop that are kept alive; a later call opens new ones."""
+        await self._transport.aclose()
+
+    _chat = _TokenAPI._complete
+
+    async def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
+        for _ in batch:
+            self._start()
+        asked = [self._complete(messages, params, index) for index, messages in enumerate(batch)]
+        return [self._finish(answer) for answer in await side_by_side(asked)]
+
+
+_OWN_PARAMETERS = frozenset(
+    "model_type tokenizer server template prompt_ids retry key api_base proxies timeout headers transport".split()
+)
+
+
+def _endpoint(api_base: str, path: str) -> URL:
+    """The URL to post to, whichever of a server's addresses was given."""
+    url = server_url(api_base)
+    base = url.path.rstrip("/")
+    for end in ("/chat/completions", "/completions", "/generate", "/v1"):
+        base = base.removesuffix(end)
+    return url.with_path(base + path).with_query(url.query)

@@ -1,0 +1,209 @@
+"""The formats in which engines' servers take prompts of token ids and give answers in token ids, without any I/O.
+
+vLLM's is its completions API (`vllm/entrypoints/openai/completion/protocol.py`), SGLang's and LMDeploy's are their
+`/generate` (`sglang/srt/managers/io_struct.py`, `lmdeploy/serve/openai/endpoints/generate.py`): of one name, and not
+the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadResponse, InvalidArgument, MissingTokens, ServerError
+from ..schema import Completion, TokenSpan, Usage
+from .base import Params
+from .codec import decode
+
+__all__ = ["SERVERS", "TokenServer"]
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TokenServer:
+    """How one engine's server is asked.
+
+    Attributes:
+        path: where requests are posted, behind the server's address.
+        request: the body of a request, of the model's name, the prompt's ids and the generation parameters. Whatever
+            the parameters say, it asks for token ids and log-probabilities.
+        parse: the answer in the body of a response. Its `tokens.prompt_ids` are None where the server does not repeat
+            them; its text is empty where only `drops_last` says how to decode it.
+        drops_last: the last id of an answer that ended by itself is no part of its text, which is to be decoded here.
+    """
+
+    path: str
+    request: Callable[[str, list[int], Params], Body]
+    parse: Callable[[bytes], Completion]
+    drops_last: bool = False
+
+
+def _vllm_request(model: str, prompt: list[int], params: Params) -> Body:
+    asked = {"model": model, "prompt": prompt, "return_token_ids": True, "logprobs": 0}  # 0: of the sampled token alone
+    limit = {"max_tokens": params.get("max_new_tokens")}  # null: as many as fit; without the field it is 16
+    stop = {"stop": list(params["stop_words"])} if params.get("stop_words") else {}
+    return {**asked, **limit, **stop, **_sampling(params, all_tokens=-1)}
+
+
+def _vllm_answer(body: bytes) -> Completion:
+    response = _object(body)
+    choices = response.get("choices")
+    choice = choices[0] if type(choices) is list and choices else None
+    if type(choice) is not dict or type(choice.get("text")) is not str:
+        raise _unreadable("has no choice with a text", body)
+    ids = choice.get("token_ids")
+    if ids is None:
+        raise MissingTokens(
+            "the server gave no token ids: vLLM does from 0.10.2 on, and so does lagentlike serve-model; for another "
+            "engine say so with server=, and where there are no ids at all use the backend 'client' without server="
+        )
+    given = choice.get("logprobs")
+    logprobs = given.get("token_logprobs") if type(given) is dict else None
+    span = _span(_ids(ids, body), logprobs, body)
+    if choice.get("prompt_token_ids") is not None:
+        span.prompt_ids = _ids(choice["prompt_token_ids"], body)
+    return _answer(choice["text"], span, choice.get("finish_reason"), response.get("usage"), response.get("model"))
+
+
+def _sglang_request(model: str, prompt: list[int], params: Params) -> Body:
+    sampling = _sampling(params, all_tokens=-1)
+    if "seed" in sampling:
+        sampling["sampling_seed"] = sampling.pop("seed")
+    sampling["max_new_tokens"] = params.get("max_new_tokens")  # null: as many as fit; without the field it is 128
+    if params.get("stop_words"):
+        sampling["stop"] = list(params["stop_words"])
+    return {"input_ids": prompt, "sampling_params": sampling, "return_logprob": True}
+
+
+def _sglang_answer(body: bytes) -> Completion:
+    response, meta = _generated(body)
+    if "id" not in meta:  # LMDeploy's has none, and has taken no notice of sampling_params
+        raise InvalidArgument("server", "sglang", "the server answers as LMDeploy does: give server='lmdeploy'")
+    steps = meta.get("output_token_logprobs")
+    ids = response.get("output_ids")
+    if type(steps) is list and all(type(step) is list and len(step) >= 2 for step in steps):
+        sampled = _ids([step[1] for step in steps], body)
+        if type(ids) is list and ids != sampled:
+            raise _unreadable("names other ids in output_ids than in output_token_logprobs", body)
+        span = _span(sampled, [step[0] for step in steps], body)
+    elif ids is not None:
+        span = _span(_ids(ids, body), None, body)
+    else:
+        raise MissingTokens("the server gave no token ids: SGLang does where return_logprob is true")
+    return _answer(response["text"], span, meta.get("finish_reason"), meta)
+
+
+def _lmdeploy_request(model: str, prompt: list[int], params: Params) -> Body:
+    limit = params.get("max_new_tokens")
+    if limit is None:
+        raise InvalidArgument("max_new_tokens", None, "LMDeploy's /generate makes 128 tokens unless told: say how many")
+    sampling = _sampling(params, all_tokens=0)
+    if "seed" in sampling:
+        raise InvalidArgument("seed", sampling["seed"], "LMDeploy's /generate takes none: leave it out")
+    # Without include_stop_str_in_output the token that ended the answer is not among its ids.
+    asked = {"input_ids": prompt, "return_logprob": True, "include_stop_str_in_output": True, "max_tokens": limit}
+    stop = {"stop": list(params["stop_words"])} if params.get("stop_words") else {}
+    return {**asked, **stop, **sampling}
+
+
+def _lmdeploy_answer(body: bytes) -> Completion:
+    response, meta = _generated(body)
+    if "id" in meta:  # SGLang's; it has taken no notice of max_tokens and temperature
+        raise InvalidArgument("server", "lmdeploy", "the server answers as SGLang does: give server='sglang'")
+    ids = response.get("output_ids")
+    if ids is None:
+        raise MissingTokens("the server gave no token ids: LMDeploy's /generate gives them as output_ids")
+    steps = meta.get("output_token_logprobs")
+    logprobs = [step[0] for step in steps if type(step) is list and step] if type(steps) is list else None
+    return _answer("", _span(_ids(ids, body), logprobs, body), meta.get("finish_reason"), meta)
+
+
+SERVERS: dict[str, TokenServer] = {
+    "vllm": TokenServer("/v1/completions", _vllm_request, _vllm_answer),
+    "sglang": TokenServer("/generate", _sglang_request, _sglang_answer),
+    "lmdeploy": TokenServer("/generate", _lmdeploy_request, _lmdeploy_answer, drops_last=True),
+    "lagentlike": TokenServer("/v1/completions", _vllm_request, _vllm_answer),
+}
+"""The servers that take token ids, by the name of their engine; `lagentlike` is `lagentlike serve-model`."""
+
+
+def _sampling(params: Params, all_tokens: int) -> Body:
+    """The parameters that have the same name everywhere, and those that only the server knows."""
+    fields: Body = {}
+    for name, value in params.items():
+        if value is None or name in _OURS:
+            continue
+        if type(value) is float and not math.isfinite(value):
+            raise InvalidArgument(name, value, "give a finite number, or None to leave it to the server")
+        fields[name] = value
+    if fields.get("top_k") in (0, -1):
+        fields["top_k"] = all_tokens
+    return fields
+
+
+_OURS = frozenset(
+    "max_new_tokens stop_words tools tool_choice parallel_tool_calls prompt_ids logprobs top_logprobs return_token_ids "
+    "n extra_body".split()
+)
+
+
+def _generated(body: bytes) -> tuple[Body, Body]:
+    """The response of a `/generate`, and what it tells of itself."""
+    response = _object(body)
+    meta = response.get("meta_info")
+    if type(meta) is not dict or type(response.get("text")) is not str:
+        raise _unreadable("has no text with meta_info", body)
+    return response, meta
+
+
+def _answer(text: str, span: TokenSpan, finish: Any, usage: Any, model: Any = None) -> Completion:
+    reason = finish.get("type") if type(finish) is dict else finish
+    if reason in ("abort", "error"):
+        told = finish.get("message") if type(finish) is dict else None
+        raise ServerError(f"the server gave the answer up (finish_reason {reason!r}): {told or 'it does not say why'}")
+    return Completion(
+        text,
+        usage=_usage(usage),
+        model=model if type(model) is str else None,
+        finish_reason=reason if type(reason) is str else "stop",
+        tokens=span,
+    )
+
+
+def _usage(told: Any) -> Usage | None:
+    if type(told) is not dict:
+        return None
+    details = told.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if type(details) is dict else told.get("cached_tokens")
+    counts = [told.get("prompt_tokens"), told.get("completion_tokens"), cached]
+    return Usage(1, *(count if type(count) is int and count >= 0 else 0 for count in counts))
+
+
+def _span(ids: list[int], logprobs: Any, body: bytes) -> TokenSpan:
+    if logprobs is None:
+        return TokenSpan(ids)
+    if type(logprobs) is not list or not all(type(one) in (float, int) for one in logprobs):
+        raise _unreadable("has log-probabilities that are no numbers", body)
+    if len(logprobs) != len(ids):
+        raise _unreadable(f"has {len(ids)} token ids and {len(logprobs)} log-probabilities", body)
+    return TokenSpan(ids, [float(one) for one in logprobs])
+
+
+def _ids(values: Any, body: bytes) -> list[int]:
+    if type(values) is not list or not all(type(value) is int for value in values):
+        raise _unreadable("has token ids that are no whole numbers", body)
+    return values
+
+
+def _object(body: bytes) -> Body:
+    response = decode(body)
+    if type(response) is not dict:
+        raise _unreadable("is no JSON object", body)
+    return response
+
+
+def _unreadable(why: str, body: bytes) -> BadResponse:
+    return BadResponse(f"the server's answer {why}", raw=body[:1024].decode("utf-8", "backslashreplace"))
