@@ -240,6 +240,11 @@ for _toolset in (
         available=lambda: import_object("lagentlike.actions.terminal.terminal_unavailable")(),
     ),
     Toolset(
+        "file",
+        "Read, write, change and search files below the working directory.",
+        [{"type": "lagentlike.actions.files.file_tools"}],
+    ),
+    Toolset(
         "code",
         "Run Python in a session that keeps its variables.",
         [{"type": "lagentlike.actions.IPythonInterpreter", "name": "code_interpreter"}],

@@ -1,0 +1,219 @@
+"""Files below one directory: nothing leads out of it, nothing is half written, searches end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lagentlike.actions import ActionExecutor, files
+from lagentlike.actions.files import file_tools
+from lagentlike.errors import InvalidArgument
+from lagentlike.schema import AgentMessage, ToolCall, ToolResult
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (tmp_path / "secret.txt").write_text("hush")
+    return folder
+
+
+@pytest.fixture
+def tools(root: Path) -> ActionExecutor:
+    return ActionExecutor(file_tools(root))
+
+
+def call(executor: ActionExecutor, name: str, **arguments: Any) -> ToolResult:
+    results = executor(AgentMessage(content="", tool_calls=[ToolCall(name, arguments)])).tool_results
+    assert results is not None
+    return results[0]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_reads_numbered_lines_from_a_range(tools: ActionExecutor, root: Path) -> None:
+    (root / "a.txt").write_text("".join(f"line {n}\n" for n in range(1, 11)))
+    assert call(tools, "read_file", path="a.txt", offset=3, limit=2).text == (
+        "3|line 3\n4|line 4\n(6 more lines: go on with offset=5)"
+    )
+    assert call(tools, "read_file", path="a.txt", offset=99).text == "(a.txt has 10 lines)"
+    assert call(tools, "read_file", path=".").text == "a.txt"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"a\0b", "NUL bytes"), (b"\xff\xfe", "no UTF-8 text"), (None, "there is no file")],
+)
+def test_refuses_what_is_no_text(tools: ActionExecutor, root: Path, content: bytes | None, text: str) -> None:
+    if content is not None:
+        (root / "odd").write_bytes(content)
+    assert text in call(tools, "read_file", path="odd").text
+    assert text in call(tools, "patch", path="odd", old_string="a", new_string="b").text
+
+
+def test_refuses_what_is_too_large_and_what_is_no_file(tools: ActionExecutor, root: Path) -> None:
+    with (root / "large").open("wb") as file:
+        file.truncate(files.MAX_FILE + 1)
+    os.mkfifo(root / "pipe")
+    assert "more than 10,485,760" in call(tools, "read_file", path="large").text
+    assert "is no file" in call(tools, "read_file", path="pipe").text
+    assert "is no file" in call(tools, "write_file", path="pipe", content="").text
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.txt", "/etc/passwd", "link.txt", "dir/secret.txt", "a/../../secret.txt", "~"]
+)
+def test_no_path_and_no_link_leads_out(tools: ActionExecutor, root: Path, path: str) -> None:
+    (root / "link.txt").symlink_to("../secret.txt")
+    (root / "dir").symlink_to("..", target_is_directory=True)
+    before = (root.parent / "secret.txt").read_text()
+    calls: list[dict[str, Any]] = [
+        {"name": "read_file", "path": path},
+        {"name": "write_file", "path": path, "content": "x"},
+        {"name": "patch", "path": path, "old_string": "h", "new_string": "x"},
+        {"name": "patch", "diff": f"--- {path}\n+++ {path}\n@@ -1 +1 @@\n-hush\n+x\n"},
+        {"name": "search_files", "pattern": ".", "path": path},
+    ]
+    for arguments in calls:
+        result = call(tools, **arguments)
+        assert not result.success
+        assert "leads out of" in result.text
+    assert (root.parent / "secret.txt").read_text() == before
+    assert "hush" not in call(tools, "search_files", pattern="hush").text
+
+
+def test_unconfined_tools_go_anywhere_and_ask_before_they_write_there(root: Path) -> None:
+    tools = ActionExecutor(file_tools(root, confined=False))
+    assert call(tools, "read_file", path="../secret.txt").text == "1|hush"
+    write = tools.find("write_file")
+    assert write is not None
+    assert write.approval({"path": "a.txt", "content": ""}) is None
+    assert "outside" in str(write.approval({"path": "../a.txt", "content": ""}))
+
+
+def test_writes_whole_files_and_keeps_their_permissions(tools: ActionExecutor, root: Path) -> None:
+    assert call(tools, "write_file", path="in/a.sh", content="echo 1\n").text.startswith("wrote in/a.sh")
+    (root / "in/a.sh").chmod(0o755)
+    assert call(tools, "write_file", path="in/a.sh", content="echo 2\n").text.startswith("wrote over in/a.sh")
+    assert (root / "in/a.sh").read_text() == "echo 2\n"
+    assert (root / "in/a.sh").stat().st_mode & 0o777 == 0o755
+    assert names_in(root / "in") == ["a.sh"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tools: ActionExecutor, root: Path) -> None:
+    (root / "a").write_text("old")
+    assert "more than" in call(tools, "write_file", path="a", content="x" * (files.MAX_FILE + 1)).text
+    assert "cannot be written" in call(tools, "write_file", path="a/b", content="x").text
+    assert (root / "a").read_text() == "old"
+
+
+def test_replaces_a_text_that_is_there_once(tools: ActionExecutor, root: Path) -> None:
+    (root / "a.py").write_text("x = 1\ny = 1\n  z = 1\n")
+    assert "2 times, at lines" not in call(tools, "patch", path="a.py", old_string="x = 1", new_string="x = 2").text
+    many = call(tools, "patch", path="a.py", old_string="= 1", new_string="= 3")
+    assert "2 times, at lines 2, 3" in many.text
+    missing = call(tools, "patch", path="a.py", old_string="    z = 1", new_string="")
+    assert "its first line is at 3" in missing.text
+    assert (root / "a.py").read_text() == "x = 2\ny = 1\n  z = 1\n"
+    call(tools, "patch", path="a.py", old_string="= 1", new_string="= 3", replace_all=True)
+    assert (root / "a.py").read_text() == "x = 2\ny = 3\n  z = 3\n"
+
+
+def test_replaces_over_windows_line_ends(tools: ActionExecutor, root: Path) -> None:
+    (root / "a.txt").write_bytes(b"a\r\nb\r\nc\r\n")
+    call(tools, "patch", path="a.txt", old_string="a\nb", new_string="x\ny\nz")
+    assert (root / "a.txt").read_bytes() == b"x\r\ny\r\nz\r\nc\r\n"
+
+
+def test_a_diff_changes_makes_renames_and_deletes_files_all_or_none(tools: ActionExecutor, root: Path) -> None:
+    (root / "old.txt").write_text("one\ntwo\n")
+    (root / "gone.txt").write_text("bye\n")
+    diff = (
+        "--- a/old.txt\n+++ b/new.txt\n@@ -1,2 +1,2 @@\n one\n-two\n+2\n"
+        "--- /dev/null\n+++ b/made.txt\n@@ -0,0 +1 @@\n+hi\n"
+        "--- a/gone.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-bye\n"
+    )
+    broken = call(tools, "patch", diff=diff.replace("-bye", "-by"))
+    assert "gone.txt: hunk 1 does not fit" in broken.text
+    assert names_in(root) == ["gone.txt", "old.txt"]
+    assert call(tools, "patch", diff=diff).success
+    assert {name: (root / name).read_text() for name in names_in(root)} == {"new.txt": "one\n2\n", "made.txt": "hi\n"}
+    assert "is there already" in call(tools, "patch", diff="--- /dev/null\n+++ made.txt\n@@ -0,0 +1 @@\n+x\n").text
+
+
+def test_a_patch_without_its_arguments_says_what_it_takes(tools: ActionExecutor) -> None:
+    assert "or only diff" in call(tools, "patch", path="a").text
+
+
+@pytest.fixture(params=["python", "ripgrep"])
+def searched(request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch) -> ActionExecutor:
+    """The search tool with each of the programs that search."""
+    found = shutil.which("rg")
+    if request.param == "ripgrep" and found is None:
+        pytest.skip("ripgrep is not installed")
+    monkeypatch.setattr(files.shutil, "which", lambda name: found if request.param == "ripgrep" else None)
+    (root / "src/deep").mkdir(parents=True)
+    (root / "src/a.py").write_text("import os\nx = 1\n")
+    (root / "src/deep/b.py").write_text("import sys\n")
+    (root / "c.md").write_text("import this\n")
+    (root / "d.bin").write_bytes(b"import\0x")
+    (root / ".git").mkdir()
+    (root / ".git/e.py").write_text("import git\n")
+    return ActionExecutor(file_tools(root))
+
+
+def test_searches_lines_in_all_files_some_or_one(searched: ActionExecutor) -> None:
+    lines = call(searched, "search_files", pattern="^import").text.splitlines()
+    assert sorted(lines) == ["c.md:1:import this", "src/a.py:1:import os", "src/deep/b.py:1:import sys"]
+    lines = call(searched, "search_files", pattern="^import", file_glob="*.py").text.splitlines()
+    assert sorted(lines) == ["src/a.py:1:import os", "src/deep/b.py:1:import sys"]
+    assert call(searched, "search_files", pattern="= 1", path="src/a.py").text == "a.py:2:x = 1"
+    assert call(searched, "search_files", pattern="nowhere").text == "nothing was found"
+    few = call(searched, "search_files", pattern="import", limit=2).text
+    assert few.endswith("(there is more: the first 2 are shown)")
+
+
+def test_searches_names(searched: ActionExecutor) -> None:
+    def names(pattern: str) -> list[str]:
+        return sorted(call(searched, "search_files", pattern=pattern, target="files").text.splitlines())
+
+    assert names("*.py") == ["src/a.py", "src/deep/b.py"]
+    assert names("src/*.py") == ["src/a.py"]
+    assert names("src/**/*.py") == ["src/a.py", "src/deep/b.py"]
+    assert names("**/[bc].*") == ["c.md", "src/deep/b.py"]
+
+
+def test_a_wrong_expression_is_an_error(searched: ActionExecutor) -> None:
+    result = call(searched, "search_files", pattern="(unclosed")
+    assert not result.success
+
+
+def test_an_expression_that_never_ends_is_stopped(
+    tools: ActionExecutor, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.shutil, "which", lambda name: None)
+    monkeypatch.setattr(files, "SEARCH_SECONDS", 1)
+    (root / "a").write_text("a" * 60)
+    assert "took longer than 1 seconds" in call(tools, "search_files", pattern="(a+)+$(?!.)b|(a|aa)+c").text
+
+
+def test_a_root_that_is_not_there_is_refused(root: Path) -> None:
+    with pytest.raises(InvalidArgument, match="a directory that exists"):
+        file_tools(root / "nowhere")
+
+
+def test_says_which_tools_only_read(tools: ActionExecutor) -> None:
+    apis = {name: tools.find(name) for name in tools}
+    assert {name: api is not None and api.read_only for name, api in apis.items()} == {
+        "read_file": True,
+        "write_file": False,
+        "patch": False,
+        "search_files": True,
+    }
