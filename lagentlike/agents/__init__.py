@@ -9,6 +9,8 @@ from .._lazy import attach
 if TYPE_CHECKING:
     from ..rollouts.agents import AutoAgent, CodeAgent, HFAgent, ReactAgent
     from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
+    from .ai_agent import AIAgent, AsyncAIAgent, AsyncStreamingAIAgent, StreamingAIAgent
+    from .compression import Compressed, DropOldest
     from .containers import (
         AgentDict,
         AgentList,
@@ -17,20 +19,29 @@ if TYPE_CHECKING:
         Sequential,
         StreamingSequential,
     )
+    from .delegation import AgentTool, AsyncAgentTool
+    from .guardrails import Guardrails, Refuse
+    from .handoffs import Handoff
     from .internlm import AgentForInternLM, AsyncAgentForInternLM, AsyncMathCoder, MathCoder
+    from .limits import RunLimits
     from .react import AsyncReAct, AsyncStreamingReAct, ReAct, StreamingReAct
     from .workflow import AsyncStreamingWorkflow, AsyncWorkflow, StreamingWorkflow, Workflow
 
 __all__ = [
+    "AIAgent",
     "Agent",
     "AgentDict",
     "AgentForInternLM",
     "AgentList",
+    "AgentTool",
+    "AsyncAIAgent",
     "AsyncAgent",
     "AsyncAgentForInternLM",
+    "AsyncAgentTool",
     "AsyncMathCoder",
     "AsyncReAct",
     "AsyncSequential",
+    "AsyncStreamingAIAgent",
     "AsyncStreamingAgent",
     "AsyncStreamingReAct",
     "AsyncStreamingSequential",
@@ -38,11 +49,18 @@ __all__ = [
     "AsyncWorkflow",
     "AutoAgent",
     "CodeAgent",
+    "Compressed",
+    "DropOldest",
+    "Guardrails",
     "HFAgent",
+    "Handoff",
     "MathCoder",
     "ReAct",
     "ReactAgent",
+    "Refuse",
+    "RunLimits",
     "Sequential",
+    "StreamingAIAgent",
     "StreamingAgent",
     "StreamingReAct",
     "StreamingSequential",
@@ -54,6 +72,8 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "agent": ["Agent", "AsyncAgent", "AsyncStreamingAgent", "StreamingAgent"],
+        "ai_agent": ["AIAgent", "AsyncAIAgent", "AsyncStreamingAIAgent", "StreamingAIAgent"],
+        "compression": ["Compressed", "DropOldest"],
         "containers": [
             "AgentDict",
             "AgentList",
@@ -62,9 +82,13 @@ __getattr__, __dir__ = attach(
             "Sequential",
             "StreamingSequential",
         ],
+        "delegation": ["AgentTool", "AsyncAgentTool"],
+        "guardrails": ["Guardrails", "Refuse"],
+        "handoffs": ["Handoff"],
         "internlm": ["AgentForInternLM", "AsyncAgentForInternLM", "AsyncMathCoder", "MathCoder"],
         # They are made of what stands above this package.
         "..rollouts.agents": ["AutoAgent", "CodeAgent", "HFAgent", "ReactAgent"],
+        "limits": ["RunLimits"],
         "react": ["AsyncReAct", "AsyncStreamingReAct", "ReAct", "StreamingReAct"],
         "workflow": ["AsyncStreamingWorkflow", "AsyncWorkflow", "StreamingWorkflow", "Workflow"],
     },

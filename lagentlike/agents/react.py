@@ -141,9 +141,9 @@ def calls_no_tool(message: AgentMessage) -> bool:
     return True
 
 
-def checked_max_turn(max_turn: Any) -> int:
+def checked_max_turn(max_turn: Any, argument: str = "max_turn") -> int:
     if isinstance(max_turn, bool) or not isinstance(max_turn, int) or max_turn < 1:
-        raise InvalidArgument("max_turn", max_turn, "give how often the model may be asked, at least 1")
+        raise InvalidArgument(argument, max_turn, "give how often the model may be asked, at least 1")
     return max_turn
 
 
