@@ -293,6 +293,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "lagentlike.training": (
         "AdamW",
+        "Critic",
         "Objective",
         "Policy",
         "RLTrainer",

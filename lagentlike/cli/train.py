@@ -31,6 +31,7 @@ EXAMPLES = """examples:
   lagentlike train sft --data trajectories.jsonl --min-reward 1 --out runs/sft
   lagentlike train grpo --data questions.jsonl --reward math_equality --steps 30 --out runs/grpo
   lagentlike train grpo --data questions.jsonl --reward my_rewards.py:score --agent my_agents.py:team --lora 8
+  lagentlike train ppo --data questions.jsonl --reward math_equality --critic --updates 4 --out runs/ppo
   lagentlike train grpo --data questions.jsonl --reward math_equality --out runs/grpo --resume
 
 questions.jsonl: {"prompt": "What is 12 * 34?", "answer": "408"} on each line (or "messages" in place of "prompt").
@@ -69,6 +70,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     chains.add_argument("--timeout", type=float, metavar="S", help="seconds that a chain may take")
     chains.add_argument("--kl", type=float, default=0.0, metavar="X", help="weight of staying near the start (0)")
     chains.add_argument("--entropy", type=float, default=0.0, metavar="X", help="weight of staying undecided (0)")
+    chains.add_argument("--updates", type=int, default=1, metavar="N", help="passes over the chains of a step (1)")
+    chains.add_argument("--critic", action="store_true", help="ppo with a value network of its own")
     examples = parser.add_argument_group("examples (sft)")
     examples.add_argument("--min-reward", type=float, metavar="X", help="leave out trajectories worth less")
 
@@ -118,6 +121,10 @@ def _check(options: argparse.Namespace) -> None:
         for name in ("reward", "agent"):
             if getattr(options, name) is not None:
                 raise UsageError(f"--{name} is for methods with chains: sft learns from the file alone")
+        if options.critic:
+            raise UsageError("--critic is for ppo: sft learns from the file alone")
+    elif options.critic and options.method != "ppo":
+        raise UsageError(f"--critic is for ppo: {options.method} has no value network")
     elif options.reward is None:
         raise UsageError(f"{options.method} needs --reward, which says what a chain is worth")
     elif options.min_reward is not None:
@@ -134,7 +141,7 @@ def _sft(options: argparse.Namespace, policy: Policy, shared: dict[str, Any]) ->
 def _rl(options: argparse.Namespace, policy: Policy, shared: dict[str, Any]) -> Trainer:
     from ..agents import AsyncReAct
     from ..tools import calculator
-    from ..training import Objective, RLTrainer
+    from ..training import Critic, Objective, RLTrainer
 
     queries = read_queries(options.data)
     held_out = None if options.held_out is None else read_queries(options.held_out)
@@ -143,7 +150,7 @@ def _rl(options: argparse.Namespace, policy: Policy, shared: dict[str, Any]) -> 
         agent = AsyncReAct(policy.llm(max_new_tokens=options.max_new_tokens), [calculator], max_turn=4)
     else:
         agent = load_unit(options.agent)
-    objective = Objective(options.method, kl=options.kl, entropy=options.entropy)
+    objective = Objective(options.method, kl=options.kl, entropy=options.entropy, updates=options.updates)
     rollout_options = {} if options.timeout is None else {"timeout": options.timeout}
     return RLTrainer(
         policy,
@@ -151,6 +158,7 @@ def _rl(options: argparse.Namespace, policy: Policy, shared: dict[str, Any]) -> 
         queries,
         reward_named(options.reward),
         objective,
+        critic=Critic(policy) if options.critic else None,
         held_out=held_out,
         group=options.group,
         rollout_options=rollout_options,

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
+    from .critic import Critic
     from .curve import draw_curve
+    from .learner import AdamW
     from .loop import read_metrics, Trainer
-    from .policy import AdamW, Policy
+    from .policy import Policy
     from .rl import Objective, RLTrainer
     from .sft import conversation, SFTTrainer
 
 __all__ = [
     "AdamW",
+    "Critic",
     "Objective",
     "Policy",
     "RLTrainer",
@@ -28,9 +31,11 @@ __all__ = [
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "critic": ["Critic"],
         "curve": ["draw_curve"],
         "loop": ["Trainer", "read_metrics"],
-        "policy": ["AdamW", "Policy"],
+        "learner": ["AdamW"],
+        "policy": ["Policy"],
         "rl": ["Objective", "RLTrainer"],
         "sft": ["SFTTrainer", "conversation"],
     },

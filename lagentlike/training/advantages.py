@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ._torch import torch
 
-__all__ = ["grpo", "reinforce", "returns_to_go", "rloo"]
+__all__ = ["gae", "grpo", "normalised", "reinforce", "returns_to_go", "rloo"]
 
 Tensor = torch.Tensor
 
@@ -65,6 +65,46 @@ def grpo(rewards: Tensor, groups: Tensor, scale: bool = True, epsilon: float = 1
     _, mean_square = _group_means(centred * centred, groups)
     deviation = (mean_square * count / (count - 1).clamp(min=1)).sqrt()
     return centred / (deviation + epsilon)
+
+
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, owner: Tensor, discount: float = 1.0, smoothing: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimates over the sampled tokens of each chain: `A_t = d_t + g l A_(t+1)`.
+
+    `d_t = r_t + g V_(t+1) - V_t`, with `V = 0` behind the last token (Schulman et al. 2016, "High-Dimensional
+    Continuous Control Using Generalized Advantage Estimation", equation 16). A step is a token that the policy sampled:
+    the one after the end of an answer is the first of the next answer, whatever tools and users said in between.
+
+    Args:
+        rewards: what each token brought, `[rows, length]`; see `token_rewards`.
+        values: of the state in which each token was sampled, `[rows, length]`.
+        mask: 1 on sampled tokens, `[rows, length]`.
+        owner: number of the chain that each row is of, int `[rows]`; rows of one chain are in order.
+        discount: g, of what comes a token later.
+        smoothing: l; 0 trusts the values alone, 1 the rewards alone.
+
+    Returns:
+        Advantages, and the returns that values are taught (`A_t + V_t`), both `[rows, length]`, 0 outside the mask.
+    """
+    advantages = torch.zeros(rewards.shape)
+    for chain in torch.unique(owner).tolist():
+        rows, places = ((owner == chain).unsqueeze(1) & mask.bool()).nonzero(as_tuple=True)
+        reward, value = rewards[rows, places].tolist(), values[rows, places].tolist()
+        found = [0.0] * len(reward)
+        later = ahead = 0.0
+        for step in range(len(reward) - 1, -1, -1):
+            later = reward[step] + discount * ahead - value[step] + discount * smoothing * later
+            found[step], ahead = later, value[step]
+        advantages[rows, places] = torch.tensor(found)
+    return advantages, torch.where(mask.bool(), advantages + values, 0.0)
+
+
+def normalised(values: Tensor, mask: Tensor, epsilon: float = 1e-6) -> Tensor:
+    """Values with mean 0 and standard deviation 1 over the mask, 0 outside."""
+    kept = values[mask.bool()]
+    spread = kept.std() if len(kept) > 1 else kept.new_zeros(())
+    return torch.where(mask.bool(), (values - kept.mean()) / (spread + epsilon), 0.0)
 
 
 def returns_to_go(step_rewards: Sequence[float | None], turns: Sequence[int], outcome: float = 0.0) -> list[float]:

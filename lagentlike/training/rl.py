@@ -17,12 +17,15 @@ from ..rollouts.runner import rollout
 from ..trajectory import Trajectory
 from . import advantages
 from ._torch import torch
+from .critic import Critic, token_rewards
 from .loop import Metrics, positive, Trainer
 from .losses import clipped, kl_estimate, LengthNorm, policy_gradient, token_weights
 from .policy import Policy
 from .sft import digest, shuffled
 
 __all__ = ["Algorithm", "Objective", "RLTrainer"]
+
+_OF_FIRST = ("ratio", "value")  # metrics that are told of the first update of a step
 
 Tensor = torch.Tensor
 Algorithm = Literal["reinforce", "rloo", "grpo", "ppo"]
@@ -36,7 +39,8 @@ class Objective:
         algorithm: "reinforce": reward less a running mean of earlier rewards, plain policy gradient.
             "rloo": reward less the mean of the other chains of the query, plain policy gradient.
             "grpo": reward normalised among the chains of the query, clipped ratio.
-            "ppo": reward normalised over the whole step, clipped ratio. There is no value network.
+            "ppo": reward normalised over the whole step, clipped ratio; with a `Critic`, generalised advantage
+            estimates of every token in place of the reward.
         scale: whether "grpo" divides by the standard deviation of the group; Dr. GRPO does not.
         length_norm: how much each token counts; see `token_weights`.
         length: what "constant" divides by: about the most tokens that a chain samples.
@@ -45,6 +49,7 @@ class Objective:
         entropy: weight of the entropy, which is rewarded.
         updates: passes over the chains of a step; "grpo" and "ppo" can take more than one.
         decay: of the running mean of "reinforce".
+        discount, smoothing: of "ppo" with a critic; see `advantages.gae`.
     """
 
     algorithm: Algorithm = "grpo"
@@ -57,6 +62,8 @@ class Objective:
     entropy: float = 0.0
     updates: int = 1
     decay: float = 0.9
+    discount: float = 1.0
+    smoothing: float = 0.95
 
     def __post_init__(self) -> None:
         for name, kinds in (("algorithm", Algorithm), ("length_norm", LengthNorm)):
@@ -66,6 +73,9 @@ class Objective:
             value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 <= value < math.inf):
                 raise InvalidArgument(name, value, "give a number of at least 0")
+        for name in ("discount", "smoothing"):
+            if not (isinstance(getattr(self, name), int | float) and 0 <= getattr(self, name) <= 1):
+                raise InvalidArgument(name, getattr(self, name), "give a number from 0 to 1")
         positive("updates", self.updates)
         positive("length", self.length)
         if self.updates > 1 and not self.clips:
@@ -87,6 +97,7 @@ class RLTrainer(Trainer):
         queries: conversations to go on from; see `lagentlike.rollouts.queries_of`.
         reward: what a chain is worth; as for `rollout`.
         objective: an `Objective`, or the name of an algorithm.
+        critic: the value network of "ppo"; None for none. It takes as many updates as the policy.
         held_out: queries that are only evaluated on.
         held_out_chains: chains for each of them.
         batch: queries a step.
@@ -97,13 +108,16 @@ class RLTrainer(Trainer):
     Every token that the policy sampled is trained, with the log-probability it was sampled with. Chains without a
     reward (failed, cancelled, or whose reward failed) are left out; they never count as 0. Where several agents share
     the policy, the chains of a query are compared agent by agent. Rewards for single messages (`step_rewards`) are
-    summed up from each turn on, and turns are compared with the same turn of the other chains.
+    summed up from each turn on, and turns are compared with the same turn of the other chains. With a critic, rewards
+    are given at the ends of answers, and nothing is compared.
 
     Metrics of a step: `reward`, `reward_std`, `chains`, `left_out`, `failures`, `turns`, `tokens`, `same` (share of
     groups whose chains were all worth the same, and teach nothing), `ratio_mean` and `ratio_off` (mean and largest
     distance from 1 of the ratio at the first update: 1 and 0 but for rounding), `clip_fraction`, `kl`, `entropy` (where
-    they are used), `loss`, `grad_norm`, `lr`, `skipped`, `rollout_seconds`, `update_seconds`, `tokens_per_second` of
-    the rollout; of an evaluation `eval/reward`, `eval/failures`.
+    they are used), `value_loss` and `value_explained` (of a critic, before its updates: half the mean squared error,
+    and the share of the variance of the returns that its values explain), `loss`, `grad_norm`, `lr`, `skipped`,
+    `rollout_seconds`, `update_seconds`, `tokens_per_second` of the rollout; of an evaluation `eval/reward`,
+    `eval/failures`.
 
     Raises:
         InvalidArgument: an argument is wrong, or no unit of the agent asks this policy's model.
@@ -119,6 +133,7 @@ class RLTrainer(Trainer):
         reward: Any,
         objective: Objective | Algorithm = "grpo",
         *,
+        critic: Critic | None = None,
         held_out: Any = None,
         held_out_chains: int = 1,
         batch: int = 8,
@@ -132,7 +147,10 @@ class RLTrainer(Trainer):
         self.objective = objective if isinstance(objective, Objective) else Objective(objective)
         if group < 2 and self.objective.algorithm in ("rloo", "grpo"):
             raise InvalidArgument("group", group, f"{self.objective.algorithm} compares chains of a query: at least 2")
+        if critic is not None and self.objective.algorithm != "ppo":
+            raise InvalidArgument("critic", critic, f"{self.objective.algorithm} has none: take 'ppo', or leave it out")
         self.paths = set(policy.attach(agent))
+        self.critic = critic
         self.agent, self.reward = agent, reward
         self.queries = _listed(queries)
         self.held_out = [] if held_out is None else _listed(held_out)
@@ -186,10 +204,15 @@ class RLTrainer(Trainer):
         metrics = _summary(known, result)
         metrics["same"] = lesson.same
         metrics["tokens_per_second"] = metrics["tokens"] / max(result.wall_time, 1e-9)
-        taught = lesson.teaching(everything=bool(self.objective.kl or self.objective.entropy))
-        for number in range(self.objective.updates):
+        aim = self.objective
+        taught = lesson.teaching(everything=bool(aim.kl or aim.entropy or self.critic is not None))
+        for number in range(aim.updates):
             told = self._update(taught) if len(taught.rows["input_ids"]) else {"skipped": 1.0}
-            metrics |= {name: value for name, value in told.items() if number == 0 or not name.startswith("ratio")}
+            if self.critic is not None and lesson.returns is not None:
+                value = self.critic.update(lesson.rows, lesson.returns, lesson.weights)
+                told |= {"value_loss": value["loss"], "value_explained": lesson.explained}
+            first = number == 0
+            metrics |= {name: value for name, value in told.items() if first or not name.startswith(_OF_FIRST)}
         return metrics | {"rollout_seconds": result.wall_time, "update_seconds": time.perf_counter() - began}
 
     def _lesson(self, known: list[Trajectory]) -> _Lesson:
@@ -197,6 +220,14 @@ class RLTrainer(Trainer):
         if "logprobs" not in rows:
             raise LagentlikeError("the model gives no log-probabilities with its tokens: sample from policy.llm()")
         groups = _numbered([(one.query, one.agent) for one in known])
+        same = _share_alike(known, groups.tolist())
+        aim, mask = self.objective, rows["action_mask"]
+        weights = token_weights(mask, rows["trajectory"], aim.length_norm, aim.length)
+        if self.critic is not None:
+            valued, brought = self.critic.current_values(rows), token_rewards(known, rows)
+            found, returns = advantages.gae(brought, valued, mask, rows["trajectory"], aim.discount, aim.smoothing)
+            explained = _explained(valued, returns, mask)
+            return _Lesson(rows, advantages.normalised(found, mask), weights, same, returns, explained)
         if any(one.step_rewards is not None for one in known):
             worth = self._turn_advantages(known, groups)
         else:
@@ -211,9 +242,7 @@ class RLTrainer(Trainer):
                     taught[row, span.start : span.stop] = values[turn]
                     turn += 1
                 row += 1
-        aim = self.objective
-        weights = token_weights(rows["action_mask"], rows["trajectory"], aim.length_norm, aim.length)
-        return _Lesson(rows, taught, weights, _share_alike(known, groups.tolist()))
+        return _Lesson(rows, taught, weights, same)
 
     def _advantages(self, rewards: Tensor, groups: Tensor) -> list[float]:
         algorithm = self.objective.algorithm
@@ -284,23 +313,28 @@ class RLTrainer(Trainer):
 
     def _settings(self) -> dict[str, Any]:
         asked = digest([[query["messages"], {**query, "messages": None}] for query in self.queries])
-        return {**super()._settings(), "batch": self.batch, "group": self.group, "queries": asked}
+        mine = {"batch": self.batch, "group": self.group, "queries": asked, "critic": self.critic is not None}
+        return {**super()._settings(), **mine}
 
     def _state(self) -> dict[str, Any]:
-        return {"baseline": self._baseline}
+        return {"baseline": self._baseline, "critic": None if self.critic is None else self.critic.state_dict()}
 
     def _load_state(self, state: Any) -> None:
         self._baseline = state["baseline"]
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
 
 
 @dataclass(frozen=True, slots=True)
 class _Lesson:
-    """The chains of a step as rows, with the advantage and the weight of each token."""
+    """The chains of a step as rows, with the advantage and the weight of each token, and what a critic is taught."""
 
     rows: dict[str, Tensor]
     advantages: Tensor
     weights: Tensor
     same: float
+    returns: Tensor | None = None
+    explained: float = 0.0
 
     def teaching(self, everything: bool) -> _Lesson:
         """The rows whose gradient is not zero anyhow."""
@@ -322,6 +356,13 @@ def _summary(known: Sequence[Trajectory], result: RunResult) -> Metrics:
         "turns": sum(_turns(one) for one in known) / len(known),
         "tokens": float(sum(one.token_count for one in known)),
     }
+
+
+def _explained(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """The share of the variance of the returns that the values explain; 0 where there is none."""
+    kept = mask.bool()
+    spread = float(returns[kept].var(correction=0))
+    return 1 - float((returns - values)[kept].var(correction=0)) / spread if spread else 0.0
 
 
 def _share_alike(known: Sequence[Trajectory], groups: Sequence[int]) -> float:

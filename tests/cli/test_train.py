@@ -94,6 +94,18 @@ def test_grpo_trains_tells_where_everything_is_and_goes_on(train: Call, tmp_path
     assert "'run' holds a run: --resume goes on with it" in err
 
 
+def test_ppo_with_a_critic_trains_and_goes_on(train: Call) -> None:
+    words = ["ppo", *GRPO[1:], "--critic", "--updates", 2, "--max-new-tokens", 2]
+    code, _, err = train(*words, "--steps", 1, "--out", "run")
+    assert (code, err) == (0, "")
+    code, _, err = train(*words, "--steps", 2, "--out", "run", "--resume")
+    assert (code, err) == (0, "")
+    assert [sorted(row) for row in read_metrics("run/metrics.jsonl")[1:]] == 2 * [
+        sorted(read_metrics("run/metrics.jsonl")[1])
+    ]
+    assert {"value_loss", "value_explained", "clip_fraction"} <= set(read_metrics("run/metrics.jsonl")[2])
+
+
 def test_a_reward_that_tells_no_chain_from_another_is_said_at_the_end(train: Call) -> None:
     words = [*GRPO[:6], "my_rewards.py:same", *GRPO[7:], "--max-new-tokens", 2, "--steps", 1]
     code, out, _ = train(*words)
@@ -133,6 +145,8 @@ def test_sft_learns_from_chats_and_from_what_a_rollout_wrote(train: Call, capsys
             ("sft", "--data", "chats.jsonl", "--model", "small", "--min-reward", 1),
             "nothing to learn from above --min-reward",
         ),
+        ((*GRPO, "--critic"), "--critic is for ppo: grpo has no value network"),
+        (("sft", "--data", "chats.jsonl", "--critic"), "--critic is for ppo: sft learns"),
         ((*GRPO, "--resume"), "there is no checkpoint"),
         ((*GRPO, "--min-reward", 1), "--min-reward is for sft"),
         ((*GRPO, "--agent", "my_agents.py:other"), "no unit of it asks the model"),

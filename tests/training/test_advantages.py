@@ -89,3 +89,41 @@ def test_returns_count_what_came_from_a_turn_on() -> None:
             total += steps[place] or 0.0
         wanted.append(total)
     assert advantages.returns_to_go(steps, turns, outcome=10.0) == wanted == [13.25, 12.0, 14.0]
+
+
+def by_hand(rewards: list[float], values: list[float], discount: float, smoothing: float) -> list[float]:
+    """Estimates of one chain, as the sum that defines them: `sum over k of (g l)^k d_(t+k)`."""
+    steps = len(rewards)
+    deltas = [rewards[t] + discount * (values[t + 1] if t + 1 < steps else 0.0) - values[t] for t in range(steps)]
+    return [sum((discount * smoothing) ** (k - t) * deltas[k] for k in range(t, steps)) for t in range(steps)]
+
+
+@pytest.mark.parametrize(("discount", "smoothing"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (1.0, 0.0)])
+def test_generalised_advantages_pass_over_what_was_not_sampled_and_over_segments(
+    discount: float, smoothing: float
+) -> None:
+    mask = torch.tensor([[0, 1, 1, 0, 0, 1], [0, 0, 1, 0, 0, 0], [0, 1, 0, 1, 1, 0]])
+    owner = torch.tensor([0, 1, 1])  # a chain of one row, and a chain of two segments
+    rewards = torch.tensor([[0, 0, 0.5, 0, 0, 1.0], [0, 0, -1.0, 0, 0, 0], [0, 0, 0, 0, 2.0, 0]])
+    values = torch.tensor([[9, 0.1, 0.2, 9, 9, 0.4], [9, 9, 0.3, 9, 9, 9], [9, -0.5, 9, 0.6, 1.0, 9]])
+    found, returns = advantages.gae(rewards, values, mask, owner, discount, smoothing)
+    first = by_hand([0.0, 0.5, 1.0], [0.1, 0.2, 0.4], discount, smoothing)
+    second = by_hand([-1.0, 0.0, 0.0, 2.0], [0.3, -0.5, 0.6, 1.0], discount, smoothing)
+    assert found[0][mask[0].bool()].tolist() == pytest.approx(first, abs=1e-6)
+    assert [*found[1][mask[1].bool()].tolist(), *found[2][mask[2].bool()].tolist()] == pytest.approx(second, abs=1e-6)
+    assert (found[~mask.bool()] == 0).all()
+    assert (returns[~mask.bool()] == 0).all()
+    assert returns[mask.bool()].tolist() == pytest.approx((found + values)[mask.bool()].tolist())
+    if smoothing == discount == 1.0:  # what really came
+        assert returns[0][mask[0].bool()].tolist() == pytest.approx([1.5, 1.5, 1.0])
+
+
+def test_normalised_values_have_mean_0_and_deviation_1_where_they_count() -> None:
+    mask = torch.tensor([[1, 0, 1], [1, 1, 0]])
+    values = advantages.normalised(torch.tensor([[1.0, 99.0, 2.0], [3.0, 6.0, -99.0]]), mask)
+    kept = values[mask.bool()]
+    assert float(kept.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(kept.std()) == pytest.approx(1, abs=1e-4)
+    assert (values[~mask.bool()] == 0).all()
+    assert (advantages.normalised(torch.ones(1, 3), torch.ones(1, 3)) == 0).all()
+    assert (advantages.normalised(torch.ones(1, 1), torch.ones(1, 1)) == 0).all()
