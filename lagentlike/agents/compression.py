@@ -11,7 +11,7 @@ from ..errors import InvalidArgument
 from ..memory import Memory
 from ..schema import AgentMessage, unchecked_message
 
-__all__ = ["Compressed", "Compressor", "DropOldest", "compressed", "is_mark", "kept_from"]
+__all__ = ["Compressed", "Compressor", "DropOldest", "compressed", "in_view", "is_mark"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Compressed:
 
 
 Compressor = Callable[[Sequence[AgentMessage]], Compressed | None]
-"""Gets the messages that were too long, the new ones last, and returns what is to be kept; None if nothing can go."""
+"""Gets the messages that were too long, the new ones last, and returns what is to be kept; None if nothing can go.
+
+The summary of an earlier compression is the first of the messages; its `type` is "compressed"."""
 
 
 class DropOldest:
@@ -54,47 +56,56 @@ class DropOldest:
             start -= 1
         if start == 0:
             return None
-        first = next((message for message in messages if message.sender == "user" and not is_mark(message)), None)
+        if is_mark(messages[0]):
+            return Compressed(start, messages[0].content)
+        first = next((message for message in messages if message.sender == "user"), None)
         request = "" if first is None else f" The first request was: {str(as_content(first.content))[:2000]}"
-        return Compressed(start, f"({start} earlier messages are left out here.{request})")
+        return Compressed(start, f"(Earlier messages are left out here.{request})")
 
 
-def compressed(memory: Memory, new: Sequence[AgentMessage], compressor: Any, made: Any) -> AgentMessage | None:
-    """The mark that tells from where on a memory's messages are sent; None if it would leave out nothing.
+def in_view(memory: Memory, new: Sequence[AgentMessage]) -> list[tuple[int, AgentMessage]]:
+    """What a model is sent of a memory and what it is about to be asked with, each with its index in the memory.
+
+    The summary of an earlier compression comes first. The new ones are at an index that the memory does not have yet.
+    """
+    remembered = list(memory)
+    marks = (message for message in (*new[::-1], *remembered[::-1]) if is_mark(message))
+    mark = next(marks, None)
+    start = 0 if mark is None else int(mark.extra_info["keep_from"])
+    known = [(index, message) for index, message in enumerate(remembered) if index >= start]
+    asked = [(len(remembered), message) for message in new]
+    view = [(index, message) for index, message in known + asked if not is_mark(message)]
+    return view if mark is None else [(start, mark), *view]
+
+
+def compressed(view: Sequence[tuple[int, AgentMessage]], made: Any, compressor: Any) -> AgentMessage | None:
+    """The mark that tells from where on a memory's messages are sent; None if it would leave out nothing more.
 
     Args:
-        memory: what the model remembers.
-        new: the messages that it is about to be asked with.
-        compressor: who was asked.
-        made: its answer.
+        view: what `in_view` gave.
+        made: what the compressor makes of its messages.
+        compressor: for the message of an error.
+
+    Raises:
+        InvalidArgument: it keeps what is not there, or a result without its call.
     """
     if made is None:
         return None
-    start = kept_from(memory, new)
-    messages = [*memory.get_memory()[start:], *(message for message in new if not is_mark(message))]
-    most = len(memory) - start  # what the model is about to be asked is kept
-    if not isinstance(made, Compressed) or not 0 <= made.keep_from <= len(messages):
+    if not isinstance(made, Compressed) or not 0 <= made.keep_from <= len(view):
         raise InvalidArgument(
-            "compressor", made, f"{compressor!r} must return None, or a Compressed within the messages"
+            "compressor", made, f"{compressor!r} must return None, or a Compressed within the {len(view)} messages"
         )
-    if made.keep_from < len(messages) and messages[made.keep_from].tool_results is not None:
+    if made.keep_from < len(view) and view[made.keep_from][1].tool_results is not None:
         raise InvalidArgument("keep_from", made.keep_from, "a tool's result cannot be kept without its call")
-    keep_from = min(made.keep_from, most)
-    while 0 < keep_from < len(messages) and messages[keep_from].tool_results is not None:
-        keep_from -= 1
-    if keep_from == 0:
+    last = view[-1][0]  # what the model is about to be asked is kept, with the call of which it may be the result
+    place = next(place for place, (index, _) in enumerate(view) if index == last)
+    if view[place][1].tool_results is not None:
+        place -= 1
+    place = min(place, made.keep_from)
+    if place <= is_mark(view[0][1]):
         return None
-    return unchecked_message(
-        content=made.summary, sender="user", type=_MARK, extra_info={"keep_from": start + keep_from}
-    )
-
-
-def kept_from(memory: Memory, new: Sequence[AgentMessage] = ()) -> int:
-    """The index of the first message of a memory that the model is still sent."""
-    for message in (*new[::-1], *memory.get_memory()[::-1]):
-        if is_mark(message):
-            return int(message.extra_info["keep_from"])
-    return 0
+    keep_from = view[place][0]
+    return unchecked_message(content=made.summary, sender="user", type=_MARK, extra_info={"keep_from": keep_from})
 
 
 def is_mark(message: AgentMessage) -> bool:

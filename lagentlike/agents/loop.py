@@ -11,7 +11,7 @@ from ..memory import Memory, SessionId
 from ..prompts.parsers.tool_call import loads_strictly
 from ..schema import AgentMessage, copied, ToolCall, ToolResult, unchecked_message, Usage
 from .approvals import decision_of, verdict
-from .compression import compressed, is_mark, kept_from
+from .compression import compressed, in_view, is_mark
 from .controls import Control
 from .conversation import NO_RESULT, results_message, system_message
 from .delegation import AnsweringTool
@@ -201,11 +201,10 @@ class Loop:
         agent = self.agent
         if agent.compressor is None or agent.training:
             return None
-        memory = self._memory()
-        shown = [*memory.get_memory()[kept_from(memory, given) :], *given]
-        shown = [message for message in shown if not is_mark(message)]
-        made = (yield agent.callbacks.call(agent.compressor, [message.clone() for message in shown])).formatted
-        return compressed(memory, given, agent.compressor, made)
+        view = in_view(self._memory(), given)
+        messages = [message.clone() for _, message in view]
+        made = (yield agent.callbacks.call(agent.compressor, messages)).formatted
+        return compressed(view, made, agent.compressor)
 
     def _answered(self, reply: AgentMessage, last: bool) -> Generator[Call, AgentMessage, list[AgentMessage]]:
         """What the model is asked after an answer that is not the end."""
