@@ -33,8 +33,6 @@ class AnsweringTool(BaseAction):
     spent: dict[SessionId, Usage]
 
     def _hold(self, agent: Agent | None) -> None:
-        if agent is not None and not isinstance(agent, Agent):
-            raise InvalidArgument("agent", agent, "give an agent")
         self.agent = agent
         self.spent = {}
         self._numbers = itertools.count(1)
@@ -74,8 +72,10 @@ class AgentTool(AnsweringTool):
     """
 
     def __init__(self, agent: Agent, name: str | None = None, description: str | None = None) -> None:
-        super().__init__(description or agent.description or f"Ask {agent.name}.", name or agent.name)
+        if not isinstance(agent, Agent):
+            raise InvalidArgument("agent", agent, "give an agent")
         self._hold(agent)
+        super().__init__(description or agent.description or f"Ask {agent.name}.", name or agent.name)
 
     def run(self, request: str, session_id: SessionId = 0) -> str:
         """Ask an agent.
