@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,9 @@ class Trainer:
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
             _rewrite(self.out / _METRICS, self.history)
-        board = _tensorboard(self.out)
         began = time.perf_counter() - self._seconds
         with (
+            _tensorboard(self.out, self.step + 1 if self.history else 0) as board,
             _bar(self.steps, self.step, self.progress, self.kind) as advance,
             ThreadPoolExecutor(1, "lagentlike-training") as self._pool,
         ):
@@ -119,8 +120,6 @@ class Trainer:
             if self.out is not None:
                 await self._work(self.policy.save, self.out / "model")
                 await self._work(draw_curve, self.history, self.out / "curve.png", self.curves, self.kind)
-        if board is not None:
-            board.close()
         return self.history
 
     async def _step(self, step: int) -> Metrics:
@@ -241,16 +240,26 @@ def _rewrite(path: Path, history: list[Metrics]) -> None:
     beside.replace(path)
 
 
-def _tensorboard(out: Path | None) -> Any:
-    """A TensorBoard writer, if there is a place to write to and TensorBoard is installed."""
-    if out is None:
-        return None
+@contextmanager
+def _tensorboard(out: Path | None, first: int) -> Iterator[Any]:
+    """A TensorBoard writer, if there is a place to write to and TensorBoard is installed.
+
+    What an earlier run wrote of steps from `first` on comes again, and is no longer shown.
+    """
+    writer: Any = None
+    if out is not None:
+        with suppress(ImportError):
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter
+    if out is None or writer is None:
+        yield None
+        return
+    board = writer(str(out / "tensorboard"), purge_step=first)
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    writer: Any = SummaryWriter
-    return writer(str(out / "tensorboard"))
+        yield board
+    finally:
+        board.close()
 
 
 class _bar:  # noqa: N801  # used as a function
