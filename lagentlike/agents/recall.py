@@ -13,7 +13,7 @@ from ..trajectory import as_parts, FinishReason, Trajectory
 if TYPE_CHECKING:
     from .agent import Agent
 
-__all__ = ["placed", "trajectory_of"]
+__all__ = ["placed", "tools_beside", "trajectory_of"]
 
 
 def trajectory_of(root: Agent, path: str, unit: Agent, session_id: SessionId) -> Trajectory | None:
@@ -34,7 +34,7 @@ def trajectory_of(root: Agent, path: str, unit: Agent, session_id: SessionId) ->
     return Trajectory(
         messages=shown,
         segments=ledger.segments,
-        tools=_tools(root, path),
+        tools=tools_beside(root, path),
         finish_reason=_reason(answers[-1]),
         agent=path,
         session_id=session_id,
@@ -56,7 +56,7 @@ def placed(
     return zip(places[len(places) - count :], answers[len(answers) - count :], strict=True)
 
 
-def _tools(root: Agent, path: str) -> list[dict[str, Any]]:
+def tools_beside(root: Agent, path: str) -> list[dict[str, Any]]:
     """The tools that the agent at a path is offered natively: those of the executor beside it."""
     parent = root.get_submodule(path.rpartition(".")[0])
     if not path or not getattr(parent, "native", True):

@@ -1,0 +1,19 @@
+"""Batches: an agent run over a file of prompts, in such a way that no crash loses or repeats a sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..._lazy import attach
+
+if TYPE_CHECKING:
+    from .lock import RunBusy
+    from .runner import BatchResult, BatchRunner, run_batch
+    from .settings import BatchSettings
+
+__all__ = ["BatchResult", "BatchRunner", "BatchSettings", "RunBusy", "run_batch"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {"lock": ["RunBusy"], "runner": ["BatchResult", "BatchRunner", "run_batch"], "settings": ["BatchSettings"]},
+)

@@ -1,0 +1,283 @@
+"""A worker: runs an agent on the samples that come through a pipe, many at once, and sends back what it did."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import orjson
+
+from ...actions.workers import submit_from_loop
+from ...agents.agent import Agent
+from ...agents.recording import record_of
+from ...errors import AuthenticationFailed, InvalidArgument, RequestRefused
+from ...records import ConversationRecord, to_trajectory
+from ...records.files import sharegpt_line
+from ...schema import AgentMessage
+from ..rewards import score
+from ..runner import Chain, Plays
+from .statistics import summary_of
+
+__all__ = ["LINES", "STOPPING", "WorkerSettings", "work"]
+
+LINES = 3
+"""Lines of a result: what it is, its record, its ShareGPT form; the last two are empty for a failure."""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that stop a run."""
+
+_WITHOUT_PROMPT = ("prompt", "messages")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker is told when it starts."""
+
+    batch_size: int
+    reward: Any
+    reward_timeout: float | None
+    timeout: float | None
+    keep_tokens: bool
+
+
+def work(connection: Connection, source: Any, settings: WorkerSettings, own_process: bool) -> None:
+    """Run samples until the pipe says `cancel`, or is closed; after `drain` none is begun.
+
+    Args:
+        connection: lists of samples come in, results go out.
+        source: an agent, or what is called to get one.
+        settings: what all samples have in common.
+        own_process: whether this process is for nothing else.
+    """
+    if own_process:
+        for number in STOPPING:  # they reach the whole group: the runner decides
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    with contextlib.closing(connection):
+        asyncio.run(_Worker(connection, source, settings, own_process).serve())
+
+
+class _Worker:
+    def __init__(self, connection: Connection, source: Any, settings: WorkerSettings, own_process: bool) -> None:
+        self._connection = connection
+        self._source = source
+        self._settings = settings
+        self._own_process = own_process
+        self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._tasks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        sender = threading.Thread(target=self._send, name="lagentlike-batch-send", daemon=True)
+        sender.start()
+        try:
+            agent_of = _agents(self._source, self._settings)
+        except Exception as error:  # noqa: BLE001  # the runner tells it
+            self._tell({"fatal": _told(error)})
+        else:
+            self._tell({"ready": True})
+            reader = threading.Thread(
+                target=self._receive, args=(loop,), name="lagentlike-batch-receive", daemon=True
+            )  # fmt: skip
+            reader.start()
+            await self._run(agent_of)
+        self._out.put(None)
+        await asyncio.to_thread(sender.join)
+
+    async def _run(self, agent_of: Callable[[str], Agent]) -> None:
+        workers = [asyncio.create_task(self._work(agent_of)) for _ in range(self._settings.batch_size)]
+        await asyncio.gather(*workers)
+
+    async def _work(self, agent_of: Callable[[str], Agent]) -> None:
+        """Run one sample after the other."""
+        while (task := await self._tasks.get()) is not None:
+            if self._stopped:
+                self._tell({"key": task["key"], "given_up": True})
+                continue
+            running = asyncio.create_task(self._sample(agent_of, task))
+            self._running.add(running)
+            try:
+                await asyncio.wait([running])
+            finally:
+                self._running.discard(running)
+        self._tasks.put_nowait(None)  # for the others
+
+    async def _sample(self, agent_of: Callable[[str], Agent], task: dict[str, Any]) -> None:
+        key = task["key"]
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                record, reward = await self._made(agent_of(key), task)
+            summary = record.metadata["summary"] = summary_of(record, reward)
+            self._tell({"key": key, "summary": summary}, record.to_line(), sharegpt_line(record))
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                self._tell({"key": key, "given_up": True})
+            else:
+                self._fail(key, RuntimeError("the agent was cancelled from inside"))
+        except AuthenticationFailed as error:
+            self._tell({"fatal": _told(error)})
+        except Exception as error:  # noqa: BLE001  # a failure is a result: the others go on
+            self._fail(key, error)
+
+    def _fail(self, key: str, error: Exception) -> None:
+        hopeless = isinstance(error, RequestRefused | InvalidArgument)
+        self._tell({"key": key, "error": _told(error), "hopeless": hopeless})
+
+    async def _made(self, agent: Agent, task: dict[str, Any]) -> tuple[ConversationRecord, float | None]:
+        """Run a sample and make its record."""
+        key, row = task["key"], task["row"]
+        carried = {name: value for name, value in row.items() if name not in _WITHOUT_PROMPT}
+        metadata = {"row": task["number"], "sample": task["sample"], "input": carried}
+        began = time.time()
+        try:
+            reply = await _reply(agent, row, key)
+            record = record_of(
+                agent, key, reply, id=key, started_at=began, ended_at=time.time(), metadata=metadata
+            )  # fmt: skip
+        finally:
+            agent.reset(key, recursive=True)
+        reward = None
+        if self._settings.reward is not None:
+            trajectory = to_trajectory(record, metadata=carried)
+            scored = await score(self._settings.reward, trajectory, timeout=self._settings.reward_timeout)
+            reward = scored.reward
+            record.metadata["reward"] = {"reward": reward, "extras": scored.extras}
+        return record, reward
+
+    # The pipe
+
+    def _tell(self, head: dict[str, Any], record: bytes = b"", derived: bytes = b"") -> None:
+        self._out.put(b"%b\n%b\n%b" % (orjson.dumps(head), record, derived))
+
+    def _send(self) -> None:
+        """Send results, those that are there together."""
+        while (first := self._out.get()) is not None:
+            parts, over = [first], False
+            with contextlib.suppress(queue.Empty):
+                while len(parts) < 256:
+                    part = self._out.get_nowait()
+                    if part is None:
+                        over = True
+                        break
+                    parts.append(part)
+            try:
+                self._connection.send_bytes(b"\n".join(parts))
+            except OSError:
+                self._abandon()
+                return
+            if over:
+                return
+
+    def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while True:
+                given = orjson.loads(self._connection.recv_bytes())
+                loop.call_soon_threadsafe(self._take, given)
+                if given == "cancel":
+                    return
+        except (EOFError, OSError):
+            self._abandon()
+            with contextlib.suppress(RuntimeError):  # the loop is over already
+                loop.call_soon_threadsafe(self._take, "cancel")
+
+    def _abandon(self) -> None:
+        """The runner is gone: nobody wants the results."""
+        if self._own_process:
+            os._exit(1)
+
+    def _take(self, given: Any) -> None:
+        if isinstance(given, list):
+            for task in given:
+                self._tasks.put_nowait(task)
+            return
+        self._stopped = True
+        if given == "cancel":
+            for running in self._running:
+                running.cancel()
+            self._tasks.put_nowait(None)
+
+
+async def _reply(agent: Agent, row: Mapping[str, Any], key: str) -> AgentMessage | None:
+    """Run an agent of any colour on a row in the session `key`."""
+    messages = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
+    if isinstance(agent, Plays):
+        carried = {name: value for name, value in row.items() if name not in _WITHOUT_PROMPT}
+        await agent.play(Chain(0, 0, key, messages, carried))
+        return None
+    content = messages[-1]["content"]
+    if len(messages) == 1:
+        reply: AgentMessage | None = await _called(agent, agent, content, session_id=key)
+        return reply
+    if not hasattr(agent, "run_conversation"):
+        raise InvalidArgument(
+            "messages",
+            messages,
+            f"{type(agent).__name__} takes one user message; AIAgent and HFAgent take any",
+        )
+    told = await _called(agent, agent.run_conversation, content, conversation_history=messages[:-1], task_id=key)
+    if told["finish_reason"] == "error":
+        raise RuntimeError(told["detail"])
+    return AgentMessage(content=told["final_response"], finish_reason=told["finish_reason"])
+
+
+async def _called(agent: Agent, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a function of an agent gives: awaited, or run in a thread; of a stream, the last message."""
+    if agent.colour.is_async:
+        made = function(*args, **kwargs)
+        if hasattr(made, "__aiter__"):
+            last = None
+            async for last in made:  # noqa: B007  # the last one is what is wanted
+                continue
+            return last
+        return await made
+    return await submit_from_loop(_last, function, args, kwargs)
+
+
+def _last(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    made = function(*args, **kwargs)
+    if not hasattr(made, "__next__"):
+        return made
+    last = None
+    for last in made:  # noqa: B007  # the last one is what is wanted
+        continue
+    return last
+
+
+def _agents(source: Any, settings: WorkerSettings) -> Callable[[str], Agent]:
+    """What gives the agent of a sample."""
+    made = source if isinstance(source, Agent) else source()
+
+    def prepared(agent: Any) -> Agent:
+        if not isinstance(agent, Agent):
+            raise InvalidArgument("agent", agent, "give an agent, or a function that makes one")
+        if settings.keep_tokens and not agent.training:
+            agent.train()
+        return agent
+
+    if callable(made) and not isinstance(made, Agent):
+        return lambda key: prepared(made(key))
+    agent = prepared(made)
+    return lambda _: agent
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "TimeoutError: the sample took longer than its time limit"
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
