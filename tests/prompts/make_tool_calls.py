@@ -39,7 +39,7 @@ class Format:
 
     Attributes:
         name: as in the corpus.
-        begin, end: the marks.
+        begin, end: the marks; without an `end`, a call ends with its brackets.
         call, other: two calls as they are written between the marks.
         meaning, other_meaning: what is called.
         half: the first of them, broken off.
@@ -178,7 +178,7 @@ def quotes(f: Format) -> list[Piece]:
         Piece("single quotes", f"The format is '{flat}', as I said.\n"),
         Piece("a flat line quoted as a whole", f"> {flat}\n"),
     ]
-    if f.name != "python":  # its own end would open a fence there
+    if "```" not in f.whole:  # which would open a fence there
         pieces += [
             Piece("double quotes over lines", f'The format is "{c}", as I said.\n'),
             Piece("curly quotes over lines", f"The format is “{c}”, as I said.\n"),
@@ -244,6 +244,8 @@ def earlier_thoughts(f: Format) -> list[Piece]:
 
 def nested(f: Format) -> list[Piece]:
     """A mark inside a call."""
+    if not f.end:
+        return []
     c = f.whole
     bodies = [
         ("a call in a mark", f"{f.begin}{c}"),
@@ -261,13 +263,16 @@ def nested(f: Format) -> list[Piece]:
 def unclosed(f: Format) -> list[Piece]:
     """Calls without their end."""
     half_end = f.end.rstrip("\n")[:-1]
-    bodies = [
-        ("a mark alone", f.begin),
-        ("half a call", f.begin + f.half),
-        ("a call without its end", f.begin + f.call),
-        ("a call with half its end", f.begin + f.call + half_end),
-        ("a call without its end and words", f"{f.begin}{f.call}\nThat is it."),
-    ]
+    bodies = [("a mark alone", f.begin), ("half a call", f.begin + f.half)]
+    bodies += (
+        []
+        if not f.end
+        else [
+            ("a call without its end", f.begin + f.call),
+            ("a call with half its end", f.begin + f.call + half_end),
+            ("a call without its end and words", f"{f.begin}{f.call}\nThat is it."),
+        ]
+    )
     return [Piece(kind, body, error="unclosed", last=True) for kind, body in bodies]
 
 

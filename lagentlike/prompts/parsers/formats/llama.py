@@ -21,6 +21,7 @@ _BEGIN = re.compile(
 )
 _CALL = re.compile(r'[\[{\s]{0,32}"(?:type"\s*:\s*"function"\s*,\s*")?name"\s*:\s*"[^"\n]{0,128}"\s*,\s*"(?:param|arg)')
 _NEXT = re.compile(r"\s*;\s*(?=\{)")
+_INSIDE = re.compile(r'(?:[\[{]|":|[\]}"0-9],)\Z')
 _ENDS = re.compile(r"\s*(?:<\|eom_id\|>|<\|eot_id\|>)")
 
 
@@ -109,8 +110,7 @@ class _LlamaScan(OpenScan):
 
     def _is_inside(self, start: int) -> bool:
         """Whether what stands before is JSON that goes on here."""
-        before = self.text[max(0, start - 64) : start].rstrip()
-        return before.endswith(("[", ",", ":", "{"))
+        return _INSIDE.search(self.text[max(0, start - 64) : start].rstrip()) is not None
 
 
 def _is_call(value: Any) -> bool:

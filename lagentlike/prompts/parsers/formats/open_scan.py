@@ -9,7 +9,10 @@ from typing import Any
 from ....schema import ToolCall
 from ..tool_call import call_of, CallScan, MAX_CALLS
 
-__all__ = ["OpenScan"]
+__all__ = ["MAX_FAILED", "OpenScan"]
+
+MAX_FAILED = 3
+"""How often a reply may be read to its end for the end of a call, which bounds the time it takes."""
 
 
 class OpenScan(CallScan):
@@ -18,10 +21,16 @@ class OpenScan(CallScan):
     usage = ""
     """How a call is written, for what a model is told of one that cannot be read."""
 
+    failed = 0
+    """How often the end of a call was looked for in vain."""
+
     def json_at(self, at: int) -> tuple[Any, int]:
         """The JSON value that starts at a place and where it ends; (None, -1) where there is none."""
-        ends = self.text.find("\n" if isinstance(self.begin, re.Pattern) else self.begin, at)
-        value, stop = self.json_value(at, len(self.text) if ends < 0 else ends)
+        upto = -1
+        if len(self.calls) < _FEW:  # a long call is one of few; of many in one line, none ends with the line
+            ends = self.text.find("\n" if isinstance(self.begin, re.Pattern) else self.begin, at)
+            upto = len(self.text) if ends < 0 else ends
+        value, stop = self.json_value(at, upto)
         return (None, -1) if stop == at else (value, stop)
 
     def behind_space(self, at: int) -> int:
@@ -76,6 +85,8 @@ class OpenScan(CallScan):
 
     def end_of_brackets(self, at: int) -> int:
         """Where the bracket at a place is closed, as far as strings let tell; -1 where it is not."""
+        if self.failed == MAX_FAILED:
+            return -1
         depth = 0
         for found in _BRACKETS.finditer(self.text, at):
             word = found.group()
@@ -85,8 +96,10 @@ class OpenScan(CallScan):
                 depth -= 1
                 if depth == 0:
                     return found.end()
+        self.failed += 1
         return -1
 
 
+_FEW = 4
 _SPACE = re.compile(r"\s*")
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\](){}]', re.DOTALL)

@@ -11,7 +11,7 @@ from typing import Any
 from ....schema import ToolCall, ToolResult
 from ..tool_call import ParsedCalls, raw_json
 from ..tool_formats import ToolFormat
-from .open_scan import OpenScan
+from .open_scan import MAX_FAILED, OpenScan
 from .values import parameters_of
 
 __all__ = ["Pythonic", "python_call"]
@@ -78,7 +78,7 @@ class _PythonicScan(OpenScan):
         if marked and not self.text.startswith("[", at):
             return self.unreadable(start, at)
         values, at_item = [], at + 1
-        while (found := python_call(self.text, at_item)) is not None:
+        while self.failed < MAX_FAILED and (found := python_call(self.text, at_item)) is not None:
             values.append(found[0])
             at_item = found[1]
             if (comma := _COMMA.match(self.text, at_item)) is None:
@@ -92,6 +92,7 @@ class _PythonicScan(OpenScan):
         meant = marked or name in self._known
         if not meant and (head is None or _KEY.match(self.text, head.end()) is None):
             return self.no_call(at + 1)
+        self.failed += 1
         return self.broken(start, at, name)
 
 

@@ -32,7 +32,7 @@ class Qwen3Coder(TaggedFormat):
         head=re.compile(rf"\s*<function={_NAME}>"),
         key=re.compile(rf"\s*<parameter={_NAME}>"),
         closing="</parameter>",
-        after=re.compile(r"\s*(?:<parameter=|</function>)"),
+        after=re.compile(rf"\s*(?:<parameter={_NAME}>|</function>\s*</tool_call>)"),
         foot=re.compile(r"\s*</function>"),
     )
 

@@ -11,7 +11,9 @@ from ..tool_call import call_of, CallScan, ParsedCalls
 from ..tool_formats import ToolFormat
 from .values import parameters_of, typed
 
-__all__ = ["Tags", "TaggedFormat"]
+__all__ = ["TaggedFormat", "Tags"]
+
+_MAX_FAILED = 16  # how often a reply may be read to its end for the end of a value, which bounds the time it takes
 
 
 class Tags(NamedTuple):
@@ -56,17 +58,18 @@ class TaggedFormat(ToolFormat):
 class _TaggedScan(CallScan):
     """One pass over a reply of tagged calls.
 
-    A value ends at the closing tag that something of the call follows and that closes no call inside the value, so a
-    value may hold the format's own tags.
+    A value ends at the closing tag behind which the call goes on or ends, and which is not inside of a whole call that
+    the value quotes; so a value may hold the format's own tags.
     """
 
     def __init__(self, text: str, form: TaggedFormat) -> None:
         super().__init__(text, form.begin, form.end)
         self._form = form
         self._parameters = parameters_of(form.tools)
-        self._marks_and_ends = re.compile("|".join(map(re.escape, (form.begin, form.end, form.tags.closing))))
+        words = (form.begin, form.end, form.tags.closing, "</think>")
+        self._words = re.compile("|".join(map(re.escape, words)))
         self._no_value_ends_behind = len(text)
-        self._balanced = True
+        self._failed = 0
         self._fault = ""
 
     def value(self, at: int) -> tuple[Any, int]:
@@ -97,20 +100,26 @@ class _TaggedScan(CallScan):
 
     def _end_of_value(self, at: int) -> int:
         """Where the tag that closes the value at a place starts, or -1."""
-        if at >= self._no_value_ends_behind:
+        if at >= self._no_value_ends_behind or self._failed == _MAX_FAILED:
             return -1
-        first, depth, tags = -1, 0, self._form.tags
-        for found in self._marks_and_ends.finditer(self.text, at):
+        depth, quoted, thinking, is_there, tags = 0, 0, False, False, self._form.tags
+        for found in self._words.finditer(self.text, at):
             word = found.group()
             if word == self.begin:
-                depth += 1
+                is_call = tags.head.match(self.text, found.end()) is not None
+                depth, quoted = depth + is_call, quoted + is_call
             elif word == self.end:
                 depth = max(depth - 1, 0)
+            elif word == "</think>":
+                thinking = thinking or depth == 0
             elif tags.after.match(self.text, found.end()) is not None:
-                if depth == 0 or not self._balanced:
+                if quoted and thinking:  # rather the end of thinking that began in the prompt, and a call behind it
+                    break
+                if depth == 0:
                     return found.start()
-                first = found.start() if first < 0 else first
-        self._balanced = False  # a lone mark in a value: from here on the first closing tag counts
-        if first < 0:
-            self._no_value_ends_behind = at
-        return first
+                is_there = True
+        else:
+            if not is_there:
+                self._no_value_ends_behind = at
+        self._failed += 1
+        return -1
