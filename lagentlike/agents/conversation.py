@@ -69,12 +69,14 @@ class LoopAggregator(DefaultAggregator):
     def _cut(
         self, rendered: list[dict[str, Any]], new: list[AgentMessage], memory: Memory
     ) -> tuple[list[dict[str, Any]], Sequence[AgentMessage]]:
-        everything = list(memory)
-        while not rendered and new and new[0].tool_results is not None and len(new) < len(everything):
-            new = everything[-len(new) - 1 :]  # their call is out of the memory's window
+        if not rendered and new and new[0].tool_results is not None:  # their call is out of the memory's window
+            everything = list(memory)
+            while new[0].tool_results is not None and len(new) < len(everything):
+                new = everything[-len(new) - 1 :]
         place = next((place for place in range(len(new) - 1, -1, -1) if is_mark(new[place])), None)
         if place is None:
             return rendered, new
+        everything = list(memory)
         mark, start = len(everything) - len(new) + place, int(new[place].extra_info["keep_from"])
         system = [message for message in everything[:start] if is_system(message)][-1:]
         kept = [message for message in everything[start:mark] if not is_mark(message)]

@@ -53,7 +53,7 @@ class RunLimits:
 
     def used_up(self, run: Run) -> str:
         """Which limit a run has used up, in words; empty if none."""
-        if self == _NONE:
+        if self.tool_calls is None and self.tokens is None and self.seconds is None and self.cost is None:
             return ""
         for what, limit, used in (
             ("tool calls", self.tool_calls, run.tool_calls),
@@ -64,6 +64,3 @@ class RunLimits:
             if limit is not None and used >= limit:
                 return f"the limit of {limit:g} {what} is used up ({used:g})"
         return ""
-
-
-_NONE = RunLimits()
