@@ -144,6 +144,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "lagentlike.llms": (
         "AsyncBaseLLM",
+        "AsyncFallbackLLM",
         "AsyncGPTAPI",
         "AsyncHFTransformer",
         "AsyncScriptedLLM",
@@ -151,6 +152,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "AsyncTokenAPI",
         "AsyncVllmModel",
         "BaseLLM",
+        "FallbackLLM",
         "GPTAPI",
         "HFTransformer",
         "INTERNLM2_META",

@@ -8,6 +8,7 @@ from .._lazy import attach
 
 if TYPE_CHECKING:
     from .base import AsyncBaseLLM, BaseLLM, forbid_real_requests
+    from .fallback import AsyncFallbackLLM, FallbackLLM
     from .huggingface import AsyncHFTransformer, HFTransformer
     from .meta import INTERNLM2_META
     from .openai import AsyncGPTAPI, GPTAPI
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncBaseLLM",
+    "AsyncFallbackLLM",
     "AsyncGPTAPI",
     "AsyncHFTransformer",
     "AsyncScriptedLLM",
@@ -25,6 +27,7 @@ __all__ = [
     "AsyncTokenAPI",
     "AsyncVllmModel",
     "BaseLLM",
+    "FallbackLLM",
     "GPTAPI",
     "HFTransformer",
     "INTERNLM2_META",
@@ -39,6 +42,7 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "base": ["AsyncBaseLLM", "BaseLLM", "forbid_real_requests"],
+        "fallback": ["AsyncFallbackLLM", "FallbackLLM"],
         "huggingface": ["AsyncHFTransformer", "HFTransformer"],
         "meta": ["INTERNLM2_META"],
         "openai": ["AsyncGPTAPI", "GPTAPI"],
