@@ -85,7 +85,7 @@ class OpenScan(CallScan):
 
     def end_of_brackets(self, at: int) -> int:
         """Where the bracket at a place is closed, as far as strings let tell; -1 where it is not."""
-        if self.failed == MAX_FAILED:
+        if self.failed >= MAX_FAILED:
             return -1
         depth = 0
         for found in _BRACKETS.finditer(self.text, at):
