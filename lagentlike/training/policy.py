@@ -24,7 +24,7 @@ from .learner import AdamW, Learner, quiet, read_model, Rows
 from .losses import token_entropy, token_logprobs
 from .sampling import Draws, PolicyLM, PolicyTransformer
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "check_sampling"]
 
 Tensor = torch.Tensor
 LossOf = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
@@ -170,22 +170,27 @@ class Policy(Learner):
             The paths of the units that sample from this policy now.
 
         Raises:
-            InvalidArgument: there is none.
+            InvalidArgument: there is none; or one samples otherwise than from the model's own distribution (`top_p`,
+                `top_k`, `repetition_penalty`), of which the log-probabilities are that are kept. Nothing was changed.
         """
-        paths = []
+        found: list[tuple[str, Any, dict[str, Any] | None]] = []
         for path, unit in agent.named_modules():
             llm = getattr(unit, "llm", None)
             if llm is not None and llm in self._llms:
-                paths.append(path)
+                found.append((path, unit, None))
+                check_sampling(f"{path or 'agent'}.llm", llm.gen_params)
             elif llm is not None and _folder_of(llm) == self.folder.resolve():
                 kept = {name: value for name, value in llm.gen_params.items() if name not in ("temperature", "seed")}
-                unit.llm = self.llm(**kept)
-                paths.append(path)
-        if not paths:
+                found.append((path, unit, kept))
+                check_sampling(f"{path or 'agent'}.llm", kept)
+        if not found:
             raise InvalidArgument(
                 "agent", agent, f"no unit of it asks the model of {str(self.folder)!r}: build it on policy.llm()"
             )
-        return paths
+        for _, unit, kept in found:
+            if kept is not None:
+                unit.llm = self.llm(**kept)
+        return [path for path, _, _ in found]
 
     @contextmanager
     def decoding(self, **gen_params: Any) -> Iterator[None]:
@@ -259,6 +264,30 @@ class Policy(Learner):
         """
         super().load_state_dict(state)
         self.publish()
+
+
+_PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+
+
+def check_sampling(where: str, gen_params: Mapping[str, Any]) -> None:
+    """Refuse to learn from tokens that are not sampled from the model's own distribution.
+
+    Args:
+        where: what has these parameters.
+        gen_params: generation parameters.
+
+    Raises:
+        InvalidArgument: one of them changes the distribution.
+    """
+    for name, plain in _PLAIN.items():
+        value = gen_params.get(name)
+        if value is not None and value != plain:
+            raise InvalidArgument(
+                f"{where}: {name}",
+                value,
+                f"it changes the distribution that tokens are sampled from, and the log-probabilities that training "
+                f"needs are those of the model's own: leave it out, or set {name}={plain!r}",
+            )
 
 
 _ADAPTER = "default"  # peft's name of the first adapter

@@ -20,7 +20,7 @@ from ._torch import torch
 from .critic import Critic, token_rewards
 from .loop import Metrics, positive, Trainer
 from .losses import clipped, kl_estimate, LengthNorm, policy_gradient, token_weights
-from .policy import Policy
+from .policy import check_sampling, Policy
 from .sft import digest, shuffled
 
 __all__ = ["Algorithm", "Objective", "RLTrainer"]
@@ -120,7 +120,8 @@ class RLTrainer(Trainer):
     `eval/failures`.
 
     Raises:
-        InvalidArgument: an argument is wrong, or no unit of the agent asks this policy's model.
+        InvalidArgument: an argument is wrong, no unit of the agent asks this policy's model, or one samples otherwise
+            than from its own distribution.
     """
 
     curves = ("reward", "eval/reward")
@@ -157,6 +158,7 @@ class RLTrainer(Trainer):
         self.held_out_chains = held_out_chains
         self.batch, self.group = batch, group
         self.rollout_options = dict(rollout_options or {})
+        check_sampling("rollout_options['generation_config']", self.rollout_options.get("generation_config") or {})
         self._baseline: float | None = None
 
     @property

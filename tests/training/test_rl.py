@@ -216,6 +216,31 @@ def test_arguments_that_make_no_sense_are_named(small: Path) -> None:
         RLTrainer(Policy(small), AsyncAgent(AsyncScriptedLLM(["x"])), QUERIES, even)
 
 
+@pytest.mark.parametrize("changed", [{"top_p": 0.9}, {"top_k": 20}, {"repetition_penalty": 1.1}])
+def test_sampling_that_is_not_of_the_models_own_distribution_is_refused(small: Path, changed: dict[str, Any]) -> None:
+    policy = Policy(small)
+    [(name, value)] = changed.items()
+    told = rf"sayer\.llm: {name}={value}: it changes the distribution.*set {name}="
+    theirs = AsyncAgent(AsyncTinyLM(small, temperature=0.3, **changed), name="sayer")
+    pair = AsyncSequential(AsyncAgent(AsyncTinyLM(small), name="first"), theirs)
+    llms = [unit.llm for unit in pair.children()]
+    with pytest.raises(InvalidArgument, match=told.replace("sayer", r"\S+")):
+        RLTrainer(policy, pair, QUERIES, even)
+    assert [unit.llm for unit in pair.children()] == llms  # nothing was changed
+    with pytest.raises(InvalidArgument, match=told.replace("sayer", "agent")):
+        RLTrainer(policy, AsyncAgent(policy.llm(**changed)), QUERIES, even)
+    with pytest.raises(InvalidArgument, match=rf"rollout_options\['generation_config'\]: {name}={value}"):
+        RLTrainer(policy, agent_of(policy), QUERIES, even, rollout_options={"generation_config": changed})
+    neutral = {"top_p": 1.0, "top_k": 0, "repetition_penalty": 1}
+    RLTrainer(policy, AsyncAgent(AsyncTinyLM(small, **neutral)), QUERIES, even)
+
+
+def test_a_policys_own_model_must_sample_at_temperature_1_to_be_trained(small: Path) -> None:
+    policy = Policy(small)
+    with pytest.raises(InvalidArgument, match=r"agent\.llm: temperature=0\.7"):
+        RLTrainer(policy, AsyncAgent(policy.llm(temperature=0.7)), QUERIES, even)
+
+
 def test_the_shared_engine_is_never_changed(small: Path) -> None:
     shared = AsyncTinyLM(small)
     before = shared.engine.logprobs([1, 2, 3]).tolist()
