@@ -13,6 +13,7 @@ from ..errors import InvalidArgument
 from ..hooks import ActionPreprocessor, Hook
 from ..memory import Memory, SessionId
 from ..prompts import PromptTemplate, StrParser
+from ..prompts.parsers import tool_format, ToolFormat
 from ..registry import create_object
 from ..schema import AgentMessage
 from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
@@ -30,7 +31,8 @@ class ReAct(Workflow):
         template: system prompt. With an `output_format`, its places `{action_info}` and `{output_format}` take the
             tools' descriptions and the parser's instruction.
         memory: what each session's memory is made from, for this agent and the one inside.
-        output_format: parser of a text protocol, for models without native tool calls; None to use those.
+        output_format: parser of a text protocol, for models without native tool calls; None to use those. The name of
+            a format that `tool_format` knows, such as `"hermes"`, will do; it tells the model of the tools itself.
         aggregator: turns memory into the messages that the model is sent.
         name, description, hooks: as for `Agent`.
         finish_condition: called with each answer; true for the one that is the reply. By default, that calls no tool.
@@ -54,7 +56,7 @@ class ReAct(Workflow):
         actions: ActionExecutor | Sequence[Any] | Mapping[str, Any] | Callable[..., Any],
         template: Any = None,
         memory: Mapping[str, Any] | type[Memory] | Memory | None = None,
-        output_format: StrParser | Mapping[str, Any] | None = None,
+        output_format: StrParser | Mapping[str, Any] | str | None = None,
         aggregator: DefaultAggregator | Mapping[str, Any] | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -65,9 +67,12 @@ class ReAct(Workflow):
         super().__init__(memory=memory, name=name, description=description, hooks=hooks)
         self.max_turn = checked_max_turn(max_turn)
         self.finish_condition = finish_condition or calls_no_tool
-        parser = create_object(output_format, "output_format")
+        parser = parser_of(output_format)
         self.native = parser is None
-        self.actions = executor_of(actions, self.executor_class, [] if self.native else [ActionPreprocessor()])
+        results = parser.results if isinstance(parser, ToolFormat) else None
+        self.actions = executor_of(actions, self.executor_class, [] if self.native else [ActionPreprocessor(results)])
+        if isinstance(parser, ToolFormat) and not parser.tools:
+            parser = parser.with_tools(self.actions.tools())
         self.agent = self.agent_class(
             llm, self._filled(template, parser), memory=memory, output_format=parser, aggregator=aggregator
         )
@@ -113,6 +118,14 @@ class AsyncStreamingReAct(AsyncReAct, AsyncStreamingWorkflow):
     """A model that uses tools until it has an answer, giving out each step as it comes; see `ReAct`."""
 
     agent_class = AsyncStreamingAgent
+
+
+def parser_of(output_format: Any) -> StrParser | None:
+    """The parser that an argument `output_format` means: itself, what a config describes, or a format by name."""
+    if isinstance(output_format, str):
+        return tool_format(output_format)
+    parser: StrParser | None = create_object(output_format, "output_format")
+    return parser
 
 
 def executor_of(actions: Any, executor_class: type[ActionExecutor], hooks: Sequence[Any]) -> ActionExecutor:

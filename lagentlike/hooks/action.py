@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidArgument
-from ..schema import ActionReturn, AgentMessage, FunctionCall, ToolCall, ToolStatusCode
+from ..schema import ActionReturn, AgentMessage, FunctionCall, ToolCall, ToolResult, ToolStatusCode
 from .hook import Hook
 
 __all__ = ["ActionPreprocessor", "InternLMActionProcessor"]
@@ -17,13 +17,26 @@ class ActionPreprocessor(Hook):
     """Before the executor: the call in `message.formatted` becomes the content. After it: the result becomes text.
 
     `formatted` is what a parser gave, with the call under `action` (`{"name", "parameters"}`), or the call itself. A
-    call that the parser could not read is not made: its result says so.
+    call that the parser could not read is not made: its result says so. Where the parser found several, under `calls`,
+    all are run, and their results become one text.
+
+    Args:
+        results: writes the results of several calls as one text, such as `ToolFormat.results`; one a line by default.
     """
+
+    results: Callable[[Sequence[ToolResult]], str] | None = None
+
+    def __init__(self, results: Callable[[Sequence[ToolResult]], str] | None = None) -> None:
+        if results is not None:
+            self.results = results
 
     def before_action(self, executor: Any, message: AgentMessage, session_id: Any) -> AgentMessage:
         if message.tool_calls or isinstance(message.content, FunctionCall):
             return message
         call = message.formatted if message.formatted is not None else message.content
+        if isinstance(call, Mapping) and call.get("calls"):
+            message.tool_calls = [self._tool_call(executor, one) for one in call["calls"]]
+            return message
         if isinstance(call, Mapping) and "action" in call:
             broken = call.get("status") == ToolStatusCode.PARSING_ERROR
             call = _unread(call["action"]) if broken else self._call(executor, call)
@@ -33,7 +46,18 @@ class ActionPreprocessor(Hook):
     def after_action(self, executor: Any, message: AgentMessage, session_id: Any) -> AgentMessage:
         if isinstance(message.content, ActionReturn):
             message.content = message.content.text
+        elif (results := message.tool_results) is not None and (self.results or not any(one.id for one in results)):
+            write = self.results or _in_lines
+            message.content, message.tool_results = write(results), None
         return message
+
+    def _tool_call(self, executor: Any, one: Mapping[str, Any]) -> ToolCall:
+        """One of several calls: as a tool format gives it, or as a tool parser does."""
+        if "action" not in one:
+            return ToolCall(one["name"], one["parameters"], id=one.get("id", ""), error=one.get("error", ""))
+        if one.get("status") == ToolStatusCode.PARSING_ERROR:
+            return _unread(one["action"])
+        return _as_tool_call(self._call(executor, one))
 
     def _call(self, executor: Any, parsed: Mapping[str, Any]) -> Any:
         return parsed["action"]
@@ -70,6 +94,24 @@ class InternLMActionProcessor(ActionPreprocessor):
             return str(tool_type)
         takers = [tool["name"] for tool in executor.description() if tool.get("required") == [self.code_parameter]]
         return str(takers[0] if takers else names[0])
+
+
+def _as_tool_call(call: Any) -> ToolCall:
+    """A call in any form, also that of JSON text."""
+    if isinstance(call, str):
+        try:
+            call = json.loads(call)
+        except (ValueError, RecursionError):
+            return _unread(call)
+    if isinstance(call, Mapping) and isinstance(call.get("name"), str):
+        return ToolCall(call["name"], call.get("parameters", call.get("arguments", {})))
+    if isinstance(call, FunctionCall):
+        return ToolCall(call.name, call.parameters)
+    return _unread(json.dumps(call, default=str))
+
+
+def _in_lines(results: Sequence[ToolResult]) -> str:
+    return "\n".join(result.text for result in results)
 
 
 def _unread(action: Any) -> ToolCall:

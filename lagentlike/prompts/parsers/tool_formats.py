@@ -119,9 +119,6 @@ class ToolFormat(StrParser):
         calls = [ToolCall(call["name"], call["parameters"], id=call["id"]) for call in parsed["calls"]]
         return self.write(calls, parsed["thought"])
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self.tools)} tools)"
-
 
 def json_arguments(call: ToolCall) -> str:
     """A call's arguments as JSON text."""
