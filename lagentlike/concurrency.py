@@ -11,13 +11,23 @@ import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
 from .errors import ColourError, SessionBusy
 
-__all__ = ["TurnQueue", "background", "in_thread", "iterate_in_background", "run_in_background", "step", "stepped"]
+__all__ = [
+    "LoopThread",
+    "TurnQueue",
+    "background",
+    "in_thread",
+    "iterate_in_background",
+    "run_in_background",
+    "step",
+    "stepped",
+]
 
 T = TypeVar("T")
 
@@ -257,10 +267,11 @@ class TurnQueue:
             self.release()
 
 
-class _Background:
+class LoopThread:
     """One event loop in a daemon thread, started on first use and anew after a fork."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._guard = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -271,11 +282,13 @@ class _Background:
             if self._loop is None or self._pid != os.getpid():
                 self._loop = asyncio.new_event_loop()
                 self._pid = os.getpid()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._loop,), daemon=True, name="lagentlike-loop"
-                )
+                self._thread = threading.Thread(target=self._run, args=(self._loop,), daemon=True, name=self._name)
                 self._thread.start()
             return self._loop
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the loop; cancelling the future cancels it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop())
 
     def is_current(self) -> bool:
         return self._thread is threading.current_thread()
@@ -291,7 +304,7 @@ class _Background:
             return
 
 
-background = _Background()
+background = LoopThread("lagentlike-loop")
 
 
 def run_in_background(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -305,7 +318,7 @@ def run_in_background(coroutine: Coroutine[Any, Any, T]) -> T:
     if background.is_current():
         coroutine.close()
         raise ColourError("a blocking call was made from async code on the background loop: use its async form there")
-    future = asyncio.run_coroutine_threadsafe(coroutine, background.loop())
+    future = background.submit(coroutine)
     try:
         return future.result()
     except BaseException:

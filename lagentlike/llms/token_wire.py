@@ -17,7 +17,7 @@ from ..schema import Completion, TokenSpan, Usage
 from .base import Params
 from .codec import decode
 
-__all__ = ["SERVERS", "TokenServer"]
+__all__ = ["SERVERS", "TokenServer", "answer_of", "sampling_fields"]
 
 Body = dict[str, Any]
 
@@ -45,7 +45,7 @@ def _vllm_request(model: str, prompt: list[int], params: Params) -> Body:
     asked = {"model": model, "prompt": prompt, "return_token_ids": True, "logprobs": 0}  # 0: of the sampled token alone
     limit = {"max_tokens": params.get("max_new_tokens")}  # null: as many as fit; without the field it is 16
     stop = {"stop": list(params["stop_words"])} if params.get("stop_words") else {}
-    return {**asked, **limit, **stop, **_sampling(params, all_tokens=-1)}
+    return {**asked, **limit, **stop, **sampling_fields(params, all_tokens=-1)}
 
 
 def _vllm_answer(body: bytes) -> Completion:
@@ -65,11 +65,11 @@ def _vllm_answer(body: bytes) -> Completion:
     span = _span(_ids(ids, body), logprobs, body)
     if choice.get("prompt_token_ids") is not None:
         span.prompt_ids = _ids(choice["prompt_token_ids"], body)
-    return _answer(choice["text"], span, choice.get("finish_reason"), response.get("usage"), response.get("model"))
+    return answer_of(choice["text"], span, choice.get("finish_reason"), response.get("usage"), response.get("model"))
 
 
 def _sglang_request(model: str, prompt: list[int], params: Params) -> Body:
-    sampling = _sampling(params, all_tokens=-1)
+    sampling = sampling_fields(params, all_tokens=-1)
     if "seed" in sampling:
         sampling["sampling_seed"] = sampling.pop("seed")
     sampling["max_new_tokens"] = params.get("max_new_tokens")  # null: as many as fit; without the field it is 128
@@ -93,14 +93,14 @@ def _sglang_answer(body: bytes) -> Completion:
         span = _span(_ids(ids, body), None, body)
     else:
         raise MissingTokens("the server gave no token ids: SGLang does where return_logprob is true")
-    return _answer(response["text"], span, meta.get("finish_reason"), meta)
+    return answer_of(response["text"], span, meta.get("finish_reason"), meta)
 
 
 def _lmdeploy_request(model: str, prompt: list[int], params: Params) -> Body:
     limit = params.get("max_new_tokens")
     if limit is None:
         raise InvalidArgument("max_new_tokens", None, "LMDeploy's /generate makes 128 tokens unless told: say how many")
-    sampling = _sampling(params, all_tokens=0)
+    sampling = sampling_fields(params, all_tokens=0)
     if "seed" in sampling:
         raise InvalidArgument("seed", sampling["seed"], "LMDeploy's /generate takes none: leave it out")
     # Without include_stop_str_in_output the token that ended the answer is not among its ids.
@@ -118,7 +118,7 @@ def _lmdeploy_answer(body: bytes) -> Completion:
         raise MissingTokens("the server gave no token ids: LMDeploy's /generate gives them as output_ids")
     steps = meta.get("output_token_logprobs")
     logprobs = [step[0] for step in steps if type(step) is list and step] if type(steps) is list else None
-    return _answer("", _span(_ids(ids, body), logprobs, body), meta.get("finish_reason"), meta)
+    return answer_of("", _span(_ids(ids, body), logprobs, body), meta.get("finish_reason"), meta)
 
 
 SERVERS: dict[str, TokenServer] = {
@@ -130,7 +130,7 @@ SERVERS: dict[str, TokenServer] = {
 """The servers that take token ids, by the name of their engine; `lagentlike` is `lagentlike serve-model`."""
 
 
-def _sampling(params: Params, all_tokens: int) -> Body:
+def sampling_fields(params: Params, all_tokens: int) -> Body:
     """The parameters that have the same name everywhere, and those that only the server knows."""
     fields: Body = {}
     for name, value in params.items():
@@ -159,11 +159,16 @@ def _generated(body: bytes) -> tuple[Body, Body]:
     return response, meta
 
 
-def _answer(text: str, span: TokenSpan, finish: Any, usage: Any, model: Any = None) -> Completion:
+def answer_of(text: str, span: TokenSpan, finish: Any, usage: Any, model: Any = None) -> Completion:
+    """An engine's answer; `finish` is the reason why it ended, and `usage` its counts of tokens, as engines tell them.
+
+    Raises:
+        ServerError: the engine gave it up.
+    """
     reason = finish.get("type") if type(finish) is dict else finish
     if reason in ("abort", "error"):
         told = finish.get("message") if type(finish) is dict else None
-        raise ServerError(f"the server gave the answer up (finish_reason {reason!r}): {told or 'it does not say why'}")
+        raise ServerError(f"the engine gave the answer up (finish_reason {reason!r}): {told or 'it does not say why'}")
     return Completion(
         text,
         usage=_usage(usage),

@@ -93,7 +93,7 @@ def _client(model: str, template: str | None, options: dict[str, Any]) -> Backen
 
     known = _known(options, "client", (*_SAMPLING, *_CLIENT, "server", "tokenizer", "return_token_ids"))
     _need_url(known, "client")
-    for name, value in (("template", template), ("backend_config['tokenizer']", known.get("tokenizer"))):
+    for name, value in (("template", template), ("backend_config['tokenizer']", known.pop("tokenizer", None))):
         if value is not None:
             raise InvalidArgument(
                 name,
@@ -131,22 +131,39 @@ def _sglang(model: str, template: str | None, options: dict[str, Any]) -> Backen
 def _vllm(model: str, template: str | None, options: dict[str, Any]) -> Backend:
     if "api_base" in options:
         return _token_server(model, template, options, "vllm")
+    from ...llms import BatchedVllmModel
+
+    return _in_process(BatchedVllmModel, model, template, options, "vllm")
+
+
+def _async_vllm(model: str, template: str | None, options: dict[str, Any]) -> Backend:
+    if "api_base" in options:
+        return _token_server(model, template, options, "async_vllm")
     from ...llms import AsyncVllmModel
 
-    if template is not None:
-        raise InvalidArgument("template", template, "vLLM renders with the model's own chat template: give None")
-    return Backend(AsyncVllmModel(model, **_known(options, "vllm", (*_SAMPLING, "tp", "dtype", "engine"))), None)
+    return _in_process(AsyncVllmModel, model, template, options, "async_vllm")
 
 
 def _lmdeploy(model: str, template: str | None, options: dict[str, Any]) -> Backend:
-    return _token_server(model, template, options, "lmdeploy")
+    if "api_base" in options:
+        return _token_server(model, template, options, "lmdeploy")
+    from ...llms import AsyncLMDeployPipeline
+
+    return _in_process(AsyncLMDeployPipeline, model, template, options, "lmdeploy")
+
+
+def _in_process(
+    engine: Callable[..., Any], model: str, template: str | None, options: dict[str, Any], backend: str
+) -> Backend:
+    llm = engine(model, template=template, **_known(options, backend, (*_SAMPLING, *_ENGINES[backend])))
+    return Backend(llm, llm.prompts)
 
 
 BACKENDS: dict[str, Callable[[str, str | None, dict[str, Any]], Backend]] = {
     "tiny": _tiny,
     "transformers": _transformers,
     "client": _client,
-    "async_vllm": _vllm,
+    "async_vllm": _async_vllm,
     "vllm": _vllm,
     "lmdeploy": _lmdeploy,
     "sglang": _sglang,
@@ -154,6 +171,11 @@ BACKENDS: dict[str, Callable[[str, str | None, dict[str, Any]], Backend]] = {
 
 _SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "stop_words", "seed")
 _SERVERS = "'vllm', 'sglang', 'lmdeploy' or 'lagentlike'"
+_ENGINES = {
+    "vllm": ("tp", "dtype", "engine", "tokenizer"),
+    "async_vllm": ("tp", "dtype", "engine", "tokenizer"),
+    "lmdeploy": ("tp", "engine", "tokenizer"),
+}
 _CLIENT = ("api_base", "key", "headers", "timeout", "retry", "transport", "extra_body")
 
 
