@@ -98,13 +98,16 @@ class AgentForInternLM(Workflow):
         )
 
     def steps(self, *message: AgentMessage, session_id: SessionId, **kwargs: Any) -> Steps:
-        reply = message[-1]
+        shown: tuple[AgentMessage, ...] = message[-1:]
         for _ in range(self.max_turn):
-            reply = yield Call(self.agent, reply, kwargs)
+            reply = yield Call(self.agent, shown, kwargs)
             if self.finish_condition(reply):
                 return reply
-            reply = yield Call(self._executor_for(reply), reply)
-        return reply
+            shown = ()
+            for one in _one_call_each(reply):
+                result = yield Call(self._executor_for(one), one)
+                shown = (*shown, result)
+        return shown[-1]
 
     def _executor_for(self, message: AgentMessage) -> ActionExecutor:
         """The executor that a call is meant for."""
@@ -126,6 +129,12 @@ class AgentForInternLM(Workflow):
         if self.interpreter_executor is not None:
             parsers.append(InterpreterParser(template=INTERPRETER_PROMPT))
         return MixedToolParser(template=META_PROMPT, parsers=parsers)
+
+
+def _one_call_each(message: AgentMessage) -> list[AgentMessage]:
+    """A message for each call of a message."""
+    calls = message.formatted.get("calls") if isinstance(message.formatted, Mapping) else None
+    return [message.model_copy(update={"formatted": call}) for call in calls] if calls else [message]
 
 
 class AsyncAgentForInternLM(AgentForInternLM, AsyncWorkflow):

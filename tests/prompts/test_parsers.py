@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, field_validator
 
-from lagentlike.agents import Agent
+from lagentlike.agents import Agent, AgentForInternLM, ReAct
 from lagentlike.errors import InvalidArgument
 from lagentlike.llms import ScriptedLLM
 from lagentlike.prompts import InterpreterParser, JSONParser, MixedToolParser, PluginParser, StrParser, ToolParser
+from lagentlike.prompts.parsers.tool_call import MAX_CALLS
 from lagentlike.schema import ToolStatusCode
 
 NO, VALID, WRONG = ToolStatusCode.NO_TOOL, ToolStatusCode.VALID_TOOL, ToolStatusCode.PARSING_ERROR
@@ -267,3 +268,78 @@ def test_a_megabyte_is_read_in_a_moment(text: str) -> None:
     for parser in PARSERS:
         parser.parse_response(text)
     assert time.process_time() - started < len(PARSERS)  # a second each; quadratic reading takes minutes
+
+
+# Several calls
+
+
+def test_several_calls_are_kept_in_order_where_a_parser_may_have_them() -> None:
+    text = "One.\n```python\na\n```\nTwo.\n```python\nb\n```\nDone."
+    assert "calls" not in python().parse_response(text)
+    parser = ToolParser("code", begin="```python\n", end="\n```\n", many=True)
+    found = parser.parse_response(text)
+    assert (found["thought"], found["action"], found["status"]) == ("One.\n", "a", VALID)
+    assert [(call["thought"], call["action"]) for call in found["calls"]] == [("One.\n", "a"), ("Two.\n", "b")]
+    assert parser.format_response(found) == text.removesuffix("Done.")
+    assert "calls" not in parser.parse_response("One.\n```python\na\n```\n")
+    assert [call["status"] for call in parser.parse_cut(text + "```python\nc")["calls"]] == [VALID, VALID, WRONG]
+
+
+def test_more_calls_than_may_be_are_wrong() -> None:
+    parser = ToolParser("code", begin="<", end=">", many=True)
+    calls = parser.parse_response("<x>" * 1000)["calls"]
+    assert [call["status"] for call in calls] == [VALID] * MAX_CALLS + [WRONG]
+
+
+def test_calls_of_several_parsers_come_in_their_order_in_the_text() -> None:
+    parser = MixedToolParser(parsers=[PluginParser(many=True), InterpreterParser(many=True)])
+    plugin, code = (
+        '<|action_start|><|plugin|>\n{"name": "f"}<|action_end|>\n',
+        ("<|action_start|><|interpreter|>\n1<|action_end|>\n"),
+    )
+    found = parser.parse_response(f"A{plugin}B{code}C{plugin}")
+    assert [(call["thought"], call["tool_type"]) for call in found["calls"]] == [
+        ("A", "plugin"), ("B", "interpreter"), ("C", "plugin"),
+    ]  # fmt: skip
+    assert (found["thought"], found["tool_type"]) == ("A", "plugin")
+    written = parser.format_response(found)
+    assert [call["action"] for call in parser.parse_response(written)["calls"]] == [
+        call["action"] for call in found["calls"]
+    ]
+
+
+def test_an_agent_runs_several_calls_of_plugins_and_code() -> None:
+    def double(x: int) -> int:
+        """Double a number."""
+        return 2 * x
+
+    def run(command: str) -> str:
+        """Run code."""
+        return f"ran {command}"
+
+    plugin = '<|action_start|><|plugin|>\n{"name": "double", "parameters": {"x": 4}}<|action_end|>\n'
+    code = "<|action_start|><|interpreter|>\n1 + 1<|action_end|>\n"
+    llm = ScriptedLLM([f"Both.{plugin}{code}{plugin.replace('4', '5')}", "Done."])
+    parser = MixedToolParser(parsers=[PluginParser(many=True), InterpreterParser(many=True)])
+    agent = AgentForInternLM(llm, plugins=[double], interpreter=[run], output_format=parser)
+    assert agent("Go").content == "Done."
+    history = [(message["role"], message["content"]) for message in llm.requests[1].messages[-4:]]
+    assert history[0][0] == "assistant"
+    assert [parsed["tool_type"] for parsed in parser.parse_response(history[0][1])["calls"]] == [
+        "plugin", "interpreter", "plugin",
+    ]  # fmt: skip
+    assert history[1:] == [("environment", "8"), ("environment", "ran 1 + 1"), ("environment", "10")]
+
+
+def test_react_runs_several_calls_of_a_fence() -> None:
+    def run(command: str) -> str:
+        """Run code."""
+        return f"ran {command}"
+
+    parser = ToolParser("tool", begin="<call>", end="</call>", validate="json.loads", many=True)
+    call = '<call>{"name": "run", "parameters": {"command": "x"}}</call>'
+    llm = ScriptedLLM([f"A{call}B{call.replace('x', 'y')}C<call>{{</call>", "Done."])
+    assert ReAct(llm, [run], output_format=parser)("Go").content == "Done."
+    first, second, third = llm.requests[1].messages[-1]["content"].split("\n")
+    assert (first, second) == ("ran x", "ran y")
+    assert "cannot be read" in third

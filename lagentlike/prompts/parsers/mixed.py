@@ -9,7 +9,7 @@ from ...errors import InvalidArgument
 from ...registry import create_object
 from ...schema import ToolStatusCode
 from .str_parser import StrParser
-from .tool_parser import ToolParser
+from .tool_parser import as_parsed, Found, ToolParser
 
 __all__ = ["MixedToolParser"]
 
@@ -20,7 +20,7 @@ class MixedToolParser(StrParser):
     Args:
         tool_type: name for the instruction message of this parser itself.
         template: instruction shown to the model before those of the parsers.
-        parsers: the tool parsers, or `dict(type=...)` of them.
+        parsers: the tool parsers, or `dict(type=...)` of them. Those with `many` may have several calls in a reply.
     """
 
     def __init__(
@@ -51,12 +51,25 @@ class MixedToolParser(StrParser):
 
     def parse_response(self, data: str) -> dict[str, Any]:
         """What the parser makes of it that finds the first call; else the text as a thought without a call."""
-        return _first([parser.parse_response(data) for parser in self.parsers.values()], data)
+        return _first([parser.parse_response(data) for parser in self.parsers.values()], data) | self._all(data, False)
 
     def parse_cut(self, data: str) -> dict[str, Any]:
-        return _first([parser.parse_cut(data) for parser in self.parsers.values()], data)
+        return _first([parser.parse_cut(data) for parser in self.parsers.values()], data) | self._all(data, True)
+
+    def _all(self, text: str, needs_end: bool) -> dict[str, Any]:
+        """All calls in a text, where a parser may have several and there are; a call inside of another is none."""
+        if not any(parser.many for parser in self.parsers.values()):
+            return {}
+        found = [call for parser in self.parsers.values() for call in parser.calls(text, needs_end)]
+        calls: list[Found] = []
+        for call in sorted(found, key=lambda call: call.start):
+            if not calls or call.start >= calls[-1].behind:
+                calls.append(call)
+        return as_parsed(text, calls)
 
     def format_response(self, parsed: dict[str, Any]) -> str:
+        if parsed.get("calls"):
+            return "".join(self.format_response(call) for call in parsed["calls"])
         if parsed["tool_type"] is None:
             return str(parsed["thought"])
         return self.parsers[parsed["tool_type"]].format_response(parsed)

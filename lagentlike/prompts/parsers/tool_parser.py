@@ -11,6 +11,7 @@ from ...registry import import_object
 from ...schema import ToolStatusCode
 from .marks import Marks
 from .str_parser import StrParser
+from .tool_call import MAX_CALLS
 
 __all__ = ["InterpreterParser", "PluginParser", "ToolParser"]
 
@@ -25,9 +26,10 @@ class ToolParser(StrParser):
             stop word; `parse_cut` is for texts where it is not. One with another `begin` inside is no valid call.
         validate: turns the text between the marks into the action; whatever it raises makes the status PARSING_ERROR.
             A function or its dotted path.
+        many: whether a reply may hold several calls; otherwise those after the first are not looked at.
 
-    A reply holds one call: the first whose mark is not inside `<think>…</think>` (or before a `</think>` whose thinking
-    began in the prompt), a code fence, inline code or quotes.
+    A reply's call is the first whose mark is not inside `<think>…</think>` (or before a `</think>` whose thinking began
+    in the prompt), a code fence, inline code or quotes.
 
     >>> parser = ToolParser("interpreter", begin="```python\\n", end="\\n```\\n")
     >>> parser.parse_response("Let me see.\\n```python\\nprint(1)\\n```\\n")["action"]
@@ -41,9 +43,12 @@ class ToolParser(StrParser):
         begin: str = "<tool>\n",
         end: str = "</tool>\n",
         validate: Callable[[str], Any] | str | None = None,
+        *,
+        many: bool = False,
         **format_field: Any,
     ) -> None:
         super().__init__(template, **format_field)
+        self.many = many
         if not begin:
             raise InvalidArgument("begin", begin, "give the mark that a call starts with")
         if not end:
@@ -54,7 +59,11 @@ class ToolParser(StrParser):
         self.validate = import_object(validate, "validate") if isinstance(validate, str) else validate
 
     def parse_response(self, data: str) -> dict[str, Any]:
-        """`dict(tool_type, thought, action, status)`; `tool_type` is None and `action` None where there is no call."""
+        """`dict(tool_type, thought, action, status)`; `tool_type` is None and `action` None where there is no call.
+
+        With `many`, a reply of several calls also has `calls`: such a dict for each, whose `thought` is the text before
+        it.
+        """
         return self._parsed(data, needs_end=False)
 
     def parse_cut(self, data: str) -> dict[str, Any]:
@@ -62,15 +71,22 @@ class ToolParser(StrParser):
 
     def format_response(self, parsed: dict[str, Any]) -> str:
         """The model's text again, with both marks."""
+        if parsed.get("calls"):
+            return "".join(self.format_response(call) for call in parsed["calls"])
         action = parsed["action"]
         if action is None:
             return str(parsed["thought"])
         return f"{parsed['thought']}{self.begin}{self.format_to_string(action)}{self.end}"
 
     def _parsed(self, text: str, needs_end: bool) -> dict[str, Any]:
-        found = self._find(text)
-        if found is None:
-            return {"tool_type": None, "thought": text, "action": None, "status": ToolStatusCode.NO_TOOL}
+        return as_parsed(text, self.calls(text, needs_end))
+
+    def calls(self, text: str, needs_end: bool = False) -> list[Found]:
+        """The calls in a text, all or the first; `needs_end` says that a call without its end is not whole."""
+        return [Found(place.start, place.behind, self._read(text, place, needs_end)) for place in self._find(text)]
+
+    def _read(self, text: str, found: _Place, needs_end: bool) -> dict[str, Any]:
+        """What is called at a place."""
         action: Any = text[found.inside : found.stop]
         status = ToolStatusCode.VALID_TOOL
         if found.is_nested or (needs_end and not found.is_closed):
@@ -82,12 +98,14 @@ class ToolParser(StrParser):
                 status = ToolStatusCode.PARSING_ERROR
         return {"tool_type": self.tool_type, "thought": text[: found.start], "action": action, "status": status}
 
-    def _find(self, text: str) -> _Found | None:
-        """The first call."""
-        marks, found = Marks(text, self.begin, self.end), None
+    def _find(self, text: str) -> list[_Place]:
+        """Where the calls are, or the first one; of too many, one more than may be is kept as one that is wrong."""
+        marks = Marks(text, self.begin, self.end)
+        found: list[_Place] = []
+        most = MAX_CALLS + 1 if self.many else 1
         while (start := marks.step()) >= 0:
             if marks.thinking_ended:
-                found = None
+                found = []
                 continue
             inside = start + len(self.begin)
             closing = marks.closing(inside)
@@ -96,11 +114,12 @@ class ToolParser(StrParser):
             if thinking >= 0:
                 marks.jump(thinking)
                 continue
-            if found is None:
-                nested = marks.unquoted(self.begin, inside, stop) >= 0
+            behind = len(text) if closing < 0 else closing + len(self.end)
+            if len(found) < most:
+                nested = len(found) == MAX_CALLS or marks.unquoted(self.begin, inside, stop) >= 0
                 stop = stop if closing >= 0 else self._before_half_a_mark(text, inside)
-                found = _Found(start, inside, stop, closing >= 0, nested)
-            marks.jump(-1 if closing < 0 else closing + len(self.end))
+                found.append(_Place(start, inside, stop, behind, closing >= 0, nested))
+            marks.jump(-1 if closing < 0 else behind)
         return found
 
     def _before_half_a_mark(self, text: str, inside: int) -> int:
@@ -111,12 +130,33 @@ class ToolParser(StrParser):
         return len(text)
 
 
-class _Found(NamedTuple):
-    """A call: where its mark and its action start, where the action stops, and what is wrong with it."""
+def as_parsed(text: str, calls: list[Found]) -> dict[str, Any]:
+    """What a parser gives for the calls it found in a text, in their order."""
+    if not calls:
+        return {"tool_type": None, "thought": text, "action": None, "status": ToolStatusCode.NO_TOOL}
+    first = calls[0].parsed
+    if len(calls) == 1:
+        return first
+    before = [0, *(call.behind for call in calls)]
+    each = [{**call.parsed, "thought": text[at : call.start]} for at, call in zip(before, calls, strict=False)]
+    return {**first, "calls": each}
+
+
+class Found(NamedTuple):
+    """A call: where its mark starts, where what comes behind it starts, and what a parser makes of it."""
+
+    start: int
+    behind: int
+    parsed: dict[str, Any]
+
+
+class _Place(NamedTuple):
+    """Where a call is: its mark, its action, the end of that, what comes behind, and what is wrong with it."""
 
     start: int
     inside: int
     stop: int
+    behind: int
     is_closed: bool
     is_nested: bool
 
@@ -131,9 +171,11 @@ class InterpreterParser(ToolParser):
         begin: str = "<|action_start|><|interpreter|>\n",
         end: str = "<|action_end|>\n",
         validate: Callable[[str], Any] | str | None = None,
+        *,
+        many: bool = False,
         **format_field: Any,
     ) -> None:
-        super().__init__(tool_type, template, begin, end, validate, **format_field)
+        super().__init__(tool_type, template, begin, end, validate, many=many, **format_field)
 
 
 class PluginParser(ToolParser):
@@ -146,9 +188,11 @@ class PluginParser(ToolParser):
         begin: str = "<|action_start|><|plugin|>\n",
         end: str = "<|action_end|>\n",
         validate: Callable[[str], Any] | str | None = None,
+        *,
+        many: bool = False,
         **format_field: Any,
     ) -> None:
-        super().__init__(tool_type, template, begin, end, validate or plugin_call, **format_field)
+        super().__init__(tool_type, template, begin, end, validate or plugin_call, many=many, **format_field)
 
 
 def plugin_call(text: str) -> dict[str, Any]:
