@@ -44,9 +44,11 @@ class _HF(_Local):
         super().__init__(os.fspath(path), temperature=temperature, seed=seed, **gen_params)
         sampling(self.gen_params, self.kind)
         self.tokenizer = read_tokenizer(self.path) if tokenizer is None else tokenizer
-        model = read_model(self.path, device, dtype) if model is None else model
-        room = PREFIX_BYTES if prefix_bytes is None else prefix_bytes
-        self._engine = TorchEngine(model, ChatTokenizer(self.tokenizer, template), room)
+        if not isinstance(model, TorchEngine):
+            model = read_model(self.path, device, dtype) if model is None else model
+            room = PREFIX_BYTES if prefix_bytes is None else prefix_bytes
+            model = TorchEngine(model, ChatTokenizer(self.tokenizer, template), room)
+        self._engine: TorchEngine = model
 
     @property
     def engine(self) -> TorchEngine:
@@ -75,7 +77,8 @@ class HFTransformer(_HF, LocalLLM):
 
     Args:
         path: a Hugging Face directory or name.
-        model: the model, where it is loaded already; it stays on its device.
+        model: the model, where it is loaded already; it stays on its device. Or the `engine` of another such object,
+            with its template: what both are asked is then decoded together.
         tokenizer: its fast tokenizer, where that is loaded already.
         template: a `ChatTemplate` or the name of one; None takes the tokenizer's own.
         device: "cpu", "cuda", "cuda:1" …; None takes a GPU if there is one.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from ..errors import InvalidArgument, MissingExtra
 from ..llms.local import AsyncLocalLLM
@@ -23,6 +23,9 @@ from ._torch import torch
 from .learner import AdamW, Learner, quiet, read_model, Rows
 from .losses import token_entropy, token_logprobs
 from .sampling import Draws, PolicyLM, PolicyTransformer
+
+if TYPE_CHECKING:
+    from ..llms.torch_engine import TorchEngine
 
 __all__ = ["Policy", "check_sampling"]
 
@@ -72,6 +75,7 @@ class Policy(Learner):
         self._draws = Draws()
         self._reference: Any = None
         self._engine: TinyEngine | None = None
+        self._transformer: TorchEngine | None = None
         self._llms: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __repr__(self) -> str:
@@ -155,7 +159,8 @@ class Policy(Learner):
         if self._engine is not None:
             llm: Any = PolicyLM(self._engine, self._draws, **gen_params)
         else:
-            llm = PolicyTransformer(self.model, self.folder, self._draws, **gen_params)
+            llm = PolicyTransformer(self._transformer or self.model, self.folder, self._draws, **gen_params)
+            self._transformer = llm.engine
         self._llms.add(llm)
         return llm
 
@@ -180,9 +185,9 @@ class Policy(Learner):
                 found.append((path, unit, None))
                 check_sampling(f"{path or 'agent'}.llm", llm.gen_params)
             elif llm is not None and _folder_of(llm) == self.folder.resolve():
-                kept = {name: value for name, value in llm.gen_params.items() if name not in ("temperature", "seed")}
-                found.append((path, unit, kept))
-                check_sampling(f"{path or 'agent'}.llm", kept)
+                params = {name: value for name, value in llm.gen_params.items() if name not in ("temperature", "seed")}
+                found.append((path, unit, params))
+                check_sampling(f"{path or 'agent'}.llm", params)
         if not found:
             raise InvalidArgument(
                 "agent", agent, f"no unit of it asks the model of {str(self.folder)!r}: build it on policy.llm()"
@@ -207,8 +212,9 @@ class Policy(Learner):
     def begin(self, *round_: int) -> None:
         """Begin a round of sampling; the same numbers, such as a seed and a step, give the same samples again."""
         self._draws.begin(*round_)
-        if self._engine is not None:
-            self._engine.prefixes.clear()  # read anew, so that it does not matter what was sampled before
+        for engine in (self._engine, self._transformer):
+            if engine is not None:
+                engine.prefixes.clear()  # read anew, so that it does not matter what was sampled before
 
     def publish(self) -> None:
         """Hand the weights to the engine, if there is one; `update` and `load_state_dict` do it."""

@@ -87,7 +87,14 @@ class PolicyLM(_Drawn, AsyncTinyLM):
 
 
 class PolicyTransformer(_Drawn, AsyncHFTransformer):
-    """An `AsyncHFTransformer` over the module that is trained; it samples at temperature 1 by default."""
+    """An `AsyncHFTransformer` over the module that is trained; it samples at temperature 1 by default.
+
+    Args:
+        model: the module; or the engine of another such object, which is then shared.
+        folder: where the tokenizer is.
+        draws: where the seeds come from of requests that have none.
+        **gen_params: as for `AsyncHFTransformer`.
+    """
 
     def __init__(self, model: Any, folder: Path, draws: Draws, **gen_params: Any) -> None:
         self.draws = draws

@@ -13,3 +13,9 @@ from .small_model import write_small_model
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of an untrained model that `TinyLM` runs."""
     return write_small_model(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an untrained model that transformers alone runs."""
+    return write_small_model(tmp_path_factory.mktemp("foreign"), key_value_heads=2)

@@ -13,14 +13,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lagentlike.llms.tiny.engine import WEIGHTS
 
 
-def write_small_model(folder: Path) -> Path:
-    """Write a directory that `TinyLM` runs: two layers of width 32, drawn at random, with the embedded tokenizer."""
+def write_small_model(folder: Path, key_value_heads: int = 4) -> Path:
+    """Write a directory of two layers of width 32, drawn at random, with the embedded tokenizer.
+
+    `TinyLM` runs it, but not with fewer heads of keys and values than 4.
+    """
     for path in WEIGHTS.iterdir():
         if path.suffix in (".json", ".jinja"):
             shutil.copy(path, folder / path.name)
     config = json.loads((folder / "config.json").read_text())
     config |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "initializer_range": 0.2}
-    config |= {"num_attention_heads": 4, "num_key_value_heads": 4}
+    config |= {"num_attention_heads": 4, "num_key_value_heads": key_value_heads}
     config.pop("head_dim", None)
     (folder / "config.json").write_text(json.dumps(config))
     with torch.random.fork_rng(devices=[]):

@@ -285,3 +285,23 @@ def test_a_model_of_another_kind_is_sampled_from_the_very_module_that_is_trained
     assert all(row.get("ratio_off", 0.0) < 1e-3 for row in history[1:])
     assert sum(row["reward"] for row in history[-3:]) / 3 > history[1]["reward"] + 0.2
     assert AutoModelForCausalLM.from_pretrained(policy.save(tmp_path / "out")).config.model_type == "llama"
+
+
+def test_models_of_one_policy_that_transformers_runs_are_decoded_together_and_follow_its_updates(foreign: Path) -> None:
+    policy = Policy(foreign, adamw=AdamW(lr=1e-2))
+    one, other = policy.llm(max_new_tokens=6), policy.llm(max_new_tokens=6)
+    assert one.engine is other.engine
+    ask: Any = [{"role": "user", "content": "Hello"}]
+    for _ in range(2):
+        policy.begin(1)
+        assert one.engine.prefixes.size == 0
+        span = asyncio.run(one.chat(ask, logprobs=True)).tokens
+        again = asyncio.run(other.chat(ask, prompt_ids=[*span.prompt_ids, *span.ids], logprobs=True)).tokens
+        assert one.engine.prefixes.reused_tokens >= len(span.prompt_ids)
+        segment = Segment()
+        segment.read(span.prompt_ids)
+        segment.sample(span.ids, span.logprobs, 1)
+        segment.sample(again.ids, again.logprobs, 3)
+        rows = rows_of([Trajectory([{}] * 4, [segment])])
+        assert (policy.current_logprobs(rows) - rows["logprobs"]).abs().max() < 1e-4
+        learn(policy, rows)

@@ -15,6 +15,9 @@ import torch
 from lagentlike.training import read_metrics
 
 RUN = """
+import asyncio
+import random
+
 from lagentlike import AsyncAgent
 from lagentlike.rollouts import reward
 from lagentlike.training import AdamW, Policy, RLTrainer
@@ -26,13 +29,22 @@ def even(trajectory):
     return sum(i % 2 == 0 for i in segment.ids[-4:]) / 4
 
 
-def run(small, out, on_step=None):
+class Uneven(AsyncAgent):
+    # takes now more, now less time before it asks, so that other chains are decoded together each time
+
+    async def forward(self, *message, session_id=0, **kwargs):
+        await asyncio.sleep(random.SystemRandom().random() * 0.01)
+        return await super().forward(*message, session_id=session_id, **kwargs)
+
+
+def run(small, out, algorithm, at_once, on_step=None):
     policy = Policy(small, adamw=AdamW(lr=1e-2))
-    agent = AsyncAgent(policy.llm(max_new_tokens=4))
+    agent = Uneven(policy.llm(max_new_tokens=4))
     queries = ["one?", "two?", "three?"]
     trainer = RLTrainer(
-        policy, agent, queries, even, "reinforce", held_out=["four?"], batch=2, group=3, evaluate_every=2,
-        checkpoint_every=2, steps=8, out=out, resume=True, rollout_options={"max_concurrency": 1}, on_step=on_step,
+        policy, agent, queries, even, algorithm, held_out=["four?"], batch=2, group=3, evaluate_every=2,
+        checkpoint_every=2, steps=8, out=out, resume=True, rollout_options={"max_concurrency": int(at_once)},
+        on_step=on_step,
     )
     trainer.train()
 """
@@ -48,32 +60,57 @@ run(*sys.argv[1:], tell)
 """
 
 
-def test_a_run_killed_in_the_middle_goes_on_as_if_nothing_had_been(small: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RUN + TELL_AND_WAIT, str(small), str(tmp_path / "killed")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+def states(*runs: Path) -> list[dict[str, torch.Tensor]]:
+    """The trained weights of runs."""
+    return [torch.load(run / "checkpoint.pt", weights_only=True)["policy"]["trained"] for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("model", "algorithm", "at_once"),
+    [("small", "grpo", 1), ("small", "rloo", 64), ("foreign", "reinforce", 64)],
+)
+def test_a_run_killed_in_the_middle_goes_on_as_if_nothing_had_been(
+    model: str, algorithm: str, at_once: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder, killed_at = request.getfixturevalue(model), tmp_path / "killed"
+    words = [str(folder), str(killed_at), algorithm, str(at_once)]
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN + TELL_AND_WAIT, *words], stdout=subprocess.PIPE, text=True
+    ) as killed:
         assert killed.stdout is not None
         for line in killed.stdout:
             if line == "step 5\n":
                 os.kill(killed.pid, signal.SIGKILL)
         assert killed.wait(60) == -signal.SIGKILL
-    assert not (tmp_path / "killed/model").exists()
-    assert len(read_metrics(tmp_path / "killed/metrics.jsonl")) == 6  # one more than the last checkpoint knows of
+    assert not (killed_at / "model").exists()
+    assert len(read_metrics(killed_at / "metrics.jsonl")) == 6  # one more than the last checkpoint knows of
 
     program: dict[str, Any] = {}
     exec(RUN, program)
     told: list[float] = []
-    program["run"](small, tmp_path / "killed", lambda metrics: told.append(metrics["step"]))
-    program["run"](small, tmp_path / "whole")
+    program["run"](folder, killed_at, algorithm, at_once, lambda metrics: told.append(metrics["step"]))
+    program["run"](folder, tmp_path / "whole", algorithm, at_once)
     assert told == [5, 6, 7, 8]  # from the last checkpoint on
     runs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "killed")]
-    timeless = [[{k: v for k, v in row.items() if "second" not in k} for row in run] for run in runs]
+    inexact = ("second", "ratio") if at_once > 1 else ("second",)  # the ratio is to what was stored when sampling
+    same = [[{k: v for k, v in row.items() if not any(part in k for part in inexact)} for row in run] for run in runs]
     assert [row["step"] for row in runs[1]] == list(range(9))
-    assert timeless[0] == timeless[1]
-    states = [
-        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["policy"] for name in ("whole", "killed")
-    ]
-    for name, value in states[0]["trained"].items():
-        assert torch.equal(value, states[1]["trained"][name])
+    assert same[0] == same[1]
+    whole, went_on = states(tmp_path / "whole", killed_at)
+    for name, value in whole.items():
+        assert torch.equal(value, went_on[name]), name
+
+
+def test_clipped_updates_with_chains_side_by_side_repeat_but_for_rounding(small: Path, tmp_path: Path) -> None:
+    program: dict[str, Any] = {}
+    exec(RUN, program)
+    for name in ("one", "other"):
+        program["run"](small, tmp_path / name, "grpo", 64)
+    one, other = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "other"))
+    for name in ("reward", "eval/reward", "turns", "tokens"):  # those of the same tokens
+        assert [row.get(name) for row in one] == [row.get(name) for row in other]
+    for name in ("loss", "grad_norm"):
+        assert [row[name] for row in one[1:]] == pytest.approx([row[name] for row in other[1:]], rel=1e-3, abs=1e-4)
 
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(
