@@ -247,8 +247,8 @@ class _Group:
         """Remember what was read of a reply: all but the token that was sampled last."""
         places = self._mask[row, :-1].nonzero()[:, 0]
         with torch.inference_mode():
-            layers = [(keys[row][:, places], values[row][:, places]) for keys, values in _layers(self._cache)]
-        self._engine.prefixes.keep(self.turns[row].read, layers, self._state)
+            kept = [tuple(part[row][:, places.to(part.device)] for part in pair) for pair in _layers(self._cache)]
+        self._engine.prefixes.keep(self.turns[row].read, kept, self._state)
 
     def _narrow(self) -> None:
         """Cut off places that are padding in every row."""

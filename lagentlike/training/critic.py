@@ -62,7 +62,7 @@ class Critic(Learner):
 
         def loss(picked: Tensor, part: Rows) -> Tensor:
             values = self.values(part)
-            wanted, weight = (given[picked, : values.shape[1]].to(values.device) for given in (returns, weights))
+            wanted, weight = (given[picked, : values.shape[1]] for given in (returns, weights))
             return 0.5 * (weight * (values - wanted) ** 2).sum()
 
         return self._descend(rows, loss)

@@ -86,18 +86,18 @@ class Learner:
         """What `read` makes of the outputs `[n, length, …]` and their tokens `[n, length]`, at trained tokens.
 
         Returns:
-            `count` tensors, `[rows, length]`, 0.0 on tokens that are not trained.
+            `count` tensors on the CPU, `[rows, length]`, 0.0 on tokens that are not trained.
         """
         ids, mask = rows["input_ids"].to(self.device), rows["action_mask"].to(self.device)
         attention = rows["attention_mask"].to(self.device)
         shared = self._shared_length(rows)
         if not mask.any():
-            return [torch.zeros(ids.shape, device=self.device)] * count
+            return [torch.zeros(ids.shape)] * count
         last = int(mask.any(0).nonzero().max())  # nothing behind it is looked at
         outputs = self._outputs(model, ids, attention, shared, last)
         trained = mask[:, shared : last + 1].bool()
         return [
-            torch.nn.functional.pad(torch.where(trained, values, 0.0), (shared, ids.shape[1] - last - 1))
+            torch.nn.functional.pad(torch.where(trained, values, 0.0), (shared, ids.shape[1] - last - 1)).cpu()
             for values in read(outputs, ids[:, shared : last + 1])
         ]
 
@@ -107,7 +107,7 @@ class Learner:
         with torch.no_grad():
             for picked, part in self._micro_batches(rows):
                 found = values(part)
-                result[picked, : found.shape[1]] = found.cpu()
+                result[picked, : found.shape[1]] = found
         return result
 
     def _outputs(self, model: Any, ids: Tensor, attention: Tensor, shared: int, last: int) -> Tensor:
