@@ -15,7 +15,6 @@ from .colour import check_forward, Colour, overridable
 from .concurrency import stepped
 from .errors import ColourError, InvalidArgument, SessionBusy, StateError
 from .hooks import Hook, RemovableHandle
-from .mapping import map_async, map_blocking
 from .memory import check_session_id, Memory, MemoryManager, SessionId, SessionState
 from .memory.memory import Mark
 from .memory.state import ALL_SESSIONS
@@ -123,6 +122,8 @@ class Module:
         Returns:
             The replies in the order of the messages; where a call failed, its exception.
         """
+        from .mapping import map_blocking  # what only this needs
+
         return map_blocking(self, messages, session_ids, max_concurrency, progress, kwargs)
 
     # The tree
@@ -487,6 +488,8 @@ class AsyncModule(Module):
         **kwargs: Any,
     ) -> list[AgentMessage | Exception]:
         """Call the unit once for each message, several at once; see `Module.map`."""
+        from .mapping import map_async  # what only this needs
+
         return await map_async(self, messages, session_ids, max_concurrency, progress, kwargs)
 
 

@@ -1,7 +1,23 @@
 """Watch or rewrite messages around a call."""
 
-from .action import ActionPreprocessor, InternLMActionProcessor
-from .hook import Hook, RemovableHandle
-from .logger import MessageLogger
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+
+if TYPE_CHECKING:
+    from .action import ActionPreprocessor, InternLMActionProcessor
+    from .hook import Hook, RemovableHandle
+    from .logger import MessageLogger
 
 __all__ = ["ActionPreprocessor", "Hook", "InternLMActionProcessor", "MessageLogger", "RemovableHandle"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "action": ["ActionPreprocessor", "InternLMActionProcessor"],
+        "hook": ["Hook", "RemovableHandle"],
+        "logger": ["MessageLogger"],
+    },
+)

@@ -49,13 +49,12 @@ class ChunkShape:
         """Take over what is around the text of a chunk, which is all that the delta of its first choice holds."""
         self.lessons -= 1
         for found in _CONTENT.finditer(chunk):
-            before, after = chunk[: found.end()], chunk[found.end() :]
-            changed = decode(before + b"~" + after)["choices"][0]["delta"]["content"]
+            start, end = found.span(1)
+            changed = decode(b"%b~%b" % (chunk[:start], chunk[start:]))["choices"][0]["delta"]["content"]
             if changed == "~" + text:  # so it is this string
-                self._before, self._after = before, chunk[_REST.match(chunk, found.end()).end() :]
+                self._before, self._after = chunk[:start], chunk[end:]
                 return
 
 
 _MOST_LESSONS = 3
-_CONTENT = re.compile(rb'"content"\s*:\s*"')
-_REST = re.compile(rb'(?:[^"\\]|\\.)*')  # of a string
+_CONTENT = re.compile(rb'"content"\s*:\s*"((?:[^"\\]|\\.)*)"')
