@@ -7,9 +7,10 @@ import queue
 import threading
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from ..concurrency import LoopThread
@@ -116,7 +117,7 @@ class VllmModel(_Vllm, BaseLLM):
     """
 
     def _open(self, arguments: dict[str, Any]) -> None:
-        self._batches = _Batches(self._vllm.LLM(**arguments))
+        self._batches = _Batches(partial(self._vllm.LLM, **arguments))
 
     def _chat(self, messages: Conversation, params: Params) -> Completion:
         asked = self._asked(messages, params)
@@ -193,21 +194,26 @@ class BatchedVllmModel(_AsyncVllm):
     """
 
     def _open(self, arguments: dict[str, Any]) -> None:
-        self._batches = _Batches(self._vllm.LLM(**arguments))
+        self._batches = _Batches(partial(self._vllm.LLM, **arguments))
 
     async def _generate(self, asked: _Asked) -> Any:
         return await asyncio.wrap_future(self._batches.submit(asked))
 
 
 class _Batches:
-    """Hands an engine all requests that wait, batch by batch, in a thread that ends with this object."""
+    """Hands an engine all requests that wait, batch by batch, in a thread that ends with this object.
 
-    def __init__(self, engine: Any) -> None:
+    The engine is opened in that thread as well, since a GPU is chosen by thread.
+    """
+
+    def __init__(self, open_engine: Callable[[], Any]) -> None:
         self._waiting: _Waiting = queue.SimpleQueue()
+        opened: Future[None] = Future()
         threading.Thread(
-            target=_work, args=(engine, self._waiting), daemon=True, name="lagentlike-vllm-batches"
+            target=_work, args=(open_engine, opened, self._waiting), daemon=True, name="lagentlike-vllm-batches"
         ).start()
         weakref.finalize(self, self._waiting.put, None)
+        opened.result()
 
     def submit(self, asked: _Asked) -> Future[Any]:
         """Put a request in line; its future is the `vllm.RequestOutput`."""
@@ -219,7 +225,13 @@ class _Batches:
 _Waiting = queue.SimpleQueue[tuple[_Asked, Future[Any]] | None]
 
 
-def _work(engine: Any, waiting: _Waiting) -> None:
+def _work(open_engine: Callable[[], Any], opened: Future[None], waiting: _Waiting) -> None:
+    try:
+        engine = open_engine()
+    except BaseException as error:  # noqa: BLE001  # it is raised where the engine was asked for
+        opened.set_exception(error)
+        return
+    opened.set_result(None)
     while (taken := _taken(waiting)) is not None:
         batch = [(asked, future) for asked, future in taken if future.set_running_or_notify_cancel()]
         if not batch:

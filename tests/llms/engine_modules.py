@@ -101,6 +101,11 @@ def prompt_ids(prompt: Any) -> list[int]:
     return TinyEngine.load().encode(prompt) if isinstance(prompt, str) else prompt["prompt_token_ids"]
 
 
+def check_dtype(dtype: str) -> None:
+    if dtype not in ("auto", "half", "float16", "bfloat16", "float", "float32"):
+        raise ValueError(f"Unknown dtype: {dtype}")
+
+
 def request_output(prompt: list[int], answer: Completion, sampling: SamplingParams) -> Any:
     tokens = span(answer)
     steps = None
@@ -131,6 +136,7 @@ def vllm() -> Iterator[Calls]:
             self, model: str, *, tokenizer: str | None = None, tensor_parallel_size: int = 1, dtype: str = "auto",
             seed: int = 0, gpu_memory_utilization: float = 0.92, enforce_eager: bool = False, **kwargs: Any,
         ) -> None:  # fmt: skip
+            check_dtype(dtype)
             calls.opened = {"model": model, "tensor_parallel_size": tensor_parallel_size, "dtype": dtype, **kwargs}
             calls.opened["gpu_memory_utilization"] = gpu_memory_utilization
             self._busy = threading.Lock()
@@ -169,6 +175,7 @@ def vllm() -> Iterator[Calls]:
             cls, engine_args: AsyncEngineArgs, start_engine_loop: bool = True, usage_context: Any = None,
             stat_loggers: Any = None,
         ) -> AsyncLLM:  # fmt: skip
+            check_dtype(engine_args.dtype)
             calls.opened = vars(engine_args)
             return cls()
 

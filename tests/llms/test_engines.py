@@ -170,6 +170,12 @@ async def test_what_tasks_ask_vllm_at_once_is_one_batch_and_what_was_cancelled_i
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("model", [VllmModel, AsyncVllmModel])
+def test_an_engine_that_does_not_open_says_so_where_it_was_asked_for(model: Any) -> None:
+    with vllm(), pytest.raises(ValueError, match="Unknown dtype: float12"):
+        model(str(WEIGHTS), dtype="float12")
+
+
 def batch_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "lagentlike-vllm-batches"}
 
