@@ -245,6 +245,19 @@ for _toolset in (
         [{"type": "lagentlike.actions.files.file_tools"}],
     ),
     Toolset(
+        "web",
+        "Search the web (with a key or an endpoint in the environment) and read pages.",
+        [{"type": "lagentlike.actions.web_tools.web_tools"}],
+    ),
+    Toolset(
+        "vision",
+        "Ask a model that sees about images.",
+        [{"type": "lagentlike.actions.vision.Vision"}],
+        available=lambda: import_object("lagentlike.actions.vision.vision_unavailable")(),
+    ),
+    Toolset("memory", "Notes of what will matter later.", [{"type": "lagentlike.actions.notes.Notes"}]),
+    Toolset("todo", "A list of what is to be done.", [{"type": "lagentlike.actions.todo.Todo"}]),
+    Toolset(
         "code",
         "Run Python in a session that keeps its variables.",
         [{"type": "lagentlike.actions.IPythonInterpreter", "name": "code_interpreter"}],

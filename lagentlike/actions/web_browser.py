@@ -16,12 +16,10 @@ from ..memory.state import SessionValue
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .function import checked_timeout
-from .html import page_text
-from .result import failed, shortened
+from .result import failed
 from .running import on_background
 from .web_fetch import FetchError, WebClient
 from .web_search import engine_of, SearchEngine
-from .workers import submit_from_loop
 
 __all__ = ["AsyncWebBrowser", "WebBrowser"]
 
@@ -137,15 +135,9 @@ class WebBrowser(BaseAction):
     async def _page(self, url: str) -> tuple[str | None, str]:
         """A page's text, or why there is none."""
         try:
-            answer = await self._client.request("GET", url)
+            return await self._client.page(url, MAX_PAGE), ""
         except FetchError as error:
             return None, str(error)
-        text = answer.text
-        if "html" in answer.kind or text[:200].lstrip().lower().startswith(("<!doctype", "<html")):
-            text = await submit_from_loop(page_text, text)
-        elif not answer.kind.startswith("text/") and "json" not in answer.kind and "xml" not in answer.kind:
-            return None, f"{url} is no text ({answer.kind})"
-        return shortened(text, MAX_PAGE), ""
 
     def _written(self, value: Any) -> ActionReturn:
         return ActionReturn(

@@ -13,6 +13,9 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from ..errors import ToolError
+from .html import page_text
+from .result import shortened
+from .workers import submit_from_loop
 
 __all__ = ["FetchError", "Response", "WebClient"]
 
@@ -95,6 +98,20 @@ class WebClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise FetchError(f"{_origin(url)} cannot be reached: {_reason(error)}") from None
         raise FetchError(f"{_origin(url)} redirects more than {MAX_REDIRECTS} times")
+
+    async def page(self, url: str, max_length: int) -> str:
+        """The text of a page; a long one keeps its head and its tail.
+
+        Raises:
+            FetchError: as for `request`, or it is no text.
+        """
+        answer = await self.request("GET", url)
+        text = answer.text
+        if "html" in answer.kind or text[:200].lstrip().lower().startswith(("<!doctype", "<html")):
+            text = await submit_from_loop(page_text, text)
+        elif not answer.kind.startswith("text/") and "json" not in answer.kind and "xml" not in answer.kind:
+            raise FetchError(f"{url} is no text ({answer.kind})")
+        return shortened(text, max_length)
 
     async def close(self) -> None:
         """Close the connections."""
