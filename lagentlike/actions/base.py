@@ -238,12 +238,22 @@ class ToolAPI:
 
     __slots__ = ("_options", "action", "function", "is_async", "name", "schema")
 
-    def __init__(self, action: BaseAction, api: str, function: Callable[..., Any], options: _Options) -> None:
+    def __init__(
+        self,
+        action: BaseAction,
+        api: str,
+        function: Callable[..., Any],
+        options: _Options,
+        schema: ToolSchema | None = None,
+    ) -> None:
         self.action = action
         self.function = function
         self._options = options
         self.is_async = _is_async(function)
         self.name = action.name if api == "run" else f"{action.name}.{api}"
+        if schema is not None:  # somebody else's, and not of the function
+            self.schema = schema
+            return
         text = action._text("" if api == "run" else api)
         if text is None and api == "run" and not inspect.getdoc(function):
             text = _summary(type(action))
