@@ -21,7 +21,7 @@ from ..memory import Memory, SessionId
 from ..prompts.parsers.tool_formats import tool_format as format_of
 from ..prompts.parsers.tool_formats import ToolFormat
 from ..registry import create_object
-from ..schema import AgentMessage, unchecked_message, Usage
+from ..schema import AgentMessage, copied, unchecked_message, Usage
 from .agent import Agent
 from .approvals import Approve, decision_message
 from .callbacks import AsyncCallbacks, Callbacks
@@ -251,7 +251,8 @@ class AIAgent(Workflow):
         """
         if not isinstance(text, str) or not text.strip():
             raise InvalidArgument("text", text, "give a text")
-        return self._controls.steer(_session(task_id), text)
+        loops = [unit for unit in self.modules() if isinstance(unit, AIAgent)]  # who took over comes after this one
+        return any(loop._controls.steer(_session(task_id), text) for loop in reversed(loops))
 
     def messages(self, task_id: SessionId | None = None) -> list[dict[str, Any]]:
         """The session as message dicts in OpenAI's form; thinking is in `reasoning`."""
@@ -259,14 +260,15 @@ class AIAgent(Workflow):
         assert self.agent.memory is not None
         shown = self.transcript.aggregate(self.agent.memory.get(session_id), self.agent.name)
         head = [] if shown and shown[0]["role"] == "system" else self.agent.aggregator._head(None, self.agent.template)
-        found = [dict(message) for message in (*head, *shown)]
+        found = [{key: copied(value) for key, value in message.items()} for message in (*head, *shown)]
         reply = self._last_reply(session_id)
         run = Run() if reply is None else Run.after(reply)
-        for message in run.unasked:
-            found += self.transcript.render(message, self.agent.name, None)
-        if run.results and run.pending:
+        unasked = run.unasked
+        if run.pending:  # what comes after their results waits with them
             partly = unchecked_message(content="", sender=self.actions.name, tool_results=run.results)
-            found += self.transcript.render(partly, self.agent.name, None)
+            unasked = [partly] if run.results else []
+        for message in unasked:
+            found += self.transcript.render(message, self.agent.name, None)
         if run.active in self.handoffs:
             other = self.handoffs[run.active].agent
             found += other.messages(task_id) if isinstance(other, AIAgent) else other._prompt(session_id)

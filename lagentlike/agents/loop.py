@@ -109,11 +109,15 @@ class Loop:
                 waiting = [call["id"] for call in run.pending]
                 raise InvalidArgument("call_id", call_id, f"no such call waits for an approval; waiting are {waiting}")
             run.decisions[call_id] = (approved, why)
-            given += yield from self._called(self._paused())
-            return given
+            try:
+                answered = yield from self._called(self._paused())
+            except Over:
+                run.unasked += given
+                raise
+            return answered + given
         if run.pending:
             results = [*run.results, *self._unmade(self._paused().tool_calls or [], "not approved: the user went on")]
-            given.append(results_message(results, self.agent.actions.name))
+            given.insert(0, results_message(results, self.agent.actions.name))
             run.begin_anew()
         for message in messages:
             screening = yield from screened(self.agent.guardrails.input, message.content, self.agent.callbacks)
@@ -150,6 +154,7 @@ class Loop:
 
     def _reply(self, over: Over) -> AgentMessage:
         last = self.reply
+        self.run.unasked += [unchecked_message(content=text) for text in self.control.spoken()]
         return unchecked_message(
             content=over.text,
             sender=self.agent.name,
@@ -305,28 +310,27 @@ class Loop:
         """The calls of a group that may be made, as guardrails leave them, and the results of those that may not."""
         agent, run = self.agent, self.run
         made, refusals = [], {}
-        for call in group:
-            why = self._needs_approval(call)
-            if why is not None:
-                decision = run.decisions.get(call.id)
-                if decision is None and agent.approve_call is not None:
-                    decision = verdict((yield agent.callbacks.call(agent.approve_call, copied(call))).formatted)
-                if decision is None:
-                    run.pending = self._pending(calls[len(results) :])
-                    text = "" if self.reply is None else self.reply.content
-                    raise Over("approval_required", text, why)
-                if not decision[0]:
-                    refusals[call.id] = _refused(call, f"not approved{decision[1] and ': ' + decision[1]}")
-                    continue
-            guardrails = agent.guardrails.tool_call
+        guardrails = agent.guardrails.tool_call
+        for place, call in enumerate(group, len(results)):
             screening = yield from screened(guardrails, copied(call) if guardrails else call, agent.callbacks)
             if isinstance(screening, Refuse):
                 refusals[call.id] = _refused(call, screening.reason)
-            elif not isinstance(screening, ToolCall):
+                continue
+            if not isinstance(screening, ToolCall):
                 raise InvalidArgument("guardrails.tool_call", screening, "return None, Refuse(reason) or a ToolCall")
-            else:
-                screening.id = call.id
-                made.append(screening)
+            screening.id = call.id
+            why = self._needs_approval(screening)
+            if why is not None:
+                decision = run.decisions.get(call.id)
+                if decision is None and agent.approve_call is not None:
+                    decision = verdict((yield agent.callbacks.call(agent.approve_call, copied(screening))).formatted)
+                if decision is None:
+                    run.pending = self._pending([screening, *calls[place + 1 :]])
+                    raise Over("approval_required", "" if self.reply is None else self.reply.content, why)
+                if not decision[0]:
+                    refusals[call.id] = _refused(call, f"not approved{decision[1] and ': ' + decision[1]}")
+                    continue
+            made.append(screening)
         return made, refusals
 
     def _pending(self, calls: list[ToolCall]) -> list[dict[str, Any]]:

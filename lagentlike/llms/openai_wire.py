@@ -594,7 +594,13 @@ def _text(content: Any) -> str | None:
 
 def _reasoning(message: dict[str, Any]) -> str | None:
     thought = message.get("reasoning_content") or message.get("reasoning")
-    return thought if type(thought) is str and thought else None
+    if type(thought) is str and thought:
+        return thought
+    details = message.get("reasoning_details")  # OpenRouter's; some are encrypted, and have no text
+    if type(details) is not list:
+        return None
+    texts = (item.get("text") or item.get("summary") for item in details if type(item) is dict)
+    return "".join(text for text in texts if type(text) is str) or None
 
 
 def _tool_calls(message: dict[str, Any]) -> list[ToolCall] | None:

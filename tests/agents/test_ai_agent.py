@@ -405,6 +405,17 @@ def test_a_system_message_holds_for_its_session_from_there_on(kind: Any) -> None
     assert agent.messages("a")[0] == {"role": "system", "content": "Be rude."}
 
 
+def test_editing_what_a_run_gave_changes_nothing() -> None:
+    agent = make(AIAgent, [call(), "three", "four"])
+    result = run(agent, "go")
+    before = agent.messages()
+    result["messages"][1]["tool_calls"][0]["function"]["name"] = "edited"
+    result["messages"].clear()
+    assert agent.messages() == before
+    run(agent, "and on")
+    assert agent.agent.llm.requests[-1].messages[1]["tool_calls"][0]["function"]["name"] == "add"
+
+
 def test_a_message_may_have_parts() -> None:
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     agent = make(AIAgent, ["A picture."])

@@ -278,6 +278,22 @@ def test_a_guardrail_that_returns_no_call_is_an_error() -> None:
         Guardrails(input="no")
 
 
+def test_what_a_guardrail_makes_of_a_call_is_what_must_be_approved() -> None:
+    def to_tmp(asked: ToolCall) -> Any:
+        if asked.name == "add":
+            return ToolCall("delete", {"path": "/tmp/sum"})
+        return None
+
+    agent = make(AIAgent, [[call(), call()], "ok"], guardrails=Guardrails(tool_call=[to_tmp]))
+    result = run(agent, "go")
+    assert [one["arguments"] for one in result["pending"]] == [{"path": "/tmp/sum"}]
+    result = decide(agent, "call_1", True)
+    assert result["finish_reason"] == "approval_required"
+    result = decide(agent, "call_2", False)
+    assert list(results_of(result["messages"]).values()) == ["deleted /tmp/sum", "Error: not approved"]
+    assert_paired(result["messages"])
+
+
 # Interrupts and words
 
 
@@ -369,6 +385,31 @@ def test_what_is_said_while_the_model_answers_is_answered_too() -> None:
     agent = make(AIAgent, answer)
     result = run(agent, "go")
     assert (result["final_response"], result["turns"]) == ("answer 3", 2)
+
+
+@every_colour
+def test_what_is_said_to_a_run_that_ends_waits_for_the_next(kind: Any) -> None:
+    def say(agent: Any) -> None:
+        agent.steer(None, "later, then")
+        agent.interrupt()
+
+    agent = _agent_that(say, [STEP, "heard"], kind)
+    assert run(agent, "go")["messages"][-1] == {"role": "user", "content": "later, then"}
+    assert run(agent, "go on")["final_response"] == "heard"
+    assert agent.agent.llm.requests[-1].last == "later, then\ngo on"
+
+
+def test_what_is_said_before_a_pause_comes_after_the_results() -> None:
+    agent = _agent_that(lambda agent: agent.steer(None, "and then") and None, [])
+    agent.actions["delete"] = delete
+    for approved in (True, None):
+        agent.agent.llm._replies = iter([[STEP, DELETE], "done"])
+        run(agent, "go")
+        result = run(agent, "no") if approved is None else decide(agent, agent.pending()[0]["id"], approved)
+        assert result["final_response"] == "done"
+        assert_paired(result["messages"])
+        assert_paired(agent.agent.llm.requests[-1].messages)
+        assert "and then" in agent.agent.llm.requests[-1].last
 
 
 def test_a_stream_that_is_left_takes_the_run_back() -> None:

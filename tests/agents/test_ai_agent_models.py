@@ -19,7 +19,7 @@ from lagentlike.prompts.parsers.tool_formats import tool_format_names
 from lagentlike.schema import AgentMessage, Completion
 from lagentlike.serving import ModelServer
 
-from ..llms.fault_server import answer, chunk, completion, FaultServer, raw, refuse, reply, reset
+from ..llms.fault_server import answer, chunk, completion, events, FaultServer, raw, refuse, reply, reset, stream_of
 from .looping import add, assert_paired, call, every_colour, make, parts_of, results_of, run
 
 # Thinking
@@ -87,6 +87,21 @@ def test_a_server_that_refuses_thinking_is_asked_without_it(no_leaks: None) -> N
         bodies = [request.json["messages"] for request in server.requests]
         agent.agent.llm.close()
     assert ["reasoning_content" in messages[1] for messages in bodies[1:]] == [True, False, False]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_thinking_in_details_is_read_too(streamed: bool, no_leaks: None) -> None:
+    details = [{"type": "reasoning.text", "text": "1 and "}, {"type": "reasoning.encrypted", "data": "x"}]
+    more = [{"type": "reasoning.summary", "summary": "2"}]
+    if streamed:
+        said = b"".join(chunk({"reasoning_details": part}) for part in (details, more)) + stream_of("It is 3.")
+        server = FaultServer(events(said))
+    else:
+        server = FaultServer(reply(completion("It is 3.", message={"reasoning_details": details + more})))
+    with server:
+        agent = (StreamingAIAgent if streamed else AIAgent)("m", "k", server.url, enabled_toolsets=[])
+        assert run(agent, "1 + 2?")["messages"][-1]["reasoning"] == "1 and 2"
+        agent.agent.llm.close()
 
 
 def test_a_refusal_over_thinking_is_an_error_where_the_policy_is_fixed() -> None:

@@ -231,6 +231,17 @@ def test_a_handoff_survives_its_process_and_its_agent_may_ask_for_approval(tmp_p
     assert_paired(result["messages"])
 
 
+def test_what_is_said_reaches_the_agent_that_took_over() -> None:
+    def answer(messages: Any, params: Any) -> Any:
+        if len(messages) == 1:
+            agent.steer(None, "quickly")
+        return f"answer {len(messages)}"
+
+    expert = make(AIAgent, answer, name="ops")
+    agent = make(AIAgent, [ToolCall("transfer_to_ops", {})], handoffs=[expert])
+    assert run(agent, "go")["final_response"] == "answer 3"
+
+
 def test_a_plain_agent_may_take_over() -> None:
     plain = Agent(ScriptedLLM(["I am plain."]), name="plain one")
     agent = make(AIAgent, [ToolCall("transfer_to_plain_one", {})], handoffs=[plain])
