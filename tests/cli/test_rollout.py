@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from lagentlike.cli import main
+from lagentlike.concurrency import run_in_background
+from lagentlike.llms import AsyncTinyLM
 from lagentlike.rollouts import Trajectory
+from lagentlike.serving import ModelServer
 
 QUERIES = [
     {"prompt": "What is the result of 1 + 1?", "answer": "The result of 1 + 1 is 2."},
@@ -160,3 +163,19 @@ def test_wrong_options_are_named_in_one_line(
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_a_server_that_takes_ids_is_named_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "trajectories.jsonl"
+    server = ModelServer(AsyncTinyLM(), "tinylm", port=0)
+    run_in_background(server.start())
+    try:
+        address = ["--api-base", server.url, "--server", "lagentlike", "--out", str(out)]
+        assert main(["rollout", "What is the result of 1 + 1?", "--model", "tinylm", *address]) == 0
+    finally:
+        run_in_background(server.stop())
+    assert "The result of 1 + 1 is 2." in capsys.readouterr().out
+    [kept] = [Trajectory.from_dict(json.loads(line)) for line in out.read_text().splitlines()]
+    assert (kept.counts.turns, kept.counts.extended, kept.counts.missing) == (2, 1, 0)
