@@ -289,6 +289,10 @@ def special(name: str) -> Iterator[tuple[str, str, list[Any], list[str], str]]:
         yield "both ways", call + f"[TOOL_CALLS]{two}", [add, add, say_x], [], ""
         yield "a list that is not closed", f"[TOOL_CALLS]{two[:-1]}", [], ["unclosed"], ""
         yield "an empty list", "[TOOL_CALLS][]", [], [], ""
+        thought = f"[THINK]I may write {call} for that.[/THINK]"
+        yield "a call in Magistral's thinking", thought, [], [], thought
+        yield "a call behind Magistral's thinking", thought + call, [add], [], thought
+        yield "Magistral's thinking that does not end", thought[:-8], [], [], thought[:-8]
     elif name == "llama3":
         call, other = (json.dumps({"name": one["name"], "parameters": one["arguments"]}) for one in (add, say_x))
         yield "two calls", f"{call}; {other}", [add, say_x], [], ""

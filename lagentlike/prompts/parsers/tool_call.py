@@ -145,7 +145,7 @@ def _refuse_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
 _NAME = re.compile(r'"name"\s{0,8}:\s{0,8}"([\w.-]{1,64})"')
 _SPACE = re.compile(r"\s*")
-_MAX_PASSED = 10_000  # most places that look like calls and are none
+_MAX_PASSED = 2_000  # most places that look like calls and are none
 _NEAR = 8  # most space between a call and the mark around all calls
 
 

@@ -32,9 +32,11 @@ class Mistral(ToolFormat):
     )
 
     def parse(self, text: str) -> ParsedCalls:
-        if _MARK not in text:
+        thinking = _behind_thinking(text)
+        if text.find(_MARK, thinking) < 0:
             return ParsedCalls(text.strip(), [], [])
-        return _MistralScan(text, _MARK, _MARK).parsed()
+        parsed = _MistralScan(text[thinking:], _MARK, _MARK).parsed()
+        return parsed._replace(content=f"{text[:thinking]}{parsed.content}".strip())
 
     def write_call(self, call: ToolCall, index: int) -> str:
         written = f'"name": {json.dumps(call.name, ensure_ascii=False)}, "arguments": {json_arguments(call)}'
@@ -47,6 +49,14 @@ class Mistral(ToolFormat):
         return "".join(
             f"[TOOL_RESULTS]{json.dumps(_told(result), ensure_ascii=False)}[/TOOL_RESULTS]" for result in results
         )
+
+
+def _behind_thinking(text: str) -> int:
+    """Where a reply goes on behind the thinking that it begins with, as Magistral writes it."""
+    if not text.lstrip().startswith("[THINK]"):
+        return 0
+    closing = text.find("[/THINK]")
+    return len(text) if closing < 0 else closing + len("[/THINK]")
 
 
 def _told(result: ToolResult) -> dict[str, str]:
