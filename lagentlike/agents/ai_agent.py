@@ -264,7 +264,7 @@ class AIAgent(Workflow):
         reply = self._last_reply(session_id)
         run = Run() if reply is None else Run.after(reply)
         unasked = run.unasked
-        if run.pending:  # what comes after their results waits with them
+        if run.pending and not run.active:  # what comes after their results waits with them
             partly = unchecked_message(content="", sender=self.actions.name, tool_results=run.results)
             unasked = [partly] if run.results else []
         for message in unasked:
