@@ -15,6 +15,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 SAYS: dict[str, tuple[str, ...]] = {
     "async_blogger": ("== Biotechnology", "Pop Music", "(root)", "AsyncBlogger"),
+    "batch": (
+        "here: each row once: True; 12 of 12 called a tool, 12 of 12 are right",
+        "served: each row once: True; 12 of 12 called a tool, 12 of 12 are right",
+    ),
     "budget": ("turn 2", "the budget of 2 requests is used up", "4\n"),
     "coder": ("```python", "The answer is 1275."),
     "custom_llm": ("small one of units", "'well is all'", "requests=2"),

@@ -248,6 +248,13 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "stream_rollout",
         "tokenize_trajectories",
     ),
+    "lagentlike.rollouts.batch": (
+        "BatchResult",
+        "BatchRunner",
+        "BatchSettings",
+        "RunBusy",
+        "run_batch",
+    ),
     "lagentlike.rollouts.rewards": (
         "Reward",
         "RewardGroup",

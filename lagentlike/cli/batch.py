@@ -174,19 +174,14 @@ def _made(options: _ToolAgent, base_url: str | None, at_once: int) -> Any:
 def _model(options: _ToolAgent, base_url: str | None, at_once: int) -> Any:
     from ..llms import AsyncGPTAPI, AsyncTinyLM
 
-    sampling = {
-        name: value
-        for name in ("temperature", "max_new_tokens")
-        if (value := getattr(options, name)) is not None
-    }  # fmt: skip
+    given: dict[str, Any] = {"temperature": options.temperature, "max_new_tokens": options.max_new_tokens}
+    given["api_base"] = base_url
+    chosen = {name: value for name, value in given.items() if value is not None}
     if options.model is None:
-        return AsyncTinyLM(**sampling)
+        return AsyncTinyLM(**chosen)
     from ..llms.transport import TransportOptions
 
-    server = {} if base_url is None else {"api_base": base_url}
-    return AsyncGPTAPI(
-        options.model, transport=TransportOptions(max_connections=max(100, at_once)), **server, **sampling
-    )
+    return AsyncGPTAPI(options.model, transport=TransportOptions(max_connections=max(100, at_once)), **chosen)
 
 
 def _source(options: argparse.Namespace) -> Any:

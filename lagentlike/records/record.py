@@ -65,7 +65,11 @@ class ConversationRecord:
         Raises:
             TypeError: something in it has no JSON form; the message names where it is.
         """
-        return {name: to_plain(getattr(self, name), name) for name in _FIELDS}
+        plain = {name: _plain(getattr(self, name), name) for name in _FIELDS if name != "messages"}
+        plain["messages"] = [
+            _plain_message(message, f"messages[{index}]") for index, message in enumerate(self.messages)
+        ]
+        return plain
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Self:
@@ -103,6 +107,27 @@ class ConversationRecord:
         return cls.from_dict(checked_line(line))
 
 
+def _plain_message(message: AgentMessage, where: str) -> dict[str, Any]:
+    """A message as plain data, without what is as it is by default."""
+    return {
+        name: _plain(value, f"{where}.{name}")
+        for name, value in message.__dict__.items()
+        if value is not _DEFAULTS[name]
+    }
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`to_plain`, past it for most of what there is."""
+    kind = type(value)
+    if value is None or kind is bool or (kind is str and value.isascii()):
+        return value
+    return _plain_usage(value) if kind is Usage else to_plain(value, where)
+
+
+def _plain_usage(usage: Usage) -> dict[str, int]:
+    return {name: getattr(usage, name) for name in _USAGE_FIELDS}
+
+
 def checked_line(line: bytes) -> dict[str, Any]:
     """The plain data of a record's line, its checksum verified.
 
@@ -127,6 +152,8 @@ def _encoded(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+_DEFAULTS = {name: item.default for name, item in AgentMessage.model_fields.items()}
+_USAGE_FIELDS = tuple(item.name for item in fields(Usage))
 _FIELDS = tuple(item.name for item in fields(ConversationRecord))
 _KINDS: dict[str, Any] = {
     "id": str,

@@ -47,7 +47,7 @@ def to_sharegpt(record: ConversationRecord) -> dict[str, Any]:
     """
     given = to_openai(record)
     prompt = "\n\n".join(text_of(message) for message in given["messages"] if message["role"] == "system")
-    system = _TOOLS.format(tools=_json(given["tools"]))
+    system = f"{_HEAD}{_json(given['tools'])}{_FOOT}"
     turns = [{"from": "system", "value": f"{system}\n\n{prompt}" if prompt else system}]
     for message in given["messages"]:
         role = message["role"]
@@ -83,9 +83,12 @@ def _response(message: Mapping[str, Any]) -> str:
     return f"<tool_response>\n{_json(told)}\n</tool_response>"
 
 
+_dumps = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each call
+
+
 def _json(value: Any) -> str:
     """JSON text that holds no closing tag, so that it ends where its block does."""
-    return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")
+    return _dumps(value).replace("</", "<\\/")
 
 
 def _as_object(arguments: str) -> Any:

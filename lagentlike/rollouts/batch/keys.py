@@ -49,8 +49,11 @@ class KeySet:
         self._new.append(int(key[:16], 16))
 
     def __contains__(self, key: str) -> bool:
-        known, value = self._known(), np.uint64(int(key[:16], 16))
-        place = int(np.searchsorted(known, value))
+        known = self._known()
+        if not len(known):
+            return False
+        value = np.uint64(int(key[:16], 16))
+        place = int(known.searchsorted(value))
         return place < len(known) and known[place] == value
 
     def __len__(self) -> int:
