@@ -11,13 +11,21 @@ if TYPE_CHECKING:
     from .base import BaseAction, tool_api
     from .builtin import FinishAction, InvalidAction, NoAction
     from .executor import ActionExecutor, AsyncActionExecutor
+    from .files import file_tools
     from .function import FunctionTool, tool
     from .ipython_interactive import IPythonInteractive
     from .ipython_interpreter import AsyncIPythonInterpreter, IPythonInterpreter
     from .ipython_manager import IPythonInteractiveManager
+    from .mcp import MCPServer
+    from .notes import Notes
     from .python_interpreter import PythonInterpreter
+    from .terminal import Process, Terminal, terminal_tools
+    from .todo import Todo
+    from .toolsets import Toolset, availability, register_toolset, resolve_toolset, sample_toolsets, tools_of
+    from .vision import Vision
     from .web_browser import AsyncWebBrowser, WebBrowser
     from .web_search import BingSearch, DuckDuckGoSearch
+    from .web_tools import web_tools
 
 __all__ = [
     "ActionExecutor",
@@ -33,12 +41,27 @@ __all__ = [
     "IPythonInteractiveManager",
     "IPythonInterpreter",
     "InvalidAction",
+    "MCPServer",
     "NoAction",
+    "Notes",
+    "Process",
     "PythonInterpreter",
+    "Terminal",
+    "Todo",
+    "Toolset",
+    "Vision",
     "WebBrowser",
+    "availability",
     "calculator",
+    "file_tools",
+    "register_toolset",
+    "resolve_toolset",
+    "sample_toolsets",
+    "terminal_tools",
     "tool",
     "tool_api",
+    "tools_of",
+    "web_tools",
 ]
 
 __getattr__, __dir__ = attach(
@@ -55,5 +78,13 @@ __getattr__, __dir__ = attach(
         "python_interpreter": ["PythonInterpreter"],
         "web_browser": ["AsyncWebBrowser", "WebBrowser"],
         "web_search": ["BingSearch", "DuckDuckGoSearch"],
+        "files": ["file_tools"],
+        "mcp": ["MCPServer"],
+        "notes": ["Notes"],
+        "terminal": ["Process", "Terminal", "terminal_tools"],
+        "todo": ["Todo"],
+        "toolsets": ["Toolset", "availability", "register_toolset", "resolve_toolset", "sample_toolsets", "tools_of"],
+        "vision": ["Vision"],
+        "web_tools": ["web_tools"],
     },
 )
