@@ -25,7 +25,7 @@ from ..schema import AgentMessage, copied, unchecked_message, Usage
 from .agent import Agent
 from .approvals import Approve, decision_message
 from .callbacks import AsyncCallbacks, Callbacks
-from .compression import Compressor, DropOldest
+from .compression import Compressor, DropOldest, is_mark
 from .containers import AgentDict
 from .controls import Controls
 from .conversation import from_openai, LoopAggregator, Transcript
@@ -273,6 +273,18 @@ class AIAgent(Workflow):
             other = self.handoffs[run.active].agent
             found += other.messages(task_id) if isinstance(other, AIAgent) else other._prompt(session_id)
         return found
+
+    def remembered(self, session_id: SessionId) -> list[AgentMessage]:
+        """All of a session, for records: what was left over too, and calls in the place of their text."""
+        assert self.agent.memory is not None
+        reply = self._last_reply(session_id)
+        left_over = [] if reply is None else Run.after(reply).unasked
+        messages = [message for message in (*self.agent.memory.get(session_id), *left_over) if not is_mark(message)]
+        for place, message in enumerate(messages):
+            if self.tool_format is not None and message.tool_calls:
+                content = self.tool_format.parse(message.content).content
+                messages[place] = message.model_copy(update={"content": content})
+        return messages
 
     def as_tool(self, name: str | None = None, description: str | None = None) -> AgentTool:
         """This agent as a tool for another one of its colour; each call is a conversation of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..memory import SessionId
@@ -36,7 +37,7 @@ def record_of(
     values: dict[str, Any] = {"id": str(session_id), "model": "", **details}
     usage = Usage()
     for number, (path, unit) in enumerate(asked):
-        remembered = unit.memory.get(session_id).get_memory()  # type: ignore[union-attr]  # it was looked at above
+        remembered = _remembered(root, path, unit, session_id)
         for message in remembered:
             if message.usage is not None and message.is_from(unit.name):
                 usage += message.usage
@@ -58,6 +59,16 @@ def record_of(
 def _answered(unit: Agent, session_id: SessionId) -> bool:
     assert unit.memory is not None
     return any(message.is_from(unit.name) for message in unit.memory.get(session_id).get_memory())
+
+
+def _remembered(root: Agent, path: str, unit: Agent, session_id: SessionId) -> list[AgentMessage]:
+    """What a unit remembers, as the agent around it tells it where that knows more."""
+    around = root.get_submodule(path.rpartition(".")[0])
+    told: Callable[[SessionId], list[AgentMessage]] | None = getattr(around, "remembered", None)
+    if path and told is not None and getattr(around, "agent", None) is unit:
+        return told(session_id)
+    assert unit.memory is not None
+    return unit.memory.get(session_id).get_memory()
 
 
 def _instructions(unit: Agent, session_id: SessionId, remembered: list[AgentMessage]) -> list[AgentMessage]:

@@ -22,9 +22,10 @@ from lagentlike.agents import (
     RunLimits,
     StreamingAIAgent,
 )
-from lagentlike.errors import InvalidArgument, ServerError
+from lagentlike.agents.recording import record_of
+from lagentlike.errors import ContextLengthExceeded, InvalidArgument, ServerError
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
-from lagentlike.records import read_records, read_sharegpt, records_beside
+from lagentlike.records import read_records, read_sharegpt, records_beside, to_openai
 from lagentlike.schema import Completion, ToolCall, Usage
 
 from .looping import add, assert_paired, call, decide, delete, every_colour, make, results_of, run
@@ -284,6 +285,19 @@ def test_a_run_that_ends_early_is_kept_and_one_that_waits_is_not(tmp_path: Path,
     [record] = read_records(records_beside(path))
     assert (record.completed, record.finish_reason) == (False, "max_turns")
     assert record.messages[-1].tool_results is not None  # the call of the last turn has its result too
+
+
+def test_a_record_of_a_session_has_every_result_and_no_mark() -> None:
+    too_long = ContextLengthExceeded("too long")
+    agent = make(AIAgent, ["hi", too_long, call(), call()], max_turns=1, tools=[add])
+    run(agent, "hello", task_id="t")
+    result = run(agent, "go", task_id="t")
+    record = record_of(agent, "t")
+    assert [record.role_of(message) for message in record.messages] == [
+        "user", "assistant", "user", "assistant", "tool", "user", "assistant", "tool",
+    ]  # fmt: skip
+    assert to_openai(record)["messages"] == result["messages"]
+    assert record.tools == agent.actions.tools()
 
 
 def test_calls_as_text_are_kept_once(tmp_path: Path) -> None:
