@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .python_interpreter import PythonInterpreter
     from .terminal import Process, Terminal, terminal_tools
     from .todo import Todo
-    from .toolsets import Toolset, availability, register_toolset, resolve_toolset, sample_toolsets, tools_of
+    from .toolsets import availability, register_toolset, resolve_toolset, sample_toolsets, tools_of, Toolset
     from .vision import Vision
     from .web_browser import AsyncWebBrowser, WebBrowser
     from .web_search import BingSearch, DuckDuckGoSearch

@@ -17,7 +17,7 @@ MAX_CHARACTERS = 1000
 MAX_BITS = 10_000  # of a whole number: some 3,000 digits
 
 
-@tool
+@tool(read_only=True)
 def calculator(expression: str) -> str:
     """Evaluate an arithmetic expression.
 

@@ -81,7 +81,7 @@ class WebBrowser(BaseAction):
         """
         return run_in_background(self._select(select_ids, session_id))
 
-    @tool_api
+    @tool_api(read_only=True)
     def open_url(self, url: str) -> ActionReturn:
         """Read the page at an address.
 
@@ -174,7 +174,7 @@ class AsyncWebBrowser(WebBrowser):
         """
         return await on_background(self._select(select_ids, session_id))
 
-    @tool_api
+    @tool_api(read_only=True)
     async def open_url(self, url: str) -> ActionReturn:  # type: ignore[override]  # awaited
         """Read the page at an address.
 
