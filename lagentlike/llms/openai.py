@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from yarl import URL
@@ -71,9 +71,11 @@ class _ChatCompletions(_Served):
         self._limit_field = max_tokens_field or _limit_field(model_type)
         self._encoder = MessageEncoder(meta_template)
 
-    async def _complete(self, messages: Conversation, params: Params) -> Completion:
-        body = self._body(messages, params, stream=False)
-        return await self._ask(body, self._transport.post, parse_completion)
+    def _complete(self, messages: Conversation, params: Params) -> Coroutine[Any, Any, Completion]:
+        return self._answer(self._body(messages, params, stream=False))
+
+    def _answer(self, body: bytes) -> Coroutine[Any, Any, Completion]:
+        return self._ask(body, self._transport.post, parse_completion)
 
     async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
         """The answer part by part, in lists of parts that arrived together."""
@@ -146,7 +148,8 @@ class GPTAPI(_ChatCompletions, BaseLLM):
     def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
         for _ in batch:
             self._start()
-        answers = run_in_background(side_by_side([self._complete(messages, params) for messages in batch]))
+        bodies = [self._body(messages, params, stream=False) for messages in batch]
+        answers = run_in_background(side_by_side([self._answer(body) for body in bodies]))
         return [self._finish(answer) for answer in answers]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -43,9 +43,18 @@ class _Served(_LLM):
         self._access = _Access(key, org, headers, _proxy(url, proxies))
         self._transport = Transport(_options(transport, retry, timeout))
 
-    async def _ask(self, body: bytes, send: Callable[[Request, R], Awaitable[T]], read: R) -> T:
+    def _ask(
+        self, body: bytes, send: Callable[[Request, R], Coroutine[Any, Any, T]], read: R
+    ) -> Coroutine[Any, Any, T]:
         """Send with the key whose turn it is, or with the next one where its quota is used up."""
         keys = self._access.keys_in_turn(self.url)
+        if len(keys) == 1:
+            return send(self._access.request(self.url, body, keys[0]), read)
+        return self._ask_in_turn(keys, body, send, read)
+
+    async def _ask_in_turn(
+        self, keys: list[str | None], body: bytes, send: Callable[[Request, R], Coroutine[Any, Any, T]], read: R
+    ) -> T:
         while True:
             key = keys.pop(0)
             try:

@@ -9,9 +9,9 @@ import math
 import random
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -129,7 +129,7 @@ class Transport:
         self.options = options or TransportOptions()
         self._budget = _RetryBudget()
 
-    def post(self, request: Request, parse: Callable[[bytes], T]) -> Awaitable[T]:
+    def post(self, request: Request, parse: Callable[[bytes], T]) -> Coroutine[Any, Any, T]:
         """What `parse` makes of the answer's body; it raises `BadResponse` if that cannot be read.
 
         Raises:
@@ -137,7 +137,7 @@ class Transport:
         """
         return self._persist(request, _whole, parse)
 
-    def stream(self, request: Request, assembler: Callable[[], Assembler[T]]) -> Awaitable[PartStream[T]]:
+    def stream(self, request: Request, assembler: Callable[[], Assembler[T]]) -> Coroutine[Any, Any, PartStream[T]]:
         """The parts of a streamed answer, its first ones already received; close it if not read to the end.
 
         Raises:
