@@ -36,6 +36,8 @@ class ActionPreprocessor(Hook):
         call = message.formatted if message.formatted is not None else message.content
         if isinstance(call, Mapping) and call.get("calls"):
             message.tool_calls = [self._tool_call(executor, one) for one in call["calls"]]
+            for one in message.tool_calls:
+                one.id = _IN_TEXT + one.id
             return message
         if isinstance(call, Mapping) and "action" in call:
             broken = call.get("status") == ToolStatusCode.PARSING_ERROR
@@ -46,7 +48,9 @@ class ActionPreprocessor(Hook):
     def after_action(self, executor: Any, message: AgentMessage, session_id: Any) -> AgentMessage:
         if isinstance(message.content, ActionReturn):
             message.content = message.content.text
-        elif (results := message.tool_results) is not None and (self.results or not any(one.id for one in results)):
+        elif (results := message.tool_results) and all(one.id.startswith(_IN_TEXT) for one in results):
+            for one in results:
+                one.id = one.id.removeprefix(_IN_TEXT)
             write = self.results or _in_lines
             message.content, message.tool_results = write(results), None
         return message
@@ -94,6 +98,9 @@ class InternLMActionProcessor(ActionPreprocessor):
             return str(tool_type)
         takers = [tool["name"] for tool in executor.description() if tool.get("required") == [self.code_parameter]]
         return str(takers[0] if takers else names[0])
+
+
+_IN_TEXT = "text:"  # how the ids of calls begin that were made in text, whose results are text again
 
 
 def _as_tool_call(call: Any) -> ToolCall:

@@ -133,3 +133,16 @@ def test_the_parameter_that_takes_the_code_can_be_told() -> None:
 def test_code_without_any_tool_is_told_what_to_add() -> None:
     with pytest.raises(InvalidArgument, match="add IPythonInterpreter"):
         InternLMActionProcessor().before_action(ActionExecutor(), parsed("1"), 0)
+
+
+def test_results_of_native_calls_stay_apart_and_those_of_calls_in_text_become_text() -> None:
+    def double(x: int) -> int:
+        """Double a number."""
+        return 2 * x
+
+    executor = ActionExecutor([double], hooks=[ActionPreprocessor()])
+    native = executor(AgentMessage(content="", tool_calls=[ToolCall("double", {"x": 1}), ToolCall("double", {"x": 2})]))
+    assert [result.text for result in native.tool_results or ()] == ["2", "4"]
+    calls = [{"name": "double", "parameters": {"x": x}, "id": "", "error": ""} for x in (3, 4)]
+    in_text = executor(AgentMessage(content="", formatted={"tool_type": "t", "calls": calls}))
+    assert (in_text.content, in_text.tool_results) == ("6\n8", None)
