@@ -279,6 +279,15 @@ def test_a_broken_call_between_tags_goes_back_to_the_model_as_an_error(name: str
     assert "'a' is there twice" in called.error
 
 
+def test_a_broken_pythonic_call_is_told_to_the_model_and_spoils_no_other() -> None:
+    broken = ["[add(a=x)]", "[add(1, 2)]", "[add(a=f(1))]", "[add(a=1, a=2)]", "[add(a=1 b=2)]", "[add(a={1})]"]
+    parsed = tool_format("pythonic", TOOLS).parse("\n".join([*broken, "[add(a=1, b=2)]"]))
+    *wrong, right = parsed.calls
+    assert len(wrong) == len(broken)
+    assert all("cannot be read" in call.error and call.name == "add" for call in wrong)
+    assert (right.arguments, right.error) == ({"a": 1, "b": 2}, "")
+
+
 # In an agent
 
 

@@ -63,11 +63,15 @@ class OpenScan(CallScan):
         if stop < 0:
             message = f"the call is not whole: its brackets are not closed. {self.usage}"
             return self.fault("unclosed", message, start, -1)
-        call = call_of(None, self.text[at:stop])
-        call.name = name or call.name
-        self.calls.append(call)
+        self.calls.append(self.broken_call(name, self.text[at:stop]))
         self.cut(start, stop)
         return stop
+
+    def broken_call(self, name: str, raw: str) -> ToolCall:
+        """The call of a text that cannot be read; JSON is left to the executor, which names the fault."""
+        call = call_of(None, raw)
+        call.name = name or call.name
+        return call
 
     def unreadable(self, start: int, inside: int) -> int:
         """Take what is a mark with no call behind it; where to go on."""

@@ -92,8 +92,11 @@ class _PythonicScan(OpenScan):
         meant = marked or name in self._known
         if not meant and (head is None or _KEY.match(self.text, head.end()) is None):
             return self.no_call(at + 1)
-        self.failed += 1
         return self.broken(start, at, name)
+
+    def broken_call(self, name: str, raw: str) -> ToolCall:
+        error = f"the call cannot be read: a value is no literal, or an argument has no name. {self.usage}"
+        return ToolCall(name, raw, raw_text=raw, error=error)
 
 
 def python_call(text: str, at: int) -> tuple[dict[str, Any], int] | None:
