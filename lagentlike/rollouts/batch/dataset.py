@@ -23,10 +23,15 @@ __all__ = ["Dataset", "Sample"]
 
 @dataclass(slots=True)
 class Sample:
-    """One sample to make: its id, its row with the row's number, its number among the samples of the row.
+    """One sample to make.
 
-    `attempts` is how often it failed, `deaths` how many workers ended with it, `alone` whether nothing else ran beside
-    it in the last of them.
+    Attributes:
+        key: its id.
+        number: number of the row, from 0.
+        sample: number of the sample for that row, from 0.
+        row: the row.
+        attempts: how often it failed.
+        deaths: how many workers ended while they had it.
     """
 
     key: str
@@ -62,8 +67,9 @@ class Dataset:
         self.fingerprint = everything.hexdigest()
         if not self.rows:
             raise InvalidArgument("dataset_file", str(path), "the file holds no row")
-        values, counts = np.unique(np.frombuffer(hashes, np.uint64), return_counts=True)
-        self._repeated = frozenset(values[counts > 1].tolist())
+        ordered = np.frombuffer(hashes, np.uint64)
+        ordered.sort()  # where it is: a copy would be most of the memory of a long dataset
+        self._repeated = frozenset(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
 
     def samples(self, config: bytes, num_samples: int, max_rows: int | None) -> Iterator[Sample]:
         """Every sample to make, row by row."""

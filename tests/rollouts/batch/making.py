@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lagentlike.agents import AsyncAgent
+from lagentlike.agents import AsyncAgent, AsyncReAct
 from lagentlike.llms import AsyncScriptedLLM
 from lagentlike.records import from_sharegpt, read_records, read_sharegpt, records_beside, to_sharegpt
 from lagentlike.rollouts.batch.journal import read_journal
+from lagentlike.schema import ToolCall
+from lagentlike.tools import tool
 
 LATENCY = 0.004
 
@@ -29,6 +32,23 @@ def echo(messages: list[dict[str, Any]], params: dict[str, Any]) -> str:
 def make() -> AsyncAgent:
     """An agent that takes a moment."""
     return AsyncAgent(AsyncScriptedLLM(echo, latency=LATENCY), "Echo.", name="echo")
+
+
+def noting(path: str) -> AsyncReAct:
+    """An agent whose tool leaves the sample's id in a file, and then takes its time."""
+
+    @tool
+    async def note(session_id: Any) -> str:
+        """Note the sample's id."""
+        with open(path, "a") as file:
+            file.write(f"{session_id}\n")
+        await asyncio.sleep(0.05)
+        return "noted"
+
+    def answer(messages: list[dict[str, Any]], params: dict[str, Any]) -> Any:
+        return "done" if messages[-1]["role"] == "tool" else ToolCall("note", {}, id="call")
+
+    return AsyncReAct(AsyncScriptedLLM(answer), actions=[note])
 
 
 def slow() -> AsyncAgent:

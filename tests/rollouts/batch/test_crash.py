@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,3 +192,30 @@ def test_a_journal_of_another_version_is_refused(finished: Path, tmp_path: Path)
 def test_runs_that_are_killed_lose_nothing_and_repeat_nothing(tmp_path: Path, workers: int, kills: int) -> None:
     counts = kill_runs(tmp_path, kills, rows=40, workers=workers, seed=workers)
     assert counts["after"] == kills
+
+
+NOTING = """
+import functools, sys
+sys.path.insert(0, sys.argv[1])
+import making
+from lagentlike.rollouts.batch import run_batch
+if __name__ == "__main__":
+    source = functools.partial(making.noting, sys.argv[2] + "/notes")
+    run_batch(source, sys.argv[2] + "/rows.jsonl", "run", folder=sys.argv[2], batch_size=3, resume=True)
+"""
+
+
+def test_what_a_tool_did_is_done_at_most_once_more_for_each_kill_and_under_the_same_id(tmp_path: Path) -> None:
+    prompts(tmp_path / "rows.jsonl", 12)
+    notes, command = tmp_path / "notes", [sys.executable, "-c", NOTING, str(Path(__file__).parent), str(tmp_path)]
+    for kills in range(1, 3):
+        with subprocess.Popen(command) as process:
+            while process.poll() is None and (not notes.exists() or len(notes.read_text().split()) < 5 * kills):
+                time.sleep(0.005)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    subprocess.run(command, check=True)
+    times = Counter(notes.read_text().split())
+    assert sorted(times) == check_run(tmp_path / "run", Counter({"done": 12}))
+    assert max(times.values()) <= 3
+    assert times.total() <= 12 + 2 * 3  # three were under way at each kill
