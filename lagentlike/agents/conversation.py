@@ -60,8 +60,10 @@ class LoopAggregator(DefaultAggregator):
             return [{"role": "user", "content": written.results(message.tool_results)}]
         rendered = super().render(message, name, parser)
         if message.is_from(name):
-            if written is not None:
-                rendered[0].pop("tool_calls", None)  # they are in the text
+            if written is not None and rendered[0].pop("tool_calls", None):
+                parsed = written.parse(rendered[0]["content"])
+                if not parsed.calls and not parsed.errors:  # they came from elsewhere than the model's text
+                    rendered[0]["content"] = written.write(message.tool_calls or [], rendered[0]["content"])
             if self.echo and message.reasoning:
                 rendered[0]["reasoning_content"] = message.reasoning
         return rendered

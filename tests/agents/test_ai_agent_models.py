@@ -153,6 +153,16 @@ def test_calls_in_thinking_or_code_are_no_calls_and_one_that_is_cut_is_an_error(
     assert result["final_response"] == "sorry"
 
 
+def test_calls_of_a_history_are_shown_as_text() -> None:
+    first = make(AIAgent, [call(1, 2), "3"])
+    history = run(first, "1 + 2?")["messages"]
+    agent = make(AIAgent, ["yes"], tool_format="hermes")
+    run(agent, "sure?", conversation_history=history)
+    said = agent.agent.llm.requests[0].messages[2]
+    assert (said["role"], said["content"]) == ("assistant", CALL)
+    assert "tool_calls" not in said
+
+
 @pytest.mark.parametrize("name", tool_format_names())
 def test_every_registered_format_works_in_the_loop(name: str) -> None:
     agent = make(AIAgent, ["x"], tools=[add], tool_format=name)
