@@ -141,10 +141,12 @@ class RunStore:
 
     def _recover(self, force: bool) -> None:
         damages: list[Damage] = []
+        if force:
+            self._asked = self._wanted()
         kept = self._read_journal(damages, force)
         journaled, self.done = self.done, KeySet()
         recovery = self.recovery
-        if force or not self._knows_head:
+        if not self._knows_head:
             self._asked = self._wanted()
         for record in self._good(damages.append):
             self.done.add(record["id"])
@@ -176,6 +178,8 @@ class RunStore:
             kind = entry.pop("kind")
             if kind == "run":
                 self._check(entry, force)
+            elif self._asked is not None and entry["key"] not in self._asked:
+                continue
             elif kind == "done":
                 self.done.add(entry["key"])
             else:
@@ -276,6 +280,8 @@ def _lines(path: Path, keeps: Callable[[dict[str, Any]], bool] | None = None) ->
     with path.open("rb") as file:
         for line in file:
             text = line.removesuffix(b"\n")
+            if text.isspace() or not text:
+                continue
             if keeps is not None:
                 try:
                     if text is line or not keeps(_record(text)):

@@ -163,6 +163,14 @@ def test_a_damaged_run_is_completed_and_tells_what_it_found(finished: Path, tmp_
     assert check_run(tmp_path / "run", EXPECTED) == sorted(originals(finished / "run"))
 
 
+def test_empty_lines_change_nothing(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    records = files(tmp_path / "run")["records"]
+    records.write_bytes(records.read_bytes() + b"\n \n")
+    result = run_batch(make, tmp_path / "rows.jsonl", "run", folder=tmp_path, resume=True)
+    assert (result.recovery.done, result.recovery.redone) == (ROWS, 0)
+
+
 def test_a_lost_journal_is_rebuilt_from_the_records(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     files(tmp_path / "run")["journal"].unlink()
