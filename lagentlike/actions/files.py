@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,7 +10,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -251,7 +254,8 @@ class SearchFiles(_FileTool):
     """Search files: for lines that fit an expression, or for names that fit a pattern.
 
     ripgrep does it where it is installed, and else Python, in a process of its own; both are stopped after 20 seconds.
-    Files that are no text or larger than 10 MiB are left out, as are directories such as `.git` and `node_modules`.
+    Files that are no text or larger than 10 MiB are left out. So is what is hidden or ignored by git, as ripgrep sees
+    it; Python leaves out directories such as `.git` and `node_modules`.
     """
 
     read_only = True
@@ -320,20 +324,30 @@ _RIPGREP = (
 
 def _searched(command: list[str], request: str, cwd: Path, limit: int) -> list[str]:
     """The lines that a search program writes, as many as the limit and one."""
-    process = subprocess.Popen(
-        command, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        output, errors = process.communicate(request.encode("utf-8", "replace"), SEARCH_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise ToolError(f"the search took longer than {SEARCH_SECONDS} seconds: search less, or more simply") from None
-    finally:
-        process.kill()
-        process.communicate()
-    if process.returncode not in (0, 1) or (process.returncode == 1 and errors):
-        reason = errors.decode("utf-8", "replace").strip().splitlines()[-1:] or ["the search failed"]
-        raise ToolError(reason[0])
-    return output.decode("utf-8", "replace").splitlines()[: limit + 1]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+        )
+        deadline = threading.Timer(SEARCH_SECONDS, process.kill)
+        deadline.start()
+        with process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+                stdin.write(request.encode("utf-8", "replace"))
+            lines = [line.decode("utf-8", "replace").rstrip("\n") for line in islice(process.stdout, limit + 1)]
+            if len(lines) > limit:  # the rest is not wanted
+                process.kill()
+        overran = process.returncode < 0 and len(lines) <= limit
+        deadline.cancel()
+        deadline.join()
+        errors.seek(0)
+        said = errors.read(65536).decode("utf-8", "replace").strip().splitlines()
+    if overran:
+        raise ToolError(f"the search took longer than {SEARCH_SECONDS} seconds: search less, or more simply")
+    if not lines and process.returncode != 0 and said:
+        raise ToolError(said[-1])
+    return lines
 
 
 def _outside(root: Root) -> Any:

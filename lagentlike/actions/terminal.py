@@ -96,11 +96,7 @@ class Terminal(BaseAction):
             background: Whether to go on without waiting for its end.
         """
         if background:
-            place = self.places[session_id]
-            started = _Program(
-                command, place["cwd"], self._environment(place), self.processes.mark(session_id), stdin=True
-            )
-            return _text(f"started as {self.processes.add(session_id, started)}")
+            return _text(f"started as {await submit_from_loop(self._start, session_id, command)}")
         seconds = self.seconds if timeout is None else _bounded_timeout(timeout)
         stop = threading.Event()
         try:
@@ -113,6 +109,11 @@ class Terminal(BaseAction):
         """Kill what a session, or any, has running."""
         for one in self.processes.session_ids() if session_id is None else [session_id]:
             self.processes.reset(one)
+
+    def _start(self, session_id: SessionId, command: str) -> str:
+        place, mark = self.places[session_id], self.processes.mark(session_id)
+        program = _Program(command, place["cwd"], self._environment(place), mark, stdin=True)
+        return self.processes.add(session_id, program)
 
     def _run(self, session_id: SessionId, command: str, seconds: float, stop: threading.Event) -> ActionReturn:
         with self.processes.turn(session_id):

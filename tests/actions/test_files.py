@@ -217,3 +217,9 @@ def test_says_which_tools_only_read(tools: ActionExecutor) -> None:
         "patch": False,
         "search_files": True,
     }
+
+
+def test_a_search_that_finds_far_too_much_ends_at_the_limit(searched: ActionExecutor, root: Path) -> None:
+    (root / "many").write_text("x\n" * 2_000_000)
+    found = call(searched, "search_files", pattern="x", limit=500, path="many").text
+    assert len(found.splitlines()) == 501
