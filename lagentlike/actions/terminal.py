@@ -481,9 +481,10 @@ def _place(written: bytes, before: Mapping[str, Any], base: Mapping[str, str]) -
 def _kill_marked(marks: set[str]) -> None:
     """Kill all processes that were started under one of the marks, also those that left their group; on Linux only."""
     wanted = {f"{_MARK}={mark}".encode() for mark in marks}
-    for _ in range(8):  # what is started while this looks is found the next time
-        found = [pid for pid in _process_ids() if wanted & set(_environ_of(pid))]
-        if not found:
+    for _ in range(100):  # what is started while this looks is found the next time
+        environs = {pid: _environ_of(pid) for pid in _process_ids()}
+        found = [pid for pid, environ in environs.items() if environ and not wanted.isdisjoint(environ.split(b"\0"))]
+        if not found and not any(_is_starting(pid) for pid, environ in environs.items() if environ == b""):
             return
         for pid in found:
             try:
@@ -497,11 +498,26 @@ def _process_ids() -> list[int]:
     return [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name.isdigit()]
 
 
-def _environ_of(pid: int) -> list[bytes]:
+def _environ_of(pid: int) -> bytes | None:
+    """A process's environment; None if it is gone or not ours, b"" while it goes from one program to another."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
-        return []  # it is gone, or not ours
+        return None
+
+
+def _is_starting(pid: int) -> bool:
+    """Whether a process without an environment may yet get one: it is young, and neither dead nor the kernel's."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return False
+    age = uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return fields[0] not in "ZX" and fields[1] not in ("0", "2") and age < _STARTING_SECONDS
+
+
+_STARTING_SECONDS = 5.0
 
 
 def _shell() -> str | None:

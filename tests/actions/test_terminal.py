@@ -124,6 +124,14 @@ def test_what_a_command_leaves_behind_lives_until_the_session_ends(shell: Action
     assert gone(pid)
 
 
+def test_not_even_a_program_that_is_just_starting_outlives_its_session(shell: ActionExecutor) -> None:
+    pids = []
+    for session_id in range(60):
+        pids.append(int(do(shell, "sleep 600 >/dev/null 2>&1 & echo $!", session_id).text))
+        shell.reset(session_id, recursive=True)
+    assert all(gone(pid) for pid in pids)
+
+
 def test_programs_in_the_background_are_polled_written_to_awaited_and_killed(shell: ActionExecutor) -> None:
     assert do(shell, "while read line; do echo got $line; done; echo bye", background=True).text == "started as p1"
     assert "p1: running" in call(shell, "process", action="list").text
