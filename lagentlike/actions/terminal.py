@@ -217,7 +217,7 @@ class _Output:
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # what comes between a look and the clearing would be lost
         self._head = bytearray()
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
@@ -246,8 +246,8 @@ class _Output:
 
     def take(self) -> str:
         """What came since the last time."""
-        text = self.text()
         with self._guard:
+            text = self.text()
             self._head.clear()
             self._tail.clear()
             self._tail_size = self.size = 0

@@ -135,8 +135,7 @@ def test_not_even_a_program_that_is_just_starting_outlives_its_session(shell: Ac
 def test_programs_in_the_background_are_polled_written_to_awaited_and_killed(shell: ActionExecutor) -> None:
     assert do(shell, "while read line; do echo got $line; done; echo bye", background=True).text == "started as p1"
     assert "p1: running" in call(shell, "process", action="list").text
-    call(shell, "process", action="write", process_id="p1", text="this")
-    seen = ""
+    seen = call(shell, "process", action="write", process_id="p1", text="this").text  # what came already is in it
     while "got this" not in seen:
         seen += call(shell, "process", action="poll", process_id="p1").text
     assert "got this" not in call(shell, "process", action="poll", process_id="p1").text
