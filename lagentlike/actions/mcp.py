@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -439,13 +440,12 @@ def _item(block: Any) -> dict[str, Any]:
         return {"type": block.type, "content": f"data:{block.mime_type};base64,{block.data}"}
     if block.type == "resource" and getattr(block.resource, "text", None) is not None:
         return {"type": "text", "content": block.resource.text}
-    return {"type": "text", "content": _json(block.model_dump(mode="json", by_alias=True, exclude_none=True))}
+    dumped = block.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"type": "text", "content": _json(dumped)}
 
 
 def _json(value: Any) -> str:
-    from pydantic_core import to_json
-
-    return to_json(value).decode()
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _name(name: str) -> str:

@@ -31,7 +31,7 @@ def record_of(
     asked = [
         (path, unit)
         for path, unit in root.named_modules()
-        if isinstance(unit, Agent) and unit.llm is not None and unit.memory is not None and _answered(unit, session_id)
+        if isinstance(unit, Agent) and unit.llm is not None and _answered(unit, session_id)
     ]
     messages: list[AgentMessage] = []
     values: dict[str, Any] = {"id": str(session_id), "model": "", **details}
@@ -57,8 +57,8 @@ def record_of(
 
 
 def _answered(unit: Agent, session_id: SessionId) -> bool:
-    assert unit.memory is not None
-    return any(message.is_from(unit.name) for message in unit.memory.get(session_id).get_memory())
+    memory = None if unit.memory is None else unit.memory.get(session_id)
+    return memory is not None and any(message.is_from(unit.name) for message in memory.get_memory())
 
 
 def _remembered(root: Agent, path: str, unit: Agent, session_id: SessionId) -> list[AgentMessage]:
@@ -67,8 +67,7 @@ def _remembered(root: Agent, path: str, unit: Agent, session_id: SessionId) -> l
     told: Callable[[SessionId], list[AgentMessage]] | None = getattr(around, "remembered", None)
     if path and told is not None and getattr(around, "agent", None) is unit:
         return told(session_id)
-    assert unit.memory is not None
-    return unit.memory.get(session_id).get_memory()
+    return [] if unit.memory is None else unit.memory.get(session_id).get_memory()
 
 
 def _instructions(unit: Agent, session_id: SessionId, remembered: list[AgentMessage]) -> list[AgentMessage]:

@@ -123,8 +123,8 @@ def pid_of(executor: ActionExecutor) -> int:
     return int(json.loads(call(executor, "facts").text)["pid"])
 
 
-def gone(pid: int) -> bool:
-    until = time.monotonic() + 30
+def gone(pid: int, seconds: float = 30) -> bool:
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -241,8 +241,11 @@ def test_nothing_runs_when_the_tools_are_no_longer_used(program: Path) -> None:
     executor = ActionExecutor(MCPServer(sys.executable, [str(program)]).tools())
     pid = pid_of(executor)
     del executor
-    gc.collect()
-    assert gone(pid)
+    for _ in range(30):  # the loop's thread may hold the last call for a moment
+        gc.collect()
+        if gone(pid, 1):
+            return
+    pytest.fail("the server still runs")
 
 
 def test_a_service_is_called_over_http_and_again_after_it_was_killed(service: Service) -> None:
