@@ -53,8 +53,14 @@ class Source:
     """Random words, topics, numbers and expressions of one split.
 
     From `stage` 1 on they are closer to what people write: shorter numbers, plainer expressions, usual tool names, fewer tools at once. In
-    stage 2 what is learned last comes more often: revisions, plots, two calls at once, questions no tool fits.
+    stage 2 what is learned last comes more often: topics of several words, choosing among like tools, two calls at once, memory beside tools;
+    in stage 3 searches and topics of words nobody has seen more often still.
+
+    `pieces` are the word pieces of the tokenizer, which the training script sets: words made of any of them teach copying every token, also
+    those that stand in few texts.
     """
+
+    pieces: tuple[str, ...] = ()
 
     def __init__(self, rng: random.Random, split: str = "train", stage: int = 0) -> None:
         self.rng = rng
@@ -74,7 +80,9 @@ class Source:
     def pseudo(self) -> str:
         """A word that does not exist."""
         kind = self.rng.random()
-        if kind < 0.75:
+        if self.pieces and self.chance(0.3):
+            word = "".join(self.pick(self.pieces) for _ in range(self.rng.choice((1, 2, 2, 3))))[:16]
+        elif kind < 0.75:
             word = "".join(self.pick(words.SYLLABLES) for _ in range(self.rng.choice((2, 2, 3, 3, 4))))
         elif kind < 0.9:
             a, b = self.pick(words.NOUNS), self.pick(words.NOUNS)
@@ -93,7 +101,7 @@ class Source:
         """One word in some capitalisation."""
         if self.split == "test":
             return self.pick(words.HELD_OUT)
-        word = self.pick(words.NOUNS) if self.chance(0.45) else self.pseudo()
+        word = self.pick(words.NOUNS) if self.chance(0.25 if self.stage == 3 else 0.45) else self.pseudo()
         style = self.rng.random()
         if style < 0.5:
             return word
@@ -113,7 +121,7 @@ class Source:
             return " ".join(parts)
         if kind < 0.04:
             return "".join(self.rng.sample(words.CHINESE, self.rng.randint(2, 5)))
-        if kind < 0.45:
+        if kind < (0.36 if self.stage >= 2 else 0.45):
             return self.word()
         if kind < 0.82:
             return f"{self.word()} {self.word()}"
@@ -292,6 +300,7 @@ class Kit:
     kind: str
     schema: Tool
     argument: Callable[[Source], Use]
+    about: str = ""
 
 
 @dataclass
@@ -569,6 +578,23 @@ Please look up {t}.
 Could you search for {t}?
 Use the search tool to find {t}.
 What is the meaning of {t}?""".split("\n")
+SEARCH_VERBS = ("Find", "Get", "Collect", "Give me", "Show me", "Bring me", "Read", "Search for", "Look for", "Fetch", "Ask for", "Gather")
+SEARCH_OBJECTS = ("information", "news", "details", "articles", "a summary", "data", "an overview", "anything", "everything", "pages", "notes", "a report", "background", "material")
+SEARCH_FRAMES = (
+    "{v} {o} {p} {t}.", "{v} {o} {p} {t}", "Please {w} {o} {p} {t}.", "Can you {w} {o} {p} {t}?", "Would you {w} {o} {p} {t}?", "I want you to {w} {o} {p} {t}.",
+    "I am looking for {o} {p} {t}.", "Is there {o} {p} {t}?", "We need {o} {p} {t}.", "Go and {w} {o} {p} {t}.", "Let us {w} {o} {p} {t}.",
+)  # fmt: skip
+
+
+def search_question(s: Source, topic: str) -> str:
+    """A request to look the topic up, in a fixed phrasing or a composed one."""
+    if s.split == "test" or not s.chance(0.3):
+        return str(s.pick(SEARCH_ASK)).format(t=topic)
+    verb = s.pick(SEARCH_VERBS)
+    frame = s.pick(SEARCH_FRAMES)
+    return str(frame).format(v=verb, w=verb[0].lower() + verb[1:], o=s.pick(SEARCH_OBJECTS), p=s.pick(("about", "on", "regarding", "concerning", "about")), t=topic)
+
+
 FACT = """{T} is a {a} {n} from {p}.
 {T} was founded by {p} in {y}.
 {T} is known for its {a} {n}.
@@ -636,7 +662,7 @@ def search_kit(s: Source, renamed: float = 0.4) -> Kit:
         if s.chance(0.08):
             topic = f"the {s.pick(words.NOUNS)} of {topic}"
         result = s.pick(("No results.", "No results found.")) if s.chance(0.03) else search_result(s, topic)
-        return Use(s.pick(SEARCH_ASK).format(t=topic), name, {argument: topic}, result, search_answer, lambda s: search_result(s, topic))
+        return Use(search_question(s, topic), name, {argument: topic}, result, search_answer, lambda s: search_result(s, topic))
 
     return Kit("search", tool, use)
 
@@ -703,7 +729,7 @@ def attribute_kit(s: Source, renamed: float = 0.4) -> Kit:
         thing = s.word() if s.chance(0.6) else s.topic()
         return Use(s.pick(ATTRIBUTE_ASK).format(a=attribute, t=thing), name, {argument: thing}, result(s), lambda r: f"The {attribute} of {thing} is {r}.", result)
 
-    return Kit("attribute", tool, use)
+    return Kit("attribute", tool, use, attribute)
 
 
 def python_kit(s: Source, renamed: float = 0.3) -> Kit:
@@ -782,9 +808,10 @@ KITS = (
     read_kit, write_kit, terminal_kit,
 )  # fmt: skip
 FINISH_KITS = (
-    *(calculator_kit,) * 10, *(search_kit,) * 7, *(attribute_kit,) * 3, *(weather_kit,) * 3, *(binary_kit,) * 2, *(python_kit,) * 3,
+    *(calculator_kit,) * 8, *(search_kit,) * 9, *(attribute_kit,) * 4, *(weather_kit,) * 3, *(binary_kit,) * 4, *(python_kit,) * 3,
     read_kit, write_kit, terminal_kit,
 )  # fmt: skip
+LAST_KITS = (*FINISH_KITS, *(search_kit,) * 8)
 ERRORS = (
     "Error: {w}",
     "Error: the {w} is not available",
@@ -857,7 +884,7 @@ def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: 
     count = s.rng.choices((1, 2, 3, 4, 5, 6), (44, 24, 24, 6, 1, 1) if s.finish else (50, 26, 14, 6, 2, 2))[0]
     kits: list[Kit] = []
     while len(kits) < count:
-        maker = makers[len(kits)] if len(kits) < len(makers) else s.pick(FINISH_KITS if s.finish else KITS)
+        maker = makers[len(kits)] if len(kits) < len(makers) else s.pick((KITS, FINISH_KITS, FINISH_KITS, LAST_KITS)[s.stage])
         kit = maker(s)
         taken = {other.kind for other in kits}
         clash = kit.kind in taken or (kit.kind in {"calculator", "binary"} and taken & {"calculator", "binary", "python"}) or (kit.kind == "python" and taken & {"calculator", "binary"} and s.chance(0.5))
@@ -867,6 +894,9 @@ def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: 
             continue
         kits.append(kit)
     main = kits[0]
+    if s.stage >= 2 and not makers and s.chance(0.12):
+        kits = like_kits(s)
+        main = kits[0]
     if main.kind == "binary" and s.chance(0.6) and not makers:
         others = [kit for kit in (binary_kit(s, op) for op in "+-*/") if _distinct(kit, main)]
         kits = [main, *others[:2]]
@@ -875,24 +905,37 @@ def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: 
     kinds = {kit.kind for kit in kits}
     messages = system_prompt(s)
     known: dict[str, str] = {}
-    if s.stage == 2 and s.chance(0.05):
+    if s.stage >= 2 and s.chance(0.09):
         turns = s.rng.randint(8, 13)
     for _ in range(turns or s.rng.choices((1, 2, 3, 4, 5, 6, 7), (16, 24, 24, 17, 10, 6, 3))[0]):
         kind = s.rng.random()
         kit = main if s.chance(0.3) else s.pick(kits)
         if kit.kind == "python" and kinds & {"calculator", "binary"}:
             kit = next(k for k in kits if k.kind in {"calculator", "binary"})
-        if kind < (0.73 if s.stage == 2 else 0.79):
+        if kind < (0.67 if s.stage >= 2 else 0.79):
             messages += tool_turn(s, kit)
-        elif kind < (0.86 if s.stage == 2 else 0.87):
+        elif kind < (0.83 if s.stage >= 2 else 0.87):
             messages += double_turn(s, kit)
-        elif kind < 0.94:
+        elif kind < (0.89 if s.stage >= 2 else 0.94):
             messages += no_fit_turn(s, kinds)
-        elif kind < 0.97:
+        elif kind < (0.91 if s.stage >= 2 else 0.97):
             messages += chat_turn(s)
         else:
             messages += memory_turn(s, known)
     return Dialog("tools", messages, [kit.schema for kit in kits])
+
+
+def like_kits(s: Source) -> list[Kit]:
+    """Three tools of which only the descriptions tell which one a question is for."""
+    kits: list[Kit] = []
+    seen: set[str] = set()
+    while len(kits) < 3:
+        kit = attribute_kit(s) if s.chance(0.7) or kits == [] else s.pick((calculator_kit, search_kit, weather_kit))(s)
+        keys = {kit.schema["function"]["name"], kit.about or kit.kind}
+        if not keys & seen:
+            kits.append(kit)
+            seen |= keys
+    return kits
 
 
 def _distinct(kit: Kit, main: Kit) -> bool:
@@ -1532,7 +1575,7 @@ def writer_dialog(s: Source) -> Dialog:
     paragraphs, points = draft(s, topic), first_points(s, topic)
     ask = s.pick(WRITE_ASK).format(t=topic)
     messages += exchange(noisy(s, ask) if s.chance(0.3) else ask, text_of(paragraphs))
-    for _ in range(s.rng.choices((0, 1, 2), (15, 50, 35) if s.stage == 2 else (35, 40, 25))[0]):
+    for _ in range(s.rng.choices((0, 1, 2), (15, 50, 35) if s.stage >= 2 else (35, 40, 25))[0]):
         if s.chance(0.12):
             said: str = s.pick(GENERAL_CRITIQUE)
             points = first_points(s, topic) if not any(p in points for p in first_points(s, topic)) else next_points(points)
@@ -1801,8 +1844,8 @@ MAKERS: dict[str, tuple[float, Callable[[Source], Dialog]]] = {
 
 
 LAST_WEIGHTS = {
-    "tools": 0.38, "code": 0.25, "plot": 0.06, "json": 0.03, "writer": 0.07, "critic": 0.04, "memory": 0.05, "chat": 0.015, "choice": 0.015,
-    "few_shot": 0.005, "sums": 0.015, "repeat": 0.07,
+    "tools": 0.42, "code": 0.22, "plot": 0.06, "json": 0.06, "writer": 0.06, "critic": 0.035, "memory": 0.04, "chat": 0.015, "choice": 0.01,
+    "few_shot": 0.005, "sums": 0.015, "repeat": 0.06,
 }  # fmt: skip
 
 
@@ -1811,7 +1854,7 @@ def dialogs(seed: int, stage: int = 0) -> Iterator[Dialog]:
 
     Args:
         seed: Of the random numbers.
-        stage: The part of training: 0 the full mixture, 1 closer to what people ask, 2 with more of what is learned last.
+        stage: The part of training: 0 the full mixture, 1 closer to what people ask, 2 and 3 with more of what is learned last.
 
     >>> first = next(dialogs(0))
     >>> first.messages[-1]["role"]
@@ -1819,7 +1862,7 @@ def dialogs(seed: int, stage: int = 0) -> Iterator[Dialog]:
     """
     s = Source(random.Random(seed), stage=stage)
     makers = [maker for _, maker in MAKERS.values()]
-    weights = list(LAST_WEIGHTS.values()) if stage == 2 else [weight for weight, _ in MAKERS.values()]
+    weights = list(LAST_WEIGHTS.values()) if stage >= 2 else [weight for weight, _ in MAKERS.values()]
     while True:
         dialog = s.rng.choices(makers, weights)[0](s)
         if not _leaks(dialog):
@@ -1845,7 +1888,7 @@ _HELD_OUT = frozenset(words.HELD_OUT)
 
 def _leaks(dialog: Dialog) -> bool:
     """Whether a held-out word slipped in (a made-up word can hit one by chance)."""
-    text = " ".join(str(message["content"]) for message in dialog.messages)
+    text = " ".join(str(message["content"]) for message in dialog.messages).replace("helpful AI assistant", "helpful assistant")
     return not _HELD_OUT.isdisjoint(text.replace(".", " ").replace(",", " ").replace("?", " ").split())
 
 

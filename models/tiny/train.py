@@ -278,7 +278,8 @@ class Plan:
     """Steps, batch size and learning rates of a run; nothing depends on the clock.
 
     `drill` steps of short dialogs come first; `decay_from` and `finish_from` are shares of the steps: from there the learning rate falls to
-    zero, and the dialogs are of the last, plainer mixture. `again` steps follow in which it falls once more, from `again_lr` of its peak.
+    zero, and the dialogs are of the last, plainer mixture. `again` steps follow in which it falls once more, from `again_lr` of its peak; `last_from` of them
+    on, the dialogs are of the last mixture.
     """
 
     steps: int
@@ -291,11 +292,14 @@ class Plan:
     warmup: int = 30
     again: int = 0
     again_lr: float = 0.4
+    last_from: float = 0.4
     seed: int = 1
 
     def stage(self, step: int) -> int:
         """Which mixture of dialogs a step is trained on."""
-        return 2 if step >= self.steps else int(step >= self.finish_from * self.steps)
+        if step >= self.steps:
+            return 3 if step - self.steps >= self.last_from * self.again else 2
+        return int(step >= self.finish_from * self.steps)
 
     def factor(self, step: int) -> float:
         """The learning rate at a step relative to its peak."""
@@ -489,6 +493,7 @@ def main() -> None:
     if not (options.out / "tokenizer.json").exists():
         tokenizer_module.save(tokenizer_module.build(), options.out)
     tokenizer = Tokenizer.from_file(str(options.out / "tokenizer.json"))
+    corpus.Source.pieces = tuple(sorted({piece for token in tokenizer.get_vocab() if (piece := token.strip("Ġ")).isalpha() and piece.isascii()}))
     shape = Shape(vocab_size=tokenizer.get_vocab_size(), hidden_size=options.hidden, intermediate_size=options.ff, num_hidden_layers=options.layers, num_attention_heads=options.heads)
     plan = Plan(steps=options.steps, again=options.again, again_lr=options.peak, tokens=options.tokens, drill=options.drill, seed=options.seed)
     export(train(plan, shape, tokenizer, options.work, options.start), options.out)

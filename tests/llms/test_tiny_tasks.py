@@ -65,6 +65,7 @@ def test_the_training_corpus_is_the_same_for_the_same_seed_and_keeps_held_out_wo
         dialog = next(first)
         assert json.dumps(dialog.messages) == json.dumps(next(second).messages)
         text = " ".join(str(message["content"]) for message in dialog.messages)
+        text = text.replace("helpful AI assistant", "")  # how some system prompts begin
         assert not {word for word in words.HELD_OUT if f" {word} " in text}
 
 
