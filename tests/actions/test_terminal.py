@@ -161,8 +161,12 @@ def test_nothing_runs_when_the_terminal_is_no_longer_used(tmp_path: Path) -> Non
     pid = int((tmp_path / "pid").read_text())
     assert is_alive(pid)
     del executor
-    gc.collect()
-    assert gone(pid)
+    for _ in range(100):  # a thread may hold the last call for a moment
+        gc.collect()
+        if not is_alive(pid):
+            return
+        time.sleep(0.1)
+    pytest.fail("the program still runs")
 
 
 def test_a_missing_directory_is_an_error_that_says_so(shell: ActionExecutor, tmp_path: Path) -> None:
