@@ -15,6 +15,7 @@ from typing import Any
 from ..schema import Completion, TokenSpan
 from .openai_protocol import (
     BadRequest,
+    Choices,
     generation_params,
     read_fields,
     SHARED_FIELDS,
@@ -27,7 +28,7 @@ __all__ = ["CompletionRequest", "completion_body", "read_completion_request"]
 
 
 @dataclass(frozen=True)
-class CompletionRequest:
+class CompletionRequest(Choices):
     """A checked request: the ids or the text to go on from, and how."""
 
     model: str
@@ -36,12 +37,6 @@ class CompletionRequest:
     n: int = 1
     logprobs: bool = False
     return_token_ids: bool = False
-
-    def params_of(self, choice: int) -> dict[str, Any]:
-        """The generation parameters of one choice; each draws with a seed of its own."""
-        if self.params.get("seed") is None:
-            return self.params
-        return {**self.params, "seed": self.params["seed"] + choice}
 
 
 def read_completion_request(body: Any) -> CompletionRequest:

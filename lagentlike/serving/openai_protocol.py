@@ -24,6 +24,7 @@ __all__ = [
     "SHARED_FIELDS",
     "BadRequest",
     "ChatRequest",
+    "Choices",
     "Reply",
     "TokenBytes",
     "error_body",
@@ -50,8 +51,20 @@ class BadRequest(Exception):
         self.code = code
 
 
+class Choices:
+    """What requests for one or several choices share."""
+
+    params: dict[str, Any]
+
+    def params_of(self, choice: int) -> dict[str, Any]:
+        """The generation parameters of one choice; each draws with a seed of its own."""
+        if self.params.get("seed") is None:
+            return self.params
+        return {**self.params, "seed": self.params["seed"] + choice}
+
+
 @dataclass(frozen=True)
-class ChatRequest:
+class ChatRequest(Choices):
     """A checked request: what the model is asked, and how the answer is to be sent."""
 
     model: str
@@ -62,12 +75,6 @@ class ChatRequest:
     include_usage: bool = False
     logprobs: bool = False
     return_token_ids: bool = False
-
-    def params_of(self, choice: int) -> dict[str, Any]:
-        """The generation parameters of one choice; each draws with a seed of its own."""
-        if self.params.get("seed") is None:
-            return self.params
-        return {**self.params, "seed": self.params["seed"] + choice}
 
 
 def read_request(body: Any) -> ChatRequest:
