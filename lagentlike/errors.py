@@ -27,6 +27,11 @@ LagentlikeError
 │   ├── LeaseExpired (TimeoutError)     it was held longer than its lease
 │   ├── PoolTimeout (TimeoutError)      none came free in time
 │   └── PoolClosed                      its pool was closed
+├── SandboxError                        isolated execution failed
+│   ├── SandboxUnavailable              this machine has no sandbox that holds
+│   ├── SlotTimeout (TimeoutError)      no slot came free in time
+│   ├── SlotLost                        the process or the container of a slot ended
+│   └── ArtifactError                   a file of a workspace cannot be given out
 └── ToolError                           a tool failed
     ├── ToolArgumentsError (ValueError) arguments do not fit the tool's schema
     ├── ToolTimeout (TimeoutError)      the tool took too long
@@ -38,6 +43,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "ArtifactError",
     "AuthenticationFailed",
     "BadResponse",
     "BudgetExceeded",
@@ -61,9 +67,13 @@ __all__ = [
     "RequestTimeout",
     "ResponseTooLarge",
     "RewardError",
+    "SandboxError",
+    "SandboxUnavailable",
     "ScriptExhausted",
     "ServerError",
     "SessionBusy",
+    "SlotLost",
+    "SlotTimeout",
     "StateError",
     "StreamTruncated",
     "ToolArgumentsError",
@@ -242,6 +252,26 @@ class PoolTimeout(EnvironmentFailed, TimeoutError):
 
 class PoolClosed(EnvironmentFailed):
     """The pool of an environment was closed."""
+
+
+class SandboxError(LagentlikeError):
+    """Isolated execution failed."""
+
+
+class SandboxUnavailable(SandboxError):
+    """This machine has no sandbox that holds; the message says what is missing."""
+
+
+class SlotTimeout(SandboxError, TimeoutError):
+    """No slot came free in time."""
+
+
+class SlotLost(SandboxError):
+    """The process or the container of a slot ended, and what was in it is gone."""
+
+
+class ArtifactError(SandboxError):
+    """A file of a workspace cannot be given out: it is not there, too large, or outside the workspace."""
 
 
 class ToolError(LagentlikeError):
