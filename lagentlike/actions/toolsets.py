@@ -160,10 +160,10 @@ def availability() -> dict[str, str | None]:
 
 
 distributions: dict[str, dict[str, float]] = {
-    "default": {"terminal": 1, "file": 1, "web": 1, "code": 1, "vision": 1, "memory": 1, "todo": 1},
+    "default": dict.fromkeys(("terminal", "file", "web", "code", "vision", "memory", "todo", "delegation"), 1),
     "research": {"web": 0.95, "vision": 0.5, "file": 0.4, "terminal": 0.1, "todo": 0.3, "memory": 0.2},
     "development": {"terminal": 0.9, "file": 0.9, "code": 0.4, "web": 0.3, "todo": 0.4, "memory": 0.1},
-    "balanced": {"terminal": 0.5, "file": 0.5, "web": 0.5, "code": 0.5, "vision": 0.5, "memory": 0.5, "todo": 0.5},
+    "balanced": dict.fromkeys(("terminal", "file", "web", "code", "vision", "memory", "todo", "delegation"), 0.5),
     "terminal_only": {"terminal": 1, "file": 0.5},
     "reasoning": {"code": 0.3, "todo": 0.1},
 }
@@ -261,6 +261,11 @@ for _toolset in (
         "code",
         "Run Python in a session that keeps its variables.",
         [{"type": "lagentlike.actions.IPythonInterpreter", "name": "code_interpreter"}],
+    ),
+    Toolset(
+        "delegation",
+        "Hand tasks to sub-agents, which see only what they are given (an AIAgent gives the tool its sub-agent).",
+        [{"type": "lagentlike.agents.delegation.Delegate"}],
     ),
 ):
     register_toolset(_toolset)

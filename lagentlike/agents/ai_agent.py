@@ -275,7 +275,10 @@ class AIAgent(Workflow):
         return found
 
     def remembered(self, session_id: SessionId) -> list[AgentMessage]:
-        """All of a session, for records: what was left over too, and calls in the place of their text."""
+        """All of a session, for records: what was left over too, and calls in the place of their text.
+
+        A message whose calls were text has that whole as `text` in its `extra_info`.
+        """
         assert self.agent.memory is not None
         reply = self._last_reply(session_id)
         left_over = [] if reply is None else Run.after(reply).unasked
@@ -283,7 +286,8 @@ class AIAgent(Workflow):
         for place, message in enumerate(messages):
             if self.tool_format is not None and message.tool_calls:
                 content = self.tool_format.parse(message.content).content
-                messages[place] = message.model_copy(update={"content": content})
+                update = {"content": content, "extra_info": {**(message.extra_info or {}), "text": message.content}}
+                messages[place] = message.model_copy(update=update)
         return messages
 
     def as_tool(self, name: str | None = None, description: str | None = None) -> AgentTool:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..actions.base import BaseAction
-from ..actions.toolsets import register_toolset, Toolset
 from ..errors import InvalidArgument, ToolError
 from ..memory import SessionId
 from ..memory.state import SessionValue
@@ -172,6 +171,3 @@ async def _last_async(reply: Any) -> AgentMessage:
         reply = part
     last = reply
     return last
-
-
-register_toolset(Toolset("delegation", "Hand tasks to sub-agents, which see only what they are given.", [Delegate]))

@@ -34,7 +34,7 @@ def trajectory_of(root: Agent, path: str, unit: Agent, session_id: SessionId) ->
     return Trajectory(
         messages=shown,
         segments=ledger.segments,
-        tools=tools_beside(root, path),
+        tools=tools_beside(root, path, only_native=True),  # the messages tell of those that were offered as text
         finish_reason=_reason(answers[-1]),
         agent=path,
         session_id=session_id,
@@ -56,10 +56,10 @@ def placed(
     return zip(places[len(places) - count :], answers[len(answers) - count :], strict=True)
 
 
-def tools_beside(root: Agent, path: str) -> list[dict[str, Any]]:
-    """The tools that the agent at a path is offered natively: those of the executor beside it."""
+def tools_beside(root: Agent, path: str, only_native: bool = False) -> list[dict[str, Any]]:
+    """The tools that the agent at a path is offered, natively or as text: those of the executor beside it."""
     parent = root.get_submodule(path.rpartition(".")[0])
-    if not path or not getattr(parent, "native", True):
+    if not path or (only_native and not getattr(parent, "native", True)):
         return []
     beside = [tools for child in parent.children() if callable(tools := getattr(child, "tools", None))]
     return beside[0]() if len(beside) == 1 else []

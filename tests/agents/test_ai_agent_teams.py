@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,16 @@ def test_an_interrupt_reaches_the_sub_agent() -> None:
     assert result["finish_reason"] == "interrupted"
     assert "interrupted by the user" in next(iter(results_of(result["messages"]).values()))
     assert_paired(result["messages"])
+
+
+def test_delegation_is_known_wherever_toolsets_are() -> None:
+    program = (
+        "import sys\n"
+        "from lagentlike.actions.toolsets import distributions, resolve_toolset, toolset_names\n"
+        "assert 'delegation' in toolset_names() and 'lagentlike.agents' not in sys.modules\n"
+        "assert resolve_toolset('delegation') == ['delegate'] and set(distributions['default']) == set(toolset_names())"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 # Agents as tools
