@@ -236,13 +236,17 @@ def _report(trainer: Trainer, out: Path) -> None:
     for name, label in (("eval/reward", "reward, held out"), ("eval/loss", "loss, held out")):
         if name in first and name in last:
             sys.stdout.write(looks.bold(f"{label}: {first[name]:.3f} before, {last[name]:.3f} after") + "\n")
-    alike = [row["same"] for row in trainer.history if "same" in row]
-    if alike and min(alike) == 1.0:
-        sys.stdout.write(
-            looks.yellow("nothing was learnt: in every step, all chains of a question were worth the same; look at ")
-            + looks.yellow("the reward, make the questions easier or harder, or raise --group\n")
-        )
+    steps = [row for row in trainer.history if "same" in row]
+    if steps and trainer.kind in ("grpo", "rloo") and all(row["same"] == 1.0 for row in steps):
+        _nothing_learnt(looks, "all chains of a question were worth the same", "or raise --group")
+    elif steps and all(row["skipped"] == 1.0 for row in steps):
+        _nothing_learnt(looks, "all chains were worth what was expected of them", "or raise --batch")
     sys.stdout.write(f"model:   {out / 'model'}  (try: lagentlike chat --model {out / 'model'})\n")
     sys.stdout.write(f"metrics: {out / 'metrics.jsonl'}\n")
     if (out / "curve.png").exists():
         sys.stdout.write(f"curve:   {out / 'curve.png'}\n")
+
+
+def _nothing_learnt(looks: Looks, why: str, cure: str) -> None:
+    told = f"nothing was learnt: in every step, {why}; look at the reward, make the questions easier or harder, {cure}"
+    sys.stdout.write(looks.yellow(told) + "\n")

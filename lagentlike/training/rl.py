@@ -112,7 +112,7 @@ class RLTrainer(Trainer):
     are given at the ends of answers, and nothing is compared.
 
     Metrics of a step: `reward`, `reward_std`, `chains`, `left_out`, `failures`, `turns`, `tokens`, `same` (share of
-    groups whose chains were all worth the same, and teach nothing), `ratio_mean` and `ratio_off` (mean and largest
+    groups whose chains were all worth the same, which teach "grpo" and "rloo" nothing), `ratio_mean` and `ratio_off` (mean and largest
     distance from 1 of the ratio at the first update: 1 and 0 but for rounding), `clip_fraction`, `kl`, `entropy` (where
     they are used), `value_loss` and `value_explained` (of a critic, before its updates: half the mean squared error,
     and the share of the variance of the returns that its values explain), `loss`, `grad_norm`, `lr`, `skipped`,

@@ -25,7 +25,8 @@ FILES = {
     + "\n\n",
     "broken.jsonl": '{"messages": []}\nno json\n',
     "my_rewards.py": "def even(trajectory):\n    return float(trajectory.segments[0].ids[-1] % 2 == 0)\n\n\n"
-    "def same(trajectory):\n    return 0.0\n",
+    "def same(trajectory):\n    return 0.0\n\n\n"
+    "def by_question(trajectory):\n    return float(trajectory.query % 2)\n",
     "my_agents.py": "from lagentlike import AsyncAgent, AsyncTinyLM\n"
     "agent = AsyncAgent(AsyncTinyLM('small', max_new_tokens=3))\n"
     "other = AsyncAgent(AsyncTinyLM())\n",
@@ -112,6 +113,25 @@ def test_a_reward_that_tells_no_chain_from_another_is_said_at_the_end(train: Cal
     assert code == 0
     assert "nothing was learnt: in every step, all chains of a question were worth the same" in out
     assert "step 0/1" not in out
+
+
+@pytest.mark.parametrize("method", ["reinforce", "ppo"])
+def test_methods_that_compare_no_chains_of_a_question_learn_from_questions_that_differ(
+    train: Call, method: str
+) -> None:
+    words = [method, *GRPO[1:6], "my_rewards.py:by_question", *GRPO[7:], "--max-new-tokens", 2, "--steps", 1]
+    code, out, _ = train(*words, "--out", "some")
+    assert (code, "nothing was learnt" in out) == (0, False)
+    words[6] = "my_rewards.py:same"
+    code, out, _ = train(*words, "--out", "none")
+    assert code == 0
+    assert "nothing was learnt: in every step, all chains were worth what was expected of them" in out
+
+
+def test_a_critic_learns_from_chains_that_are_all_alike(train: Call) -> None:
+    words = ["ppo", *GRPO[1:6], "my_rewards.py:same", *GRPO[7:], "--critic", "--max-new-tokens", 2, "--steps", 1]
+    code, out, _ = train(*words)
+    assert (code, "nothing was learnt" in out) == (0, False)
 
 
 def test_an_agent_of_ones_own_and_lora(train: Call) -> None:
