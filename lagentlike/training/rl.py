@@ -112,12 +112,12 @@ class RLTrainer(Trainer):
     are given at the ends of answers, and nothing is compared.
 
     Metrics of a step: `reward`, `reward_std`, `chains`, `left_out`, `failures`, `turns`, `tokens`, `same` (share of
-    groups whose chains were all worth the same, which teach "grpo" and "rloo" nothing), `ratio_mean` and `ratio_off` (mean and largest
-    distance from 1 of the ratio at the first update: 1 and 0 but for rounding), `clip_fraction`, `kl`, `entropy` (where
-    they are used), `value_loss` and `value_explained` (of a critic, before its updates: half the mean squared error,
-    and the share of the variance of the returns that its values explain), `loss`, `grad_norm`, `lr`, `skipped`,
-    `rollout_seconds`, `update_seconds`, `tokens_per_second` of the rollout; of an evaluation `eval/reward`,
-    `eval/failures`.
+    groups whose chains were all worth the same, which teach "grpo" and "rloo" nothing), `ratio_mean` and `ratio_off`
+    (mean and largest distance from 1 of the ratio at the first update: 1 and 0 but for rounding), `clip_fraction`,
+    `kl`, `entropy` (where they are used), `value_loss` and `value_explained` (of a critic, before its updates: half the
+    mean squared error, and the share of the variance of the returns that its values explain), `loss`, `grad_norm`,
+    `lr`, `skipped`, `rollout_seconds`, `update_seconds`, `tokens_per_second` of the rollout; of an evaluation
+    `eval/reward`, `eval/failures`.
 
     Raises:
         InvalidArgument: an argument is wrong, no unit of the agent asks this policy's model, or one samples otherwise
