@@ -99,6 +99,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=24, help="updates by GRPO (24)")
     parser.add_argument("--out", type=Path, default=Path("runs/train_grpo"), help="for the results (runs/train_grpo)")
+    parser.add_argument("--device", default="cpu", help="where it trains, such as cuda (cpu)")
+    parser.add_argument("--dtype", default="float32", help="what it multiplies matrices in: bfloat16, or float32")
     parser.add_argument("--quick", action="store_true", help="a look at how it goes, too short to learn anything")
     options = parser.parse_args()
     began = time.perf_counter()
@@ -107,12 +109,13 @@ def main() -> None:
     train = [query for query in train if query["term"] not in {other["term"] for other in held_out}]
     rows: list[tuple[str, Measured]] = []
 
-    parent = Policy(adamw=AdamW(lr=3e-4))
+    where = {"device": options.device, "dtype": options.dtype}
+    parent = Policy(adamw=AdamW(lr=3e-4), **where)
     rows.append(("the embedded model", measured(parent, held_out)))
     print("cold start: it is taught to guess", flush=True)
     spoil(parent, train, rng, most=2 if options.quick else 60)
 
-    policy = Policy(parent.save(options.out / "cold"), adamw=AdamW(lr=1e-4, warmup=3))
+    policy = Policy(parent.save(options.out / "cold"), adamw=AdamW(lr=1e-4, warmup=3), **where)
     rows.append(("after the cold start", measured(policy, held_out)))
     steps, batch, group = (2, 2, 4) if options.quick else (options.steps, 8, 8)
     print(f"GRPO: {steps} steps of {batch} questions, {group} chains each", flush=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from benchmarks import gpu_check
 from benchmarks import workloads as w
 from benchmarks.report import FIGURES
 from benchmarks.server import start
@@ -53,3 +55,10 @@ async def test_refines_a_blog_post(name: str) -> None:
 
 def test_every_workload_has_a_figure() -> None:
     assert {figure.workload for figure in FIGURES} == set(w.WORKLOADS)
+
+
+def test_the_check_of_a_gpu_goes_through_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_check.main(["--device", "cpu", "--only", "losses"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["ok"]
+    assert figures["losses"]["sft_whole"]["weights_off"] == 0

@@ -23,7 +23,9 @@ from .torch_prefix import can_be_cut, Layers, state_of, TorchPrefixes
 __all__ = ["PREFIX_BYTES", "TorchEngine", "read_model", "read_tokenizer"]
 
 PREFIX_BYTES: Final = 512 * 2**20
-_BATCH: Final = 64  # sequences decoded side by side
+_BATCH: Final = 64  # sequences decoded side by side on a CPU
+_MOST: Final = 512  # the same on a GPU, where its memory holds them
+_LONG: Final = 4096  # tokens of a sequence, by which that is reckoned
 _GROUPS: Final = 4  # batches decoded in turn, where they cannot be one; later requests wait for one to end
 _READ: Final = 8192  # tokens of prompts, padding included, that are read at once, which bounds the memory
 _SHARED: Final = 16  # tokens that several prompts begin with in common, from which on they are read once for all
@@ -68,6 +70,7 @@ class TorchEngine:
         text = model.config.get_text_config()
         self.max_length = int(getattr(text, "max_position_embeddings", 0) or 1 << 30)
         self.prefixes = TorchPrefixes(model, prefix_bytes)
+        self.batch = _batch(model, self.max_length)
         self.reuses = prefix_bytes > 0 and getattr(text, "sliding_window", None) is None
         self.scheduler = Scheduler(lambda: _TorchDecoder(self), "lagentlike-hf", _WINDOW_SECONDS)
 
@@ -93,7 +96,7 @@ class _TorchDecoder:
         """How many more requests it takes now."""
         if len(self._groups) >= _GROUPS:
             return 0
-        return _BATCH - sum(len(group.turns) for group in self._groups)
+        return self._engine.batch - sum(len(group.turns) for group in self._groups)
 
     def join(self, requests: list[Request]) -> None:
         """Read prompts and sample their first tokens."""
@@ -207,7 +210,7 @@ class _Group:
             return False
         count = len(self.turns) + len(other.turns)
         filled = len(self.turns) * self.width + len(other.turns) * other.width
-        return count <= _BATCH and count * max(self.width, other.width) <= 2 * filled
+        return count <= self._engine.batch and count * max(self.width, other.width) <= 2 * filled
 
     def merge(self, other: _Group) -> None:
         """Take in the replies of another group that has made a step."""
@@ -327,10 +330,26 @@ def _pick(logits: Any, turns: list[_Turn]) -> Any:
     if not torch.isfinite(logits).all(-1).all():
         raise FloatingPointError("the logits are not finite: the weights are damaged, or dtype is too narrow for them")
     logprobs = torch.log_softmax(logits, -1)
-    tokens = torch.stack([turn.choose(row) for turn, row in zip(turns, logits, strict=True)])
+    tokens = _chosen(logits, turns)
     chosen = logprobs.gather(-1, tokens[:, None])[:, 0]
     for turn, row, token, logprob in zip(turns, logprobs, tokens.tolist(), chosen.tolist(), strict=True):
         turn.take(token, logprob, row)
+    return tokens
+
+
+def _chosen(logits: Any, turns: list[_Turn]) -> Any:
+    """The next token of each row, `[n]`: those that are just drawn all at once, which matters on a GPU."""
+    tokens = logits.argmax(-1)
+    drawn = [row for row, turn in enumerate(turns) if turn.just_draws]
+    if drawn:
+        rows = logits if len(drawn) == len(turns) else logits[drawn]
+        told = [(turns[row].temperature, turns[row].draw()) for row in drawn]
+        temperatures, draws = torch.tensor(told, dtype=torch.float64, device=logits.device).T[:, :, None]
+        sums = torch.softmax(rows.double() / temperatures, -1).cumsum(-1)
+        tokens[drawn] = (sums <= draws * sums[:, -1:]).sum(-1).clamp(max=sums.shape[-1] - 1)
+    for row, turn in enumerate(turns):
+        if not (turn.just_draws or turn.is_greedy):
+            tokens[row] = turn.choose(logits[row])
     return tokens
 
 
@@ -357,6 +376,27 @@ class _Turn:
         """The tokens that went through the network: all but the one that was sampled last."""
         return self.request.prompt + [step.token_id for step in self.request.steps[:-1]]
 
+    @property
+    def temperature(self) -> float:
+        """What its logits are divided by."""
+        return self._options.temperature
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it takes the likeliest token."""
+        return self._random is None and self._seen is None
+
+    @property
+    def just_draws(self) -> bool:
+        """Whether it draws from all tokens as likely as they are."""
+        options = self._options
+        return self._random is not None and self._seen is None and not options.top_k and options.top_p >= 1
+
+    def draw(self) -> float:
+        """Its next random number, from 0 to 1."""
+        assert self._random is not None
+        return float(self._random.random())
+
     def choose(self, logits: Any) -> Any:
         """The next token, by this reply's own options and random numbers, whatever else is in the batch."""
         options = self._options
@@ -375,7 +415,7 @@ class _Turn:
         sums = weights.cumsum(-1)
         if options.top_p < 1:
             sums = sums[: int((sums < options.top_p * sums[-1]).sum()) + 1]
-        drawn = (sums <= self._random.random() * sums[-1]).sum().clamp(max=len(sums) - 1)
+        drawn = (sums <= self.draw() * sums[-1]).sum().clamp(max=len(sums) - 1)
         return drawn if order is None else order[drawn]
 
     def take(self, token: int, logprob: float, logprobs: Any) -> None:
@@ -459,6 +499,22 @@ def _takes(model: Any) -> _Names:
     known = inspect.signature(inner.forward).parameters
     last = next((name for name in ("logits_to_keep", "num_logits_to_keep") if name in known), None)
     return _Names("cache" if "cache" in known else "past_key_values", {} if last is None else {last: 1})
+
+
+def _batch(model: Any, longest: int) -> int:
+    """How many sequences are decoded side by side: on a GPU, as many as half of its free memory holds."""
+    if model.device.type != "cuda":
+        return _BATCH
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(1, min(_MOST, free // 2 // (_token_bytes(model) * min(longest, _LONG))))
+
+
+def _token_bytes(model: Any) -> int:
+    """Bytes of the keys and values of a token, with the most heads that there can be."""
+    text = model.config.get_text_config()
+    heads = int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+    width = int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+    return int(2 * text.num_hidden_layers * heads * width * model.dtype.itemsize)
 
 
 def _dtype(name: str) -> Any:

@@ -38,7 +38,7 @@ class Critic(Learner):
             head.weight.zero_()
             head.bias.zero_()
         model.set_output_embeddings(head)
-        super().__init__(model, adamw or policy.adamw, policy.micro_batch, policy.device)
+        super().__init__(model, adamw or policy.adamw, policy.micro_batch, policy.device, policy.dtype)
 
     def values(self, rows: Rows) -> Tensor:
         """The value before each trained token, with gradients, float32 `[rows, length]`, 0.0 on other tokens."""

@@ -57,6 +57,7 @@ class Learner:
         adamw: how it learns.
         micro_batch: most tokens, padding included, that go through it at once; it bounds the memory.
         device: where it is.
+        dtype: what it multiplies matrices in, "float32" or "bfloat16".
 
     Dropout is off. Updates set the flag that takes denormal numbers as 0 in the thread they run in: on trained
     attention they make the backward pass several times slower.
@@ -66,19 +67,28 @@ class Learner:
         steps: updates so far.
     """
 
-    def __init__(self, model: Any, adamw: AdamW, micro_batch: int, device: Any) -> None:
+    def __init__(self, model: Any, adamw: AdamW, micro_batch: int, device: Any = "cpu", dtype: str = "float32") -> None:
         if isinstance(micro_batch, bool) or not isinstance(micro_batch, int) or micro_batch < 1:
             raise InvalidArgument("micro_batch", micro_batch, "give a number of tokens, at least 1")
+        if dtype not in ("float32", "bfloat16"):
+            raise InvalidArgument("dtype", dtype, "give 'float32' or 'bfloat16'")
         self.adamw = adamw
         self.micro_batch = micro_batch
-        self.device = torch.device(device)
-        self.model = model.to(self.device).eval()
+        self.device, self.dtype = torch.device(device), dtype
+        self.model = self._placed(model)
         self.steps = 0
         self._trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self._forward = set(inspect.signature(self.model.forward).parameters)
         self.optimizer = torch.optim.AdamW(
             self._trained.values(), lr=adamw.lr, betas=adamw.betas, weight_decay=adamw.weight_decay
         )
+
+    def _placed(self, model: Any) -> Any:
+        """A module on the device, which multiplies in `dtype` whoever calls it."""
+        model = model.to(self.device).eval()
+        if self.dtype != "float32":
+            model.forward = torch.autocast(self.device.type, getattr(torch, self.dtype))(model.forward)
+        return model
 
     def _of_trained(
         self, model: Any, rows: Rows, read: Callable[[Tensor, Tensor], Sequence[Tensor]], count: int = 1
@@ -98,7 +108,7 @@ class Learner:
         trained = mask[:, shared : last + 1].bool()
         return [
             torch.nn.functional.pad(torch.where(trained, values, 0.0), (shared, ids.shape[1] - last - 1)).cpu()
-            for values in read(outputs, ids[:, shared : last + 1])
+            for values in read(outputs.float(), ids[:, shared : last + 1])
         ]
 
     def _gathered(self, rows: Rows, values: Callable[[Rows], Tensor]) -> Tensor:

@@ -45,6 +45,7 @@ class Policy(Learner):
         micro_batch: most tokens, padding included, that go through the network at once; it bounds the memory.
         seed: of what is random at the start (LoRA's matrices).
         device: where it is trained.
+        dtype: what it multiplies matrices in, by `torch.autocast`: "float32" or "bfloat16"; weights stay float32.
 
     Dropout is off, so that log-probabilities are those of the policy that is sampled from. See also `Learner`.
 
@@ -67,11 +68,12 @@ class Policy(Learner):
         micro_batch: int = 8192,
         seed: int = 0,
         device: str = "cpu",
+        dtype: str = "float32",
     ) -> None:
         self.folder = Path(path if path is not None else WEIGHTS)
         model = read_model(self.folder)
         self._adapter = None if lora is None else _with_lora(model, lora, seed)
-        super().__init__(model, adamw or AdamW(), micro_batch, device)
+        super().__init__(model, adamw or AdamW(), micro_batch, device, dtype)
         self._draws = Draws()
         self._reference: Any = None
         self._engine: TinyEngine | None = None
@@ -113,7 +115,7 @@ class Policy(Learner):
             with self._adapter.disable_adapter():
                 return self.current_logprobs(rows)
         if self._reference is None:
-            self._reference = read_model(self.folder).to(self.device).eval()
+            self._reference = self._placed(read_model(self.folder))
         return self._gathered(rows, lambda part: self._logprobs(self._reference, part, False)[0])
 
     def _logprobs(self, model: Any, rows: Rows, entropy: bool) -> tuple[Tensor, Tensor | None]:
@@ -147,13 +149,14 @@ class Policy(Learner):
     def llm(self, **gen_params: Any) -> Any:
         """An async language model over this policy, for agents; it always answers with the weights of the moment.
 
-        A model of the embedded kind is sampled by an engine of its own in numpy, which is handed the weights after
-        each update; any other by transformers, from the very module that is trained.
+        On a CPU, in float32, a model of the embedded kind is sampled by an engine of its own in numpy, which is handed
+        the weights after each update; any other by transformers, from the very module that is trained.
 
         Args:
             **gen_params: generation parameters; `temperature` is 1 unless it is given.
         """
-        if self._engine is None and _is_tiny(self.folder):
+        plain = self.device.type == "cpu" and self.dtype == "float32"
+        if self._engine is None and plain and _is_tiny(self.folder):
             self._engine = TinyEngine(self.folder)
             self.publish()
         if self._engine is not None:

@@ -20,7 +20,7 @@ from lagentlike.errors import ContextLengthExceeded, InvalidArgument
 from lagentlike.llms import AsyncHFTransformer, HFTransformer, TinyLM
 from lagentlike.llms.scheduler import Request
 from lagentlike.llms.tiny.engine import SamplingParams, WEIGHTS
-from lagentlike.llms.torch_engine import _Turn, _Unfolding
+from lagentlike.llms.torch_engine import _chosen, _Turn, _Unfolding
 from lagentlike.prompts.chat import ChatTemplate
 from lagentlike.schema import Completion, ModelStatusCode
 
@@ -209,12 +209,12 @@ def test_keeping_one_token_alone_is_taking_the_likeliest(params: dict[str, Any])
 
 @pytest.mark.parametrize("params", [{"temperature": 1.0}, {"temperature": 2.0, "top_k": 4}, {"top_p": 0.9}])
 def test_tokens_are_drawn_as_often_as_they_are_likely(params: dict[str, Any]) -> None:
-    logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -2.0])
+    logits = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -2.0]])
     options = {"temperature": 1.0, **params}
     turn = _Turn(model().engine, Request([1], SamplingParams(seed=3, **options)))
     count = 4000
-    drawn = np.bincount([int(turn.choose(logits)) for _ in range(count)], minlength=6) / count
-    expected = torch.softmax(logits.double() / options["temperature"], -1).numpy()
+    drawn = np.bincount([int(_chosen(logits, [turn])) for _ in range(count)], minlength=6) / count
+    expected = torch.softmax(logits[0].double() / options["temperature"], -1).numpy()
     if "top_k" in options:
         expected[options["top_k"] :] = 0
     if "top_p" in options:
@@ -285,6 +285,15 @@ def test_without_torch_it_says_which_extra_to_install() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout == "torch is not installed: pip install 'lagentlike[hf]'"
+
+
+async def test_requests_with_different_ways_to_pick_tokens_are_answered_as_if_asked_alone() -> None:
+    asked: list[dict[str, Any]] = [{"temperature": 0.0}, {"top_p": 0.9}, {}, {"repetition_penalty": 1.2}, {"top_k": 5}]
+    options = [{"temperature": 3.0, "seed": 3, "max_new_tokens": 12, **one} for one in asked]
+    llm = async_model()
+    alone = [await llm.chat(LONGER, **one) for one in options]
+    assert list(await asyncio.gather(*(llm.chat(LONGER, **one) for one in options))) == alone
+    assert len({*alone}) > 2
 
 
 async def test_tasks_that_ask_at_once_are_answered_as_one_batch() -> None:

@@ -305,3 +305,22 @@ def test_models_of_one_policy_that_transformers_runs_are_decoded_together_and_fo
         rows = rows_of([Trajectory([{}] * 4, [segment])])
         assert (policy.current_logprobs(rows) - rows["logprobs"]).abs().max() < 1e-4
         learn(policy, rows)
+
+
+def test_matrices_multiplied_in_bfloat16_change_little_and_weights_stay_float32(small: Path) -> None:
+    exact, narrow = Policy(small), Policy(small, dtype="bfloat16", adamw=AdamW(lr=1e-2))
+    agent = AsyncAgent(narrow.llm(max_new_tokens=8))
+
+    @reward
+    def even(trajectory: Trajectory) -> float:
+        [segment] = trajectory.segments
+        return sum(i % 2 == 0 for i in segment.ids[-8:]) / 8
+
+    rows = rows_of(sampled(TinyEngine(small)))
+    off = (narrow.current_logprobs(rows) - exact.current_logprobs(rows)).abs()
+    assert 0 < off.max() < 0.1
+    [_, step] = RLTrainer(narrow, agent, ["one?", "two?"], even, batch=2, group=4, steps=1).train()
+    assert step["ratio_off"] < 0.1  # sampled by the very module that is trained, in bfloat16 too
+    assert {value.dtype for value in narrow.weights().values()} == {torch.float32}
+    with pytest.raises(InvalidArgument, match="dtype='int8'"):
+        Policy(small, dtype="int8")
