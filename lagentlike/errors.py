@@ -32,6 +32,7 @@ LagentlikeError
 │   ├── SlotTimeout (TimeoutError)      no slot came free in time
 │   ├── SlotLost                        the process or the container of a slot ended
 │   └── ArtifactError                   a file of a workspace cannot be given out
+├── TrajectoryAPIError                  a trajectory API refuses a request, or cannot be reached; `status`
 └── ToolError                           a tool failed
     ├── ToolArgumentsError (ValueError) arguments do not fit the tool's schema
     ├── ToolTimeout (TimeoutError)      the tool took too long
@@ -79,6 +80,7 @@ __all__ = [
     "ToolArgumentsError",
     "ToolError",
     "ToolTimeout",
+    "TrajectoryAPIError",
     "shown",
 ]
 
@@ -272,6 +274,14 @@ class SlotLost(SandboxError):
 
 class ArtifactError(SandboxError):
     """A file of a workspace cannot be given out: it is not there, too large, or outside the workspace."""
+
+
+class TrajectoryAPIError(LagentlikeError):
+    """A trajectory API refuses a request (`status` is its HTTP status), or cannot be reached (`status` is None)."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ToolError(LagentlikeError):

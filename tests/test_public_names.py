@@ -153,6 +153,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "ToolArgumentsError",
         "ToolError",
         "ToolTimeout",
+        "TrajectoryAPIError",
         "shown",
     ),
     "lagentlike.hooks": (

@@ -1,0 +1,1 @@
+"""RL environments: agents with tools in sandboxes, scored for trainers."""
