@@ -32,6 +32,7 @@ LagentlikeError
 │   ├── SlotTimeout (TimeoutError)      no slot came free in time
 │   ├── SlotLost                        the process or the container of a slot ended
 │   └── ArtifactError                   a file of a workspace cannot be given out
+├── RemoteError                         an agent elsewhere failed with an error of its own; `kind` is its class
 ├── TrajectoryAPIError                  a trajectory API refuses a request, or cannot be reached; `status`
 └── ToolError                           a tool failed
     ├── ToolArgumentsError (ValueError) arguments do not fit the tool's schema
@@ -64,6 +65,7 @@ __all__ = [
     "QuotaExhausted",
     "RateLimited",
     "RealRequestsForbidden",
+    "RemoteError",
     "RequestRefused",
     "RequestTimeout",
     "ResponseTooLarge",
@@ -274,6 +276,17 @@ class SlotLost(SandboxError):
 
 class ArtifactError(SandboxError):
     """A file of a workspace cannot be given out: it is not there, too large, or outside the workspace."""
+
+
+class RemoteError(LagentlikeError):
+    """An agent elsewhere failed with an error that is none of this package; `kind` is the name of its class."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the agent failed with {kind}: its server's log says more")
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.kind,)
 
 
 class TrajectoryAPIError(LagentlikeError):
