@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, InitVar, is_dataclass
 from enum import Enum, IntEnum
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -142,8 +143,8 @@ class ToolCall:
     """A tool call that a model made.
 
     `arguments` is a dict, or the model's own text where that is no JSON object; `raw_text` is the text the call was
-    parsed from (empty for native calls); `id` ties the result to the call; `error` says why a call that could not be
-    read whole is not made, and is its result.
+    parsed from (empty for native calls); `id` (or `uniq_id`) ties the result to the call; `error` says why a call that
+    could not be read whole is not made, and is its result.
     """
 
     name: str
@@ -151,6 +152,24 @@ class ToolCall:
     raw_text: str = ""
     id: str = ""
     error: str = ""
+    uniq_id: InitVar[str] = ""
+
+    def __post_init__(self, uniq_id: str) -> None:
+        if uniq_id and not self.id:
+            self.id = uniq_id
+
+    @classmethod
+    def parse_from_text(cls, text: str) -> list[ToolCall]:
+        """The calls `<tool_call>{"name": …, "arguments": {…}}</tool_call>` that a model wrote, in order, with ids.
+
+        One that cannot be read has an `error`, for the model to be told; what stands in `<think>` or is quoted is none.
+
+        >>> [call.name for call in ToolCall.parse_from_text('<tool_call>{"name": "add", "arguments": {}}</tool_call>')]
+        ['add']
+        """
+        parsers = importlib.import_module("lagentlike.prompts.parsers.tool_call")  # it knows calls: not the other way
+        calls: list[ToolCall] = parsers.calls_in(text)
+        return calls
 
     def as_openai(self) -> dict[str, Any]:
         """The call as an item of an assistant message's `tool_calls`, with its arguments as JSON text."""
@@ -162,7 +181,7 @@ class ToolCall:
 
 @dataclass(slots=True)
 class ToolResult:
-    """What a tool call gave back; `id` is the id of its `ToolCall`."""
+    """What a tool call gave back; `id` (or `uniq_id`) is the id of its `ToolCall`."""
 
     success: bool
     output: str = ""
@@ -170,11 +189,34 @@ class ToolResult:
     metadata: dict[str, Any] = field(default_factory=dict)
     id: str = ""
     name: str = ""
+    uniq_id: InitVar[str] = ""
+
+    def __post_init__(self, uniq_id: str) -> None:
+        if uniq_id and not self.id:
+            self.id = uniq_id
 
     @property
     def text(self) -> str:
         """What a model is shown: the output, or the error."""
         return self.output if self.success else f"Error: {self.error}"
+
+    def to_xml(self) -> str:
+        """What a model of Atropos environments is shown; no output can end the block.
+
+        >>> ToolResult(True, "42", id="a").to_xml()
+        '<tool_response>{"success": true, "output": "42", "uniq_id": "a"}</tool_response>'
+        """
+        shown: dict[str, Any] = {"success": self.success, "output": self.output}
+        if self.error:
+            shown["error"] = self.error
+        if self.id:
+            shown["uniq_id"] = self.id
+        written = _dumps(shown).replace("</", "<\\/")  # which is the same to a reader of JSON
+        return f"<tool_response>{written}</tool_response>"
+
+
+for _kind in (ToolCall, ToolResult):
+    setattr(_kind, "uniq_id", property(lambda self: self.id, doc="The same as `id`."))  # noqa: B010  # not the argument
 
 
 @dataclass(slots=True)
@@ -282,6 +324,17 @@ class AgentMessage(BaseModel):
     def is_from(self, name: str) -> bool:
         """Whether the unit of that name made it (rather than a namesake sent it to that unit)."""
         return self.sender == name and self.receiver != name
+
+    @property
+    def text(self) -> str:
+        """The content as text: what a tool gave as a model is shown it, anything else as JSON.
+
+        Raises:
+            TypeError: it has no JSON form.
+        """
+        content = self.content
+        text = content if isinstance(content, str) else getattr(content, "text", None)
+        return text if isinstance(text, str) else _dumps(to_plain(content, "content"))
 
     def plain(self, where: str = "") -> dict[str, Any]:
         """This message as plain JSON data: the seven fields of every message, and the others where they are set.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ __all__ = [
     "CallScan",
     "ParsedCalls",
     "call_of",
+    "calls_in",
     "loads_strictly",
     "parse_tool_calls",
     "raw_json",
@@ -94,6 +96,26 @@ def parse_tool_calls(text: str, begin: str = "<tool_call>", end: str = "</tool_c
     return CallScan(text, begin, end).parsed()
 
 
+def calls_in(text: str) -> list[ToolCall]:
+    """The calls that `parse_tool_calls` finds, each with an id, and with an `error` where it cannot be read."""
+    parsed = parse_tool_calls(text)
+    calls = parsed.calls + [fault.as_call() for fault in parsed.errors]
+    for call in calls:
+        call.id = f"call_{uuid.uuid4().hex[:24]}"
+        if isinstance(call.arguments, str) and not call.error:
+            call.error = _fault_of(call.arguments)
+    return calls
+
+
+def _fault_of(arguments: str) -> str:
+    """What is wrong with arguments that are a text; empty if it is the text of an object."""
+    try:
+        fault = "" if isinstance(loads_strictly(arguments), dict) else "the arguments are no JSON object"
+    except ValueError as error:
+        fault = f"the call is no valid JSON: {error}"
+    return fault and f'{fault}; write {{"name": …, "arguments": {{…}}}} between <tool_call> and </tool_call>'
+
+
 def loads_strictly(text: str) -> Any:
     """JSON as RFC 8259 has it: no NaN, no key twice.
 
@@ -146,7 +168,8 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_
 _NAME = re.compile(r'"name"\s{0,8}:\s{0,8}"([\w.-]{1,64})"')
 _SPACE = re.compile(r"\s*")
 _MAX_PASSED = 2_000  # most places that look like calls and are none
-_NEAR = 8  # most space between a call and the mark around all calls
+NEAR = 8
+"""Most space between a call and the mark around all calls."""
 
 
 class CallScan:
@@ -234,10 +257,10 @@ class CallScan:
         if self._around is not None:
             before, behind = self._around
             floor = self._cuts[-1][1] if self._cuts else 0
-            opened = self.text.rfind(before, max(floor, start - len(before) - _NEAR), start)
+            opened = self.text.rfind(before, max(floor, start - len(before) - NEAR), start)
             if opened >= 0 and not self.text[opened + len(before) : start].strip():
                 start = opened
-            closed = self.text.find(behind, stop, stop + len(behind) + _NEAR)
+            closed = self.text.find(behind, stop, stop + len(behind) + NEAR)
             if closed >= 0 and not self.text[stop:closed].strip():
                 stop = closed + len(behind)
         self._cuts.append((start, stop))
