@@ -23,7 +23,7 @@ from ..memory import SessionId
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .code import extract_code
-from .environment import without_secrets
+from ..sandbox.environment import without_secrets
 from .function import checked_max_length, checked_timeout
 from .kernel import Cell, Kernel
 from .running import on_background

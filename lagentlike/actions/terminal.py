@@ -24,7 +24,7 @@ from ..memory.state import SessionValue
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .danger import danger_of
-from .environment import is_secret_name, without_secrets
+from ..sandbox.environment import is_secret_name, without_secrets
 from .function import checked_max_length, checked_timeout
 from .result import as_seen, clean_text, shortened
 from .session import Unsaved

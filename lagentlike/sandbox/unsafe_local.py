@@ -1,0 +1,162 @@
+"""No isolation: programs run as the user, for code that is trusted."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+from weakref import WeakSet
+
+from ..errors import SandboxUnavailable
+from .environment import without_secrets
+from .isolation import Isolation, Launch
+from .process import Process
+
+__all__ = ["UnsafeLocal"]
+
+
+class UnsafeLocal(Isolation):
+    """No isolation: programs run as the user and can do what the user can; only for code that you trust.
+
+    They get the environment variables of this process, without those whose names speak of keys, tokens, secrets or
+    passwords. Of the limits, only those on time and output hold. What they start is found and killed with them as far
+    as it can be found.
+    """
+
+    name: ClassVar[str] = "unsafe_local"
+    isolated: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def environment(self, workspace: Path | None = None) -> dict[str, str]:
+        return without_secrets()
+
+    def _start(self, launch: Launch) -> Process:
+        folder = launch.workspace
+        ours = None
+        if folder is None:
+            ours = folder = Path(tempfile.mkdtemp(prefix="lagentlike-scratch-"))
+        mark = uuid.uuid4().hex
+        stdin, stdout, stderr = launch.streams
+        try:
+            popen = subprocess.Popen(
+                launch.argv,
+                cwd=launch.cwd or folder,
+                env={**self.environment(), **launch.env, _MARK: mark},
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SandboxUnavailable(f"{launch.argv[0]} cannot be started: {error}") from error
+        return _LocalProcess(popen, str(folder), mark, ours)
+
+
+_MARK = "LAGENTLIKE_RUN"
+_STARTING_SECONDS = 5.0
+
+
+class _LocalProcess(Process):
+    def __init__(self, popen: subprocess.Popen[bytes], workspace: str, mark: str, scratch: Path | None) -> None:
+        super().__init__(popen, workspace)
+        self._mark = mark
+        self._scratch = scratch
+        _live.add(self)
+
+    def interrupt(self) -> None:
+        self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        if self._owner == os.getpid():
+            for pid in _descendants(self.pid) if self.popen.poll() is None else ():
+                _kill(pid)
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # all of it has ended
+            os.killpg(self.pid, number)
+
+    def _release(self) -> None:
+        self._signal(signal.SIGKILL)
+        _kill_marked(self._mark)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        _live.discard(self)
+
+
+_live: WeakSet[_LocalProcess] = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    for process in list(_live):
+        process.close()
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # it ended by itself, or is somebody else's by now
+        os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(root: int) -> list[int]:
+    """The processes below a process, from Linux's /proc."""
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        with suppress(OSError, ValueError, IndexError):
+            stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(pid)
+    found: list[int] = []
+    level = children.get(root, [])
+    while level:
+        found += level
+        level = [child for pid in level for child in children.get(pid, ())]
+    return found
+
+
+def _kill_marked(mark: str) -> None:
+    """Kill all that was started with a mark in its environment, also what left its group; on Linux only."""
+    wanted = f"{_MARK}={mark}".encode()
+    for _ in range(100):  # what is started while this looks is found the next time
+        environs = {pid: _environ_of(pid) for pid in _pids()}
+        found = [pid for pid, environ in environs.items() if environ and wanted in environ.split(b"\0")]
+        if not found and not any(_is_starting(pid) for pid, environ in environs.items() if environ == b""):
+            return
+        for pid in found:
+            _kill(pid)
+        time.sleep(0.01)
+
+
+def _pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  # Path objects take 10 times as long
+    except OSError:
+        return []
+
+
+def _environ_of(pid: int) -> bytes | None:
+    """A process's environment; None if it is gone or not ours, b"" while it goes from one program to another."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+
+
+def _is_starting(pid: int) -> bool:
+    """Whether a process without an environment may yet get one: it is young, and neither dead nor the kernel's."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return False
+    age = uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return fields[0] not in "ZX" and fields[1] not in ("0", "2") and age < _STARTING_SECONDS
