@@ -61,15 +61,21 @@ class Response:
 
 
 async def post(
-    pool: Pool, url: URL, headers: Mapping[str, str], body: bytes, proxy: str | None, stages: Stages
+    pool: Pool,
+    url: URL,
+    headers: Mapping[str, str],
+    body: bytes,
+    proxy: str | None,
+    stages: Stages,
+    method: str = "POST",
 ) -> Response:
-    """Send a POST with a JSON body; the answer, its head read.
+    """Send a request with a JSON body; the answer, its head read.
 
     Raises:
         aiohttp.ClientError, OSError: there is no connection, or it was lost.
         BadResponse: the answer is no HTTP.
     """
-    head = pool.head(url, headers, proxy)
+    head = pool.head(url, headers, proxy, method)
     target = pool.target(url, proxy)
     token = _stages.set(stages)
     try:
@@ -102,7 +108,7 @@ _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_read=None, so
 _BUFFER = 2**16
 
 
-def _head(url: URL, headers: Mapping[str, str], proxy: str | None) -> bytes:
+def _head(url: URL, headers: Mapping[str, str], proxy: str | None, method: str) -> bytes:
     """Request line and headers but for the length; a plain request through a proxy names the whole URL."""
     path = url.raw_path_qs
     if proxy is not None and url.scheme == "http":
@@ -111,7 +117,7 @@ def _head(url: URL, headers: Mapping[str, str], proxy: str | None) -> bytes:
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
         raise InvalidArgument("headers", sorted(headers), "none of them may hold a line break")
-    first = f"POST {path} HTTP/1.1\r\nHost: {url.raw_authority}\r\n"
+    first = f"{method} {path} HTTP/1.1\r\nHost: {url.raw_authority}\r\n"
     return f"{first}{_HEADERS}{lines}".encode()
 
 
@@ -150,14 +156,20 @@ class Pool:
             target = self._targets[url] = _Target("POST", url, loop=self.loop)
         return target
 
-    def head(self, url: URL, headers: Mapping[str, str], proxy: str | None) -> bytes:
+    def head(self, url: URL, headers: Mapping[str, str], proxy: str | None, method: str) -> bytes:
         """What a request begins with, made once for the headers of one model."""
         known = self._heads.get(id(headers))
-        if known is not None and known.headers == headers and known.url == url and known.proxy == proxy:
+        if (
+            known is not None
+            and known.headers == headers
+            and known.url == url
+            and known.proxy == proxy
+            and known.method == method
+        ):
             return known.head
         if len(self._heads) >= _MOST_HEADS:
             self._heads.clear()
-        made = self._heads[id(headers)] = _Head(_head(url, headers, proxy), dict(headers), url, proxy)
+        made = self._heads[id(headers)] = _Head(_head(url, headers, proxy, method), dict(headers), url, proxy, method)
         return made.head
 
 
@@ -176,6 +188,7 @@ class _Head(NamedTuple):
     headers: Mapping[str, str]
     url: URL
     proxy: str | None
+    method: str
 
     def __repr__(self) -> str:
         return "_Head(***)"

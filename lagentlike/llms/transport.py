@@ -82,13 +82,21 @@ class TransportOptions:
 
 
 class Request(NamedTuple):
-    """One POST of JSON; `secrets` are texts that no error may show."""
+    """One request with a JSON body.
+
+    Attributes:
+        secrets: texts that no error may show.
+        read_error: what an answer's body tells where its status is not 2xx: an error to raise as it is, without another
+            try; or None, where the status says what to do.
+    """
 
     url: URL
     headers: Mapping[str, str]
     body: bytes
     proxy: str | None = None
     secrets: tuple[str, ...] = ()
+    method: str = "POST"
+    read_error: Callable[[bytes], Exception | None] | None = None
 
     def __repr__(self) -> str:
         return f"Request({str(self.url)!r}, {len(self.body)} bytes)"
@@ -369,11 +377,11 @@ async def _open(request: Request, call: _Call) -> Response:
     pool = await pool_of_loop(call.loop, call.options.max_connections)
     clock = call.clock = _Clock(call.loop, call.until(call.options.first_byte))
     try:
-        response = await post(pool, request.url, request.headers, request.body, request.proxy, call)
+        response = await post(pool, request.url, request.headers, request.body, request.proxy, call, request.method)
     except asyncio.CancelledError:
         if not clock.stop():
             raise
-        failure = call.timed_out()
+        failure: Exception = call.timed_out()
     except (aiohttp.ClientError, OSError) as error:
         failure = call.failed(error)
     else:
@@ -398,7 +406,7 @@ async def _streamed(response: Response, call: _Call, assembler: Callable[[], Ass
     return stream
 
 
-async def _refused(response: Response, call: _Call) -> LLMError:
+async def _refused(response: Response, call: _Call) -> Exception:
     headers = response.headers
     call.retry_after = retry_after(headers)
     try:
@@ -407,6 +415,10 @@ async def _refused(response: Response, call: _Call) -> LLMError:
         if isinstance(error, RequestTimeout):
             return error
         body = b""  # cut off or too long: the status says enough
+    told = None if call.request.read_error is None else call.request.read_error(body)
+    if told is not None:
+        call.final = True
+        return told
     return refusal(response.status, headers, body, secrets=call.request.secrets, where=call.host)
 
 
