@@ -9,8 +9,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, model_validator, ValidationError
 
 from ..errors import InvalidArgument
+from .result import NO_LOGPROB, NOT_SAMPLED
 
-__all__ = ["ScoredGroup"]
+__all__ = ["ScoredGroup", "group_of"]
 
 
 class ScoredGroup(BaseModel):
@@ -129,3 +130,46 @@ _BY_TOKEN: Sequence[str] = (
     "distill_token_ids",
     "distill_logprobs",
 )
+
+
+def group_of(rows: Sequence[Mapping[str, Any]], include_messages: bool) -> list[dict[str, Any]]:
+    """Groups of the rows that tries at one task gave: one group, or one for each of their unbroken runs of tokens.
+
+    A try that has fewer runs than another has a row in the later groups all the same, so that they compare the same
+    scores: the beginning of its tokens, none of which is trained.
+
+    Args:
+        rows: one for each try, as `AgentEnv.collect_trajectory` gives them.
+        include_messages: whether the conversations go along, in the first group.
+
+    Raises:
+        InvalidArgument: they make no group.
+    """
+    runs = [[*row.get("earlier", ()), row] for row in rows]
+    groups = []
+    for number in range(max(len(run) for run in runs)):
+        parts = [run[number] if number < len(run) else _untrained(run[0]) for run in runs]
+        known = all(len(part["inference_logprobs"]) == len(part["tokens"]) for part in parts)
+        group = ScoredGroup.read(
+            {
+                "tokens": [part["tokens"] for part in parts],
+                "masks": [part["masks"] for part in parts],
+                "scores": [row["scores"] for row in rows],
+                "inference_logprobs": [part["inference_logprobs"] for part in parts] if known else None,
+                "overrides": [row.get("overrides") or {} for row in rows],
+                "messages": [row["messages"] for row in rows] if include_messages else None,
+                "group_overrides": {},
+            }
+        )
+        groups.append({**group.to_wire(), "metadata": [row.get("metadata") or {} for row in rows]})
+    return groups
+
+
+def _untrained(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The beginning of a run, up to its first sampled token."""
+    length = next((place for place, value in enumerate(run["masks"]) if value != NOT_SAMPLED), len(run["masks"]))
+    return {
+        "tokens": run["tokens"][:length],
+        "masks": [NOT_SAMPLED] * length,
+        "inference_logprobs": [NO_LOGPROB] * length,
+    }
