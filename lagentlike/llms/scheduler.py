@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -19,6 +21,7 @@ __all__ = ["Decoder", "OnStep", "Request", "Scheduler", "fail"]
 logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 30.0  # after which the thread ends; the next request starts a new one
+_EXIT_SECONDS: Final = 10.0  # that a program which ends waits for the token that is being decoded
 
 OnStep = Callable[[GenerationStep], None]
 """Called with every sampled token, on the scheduler's thread; it must not block."""
@@ -80,7 +83,8 @@ class Scheduler:
     """The queue in front of a decoder.
 
     A request joins those that are under way at their next token, and one that ends makes room for the next. The thread
-    is a daemon, starts with the first request and ends when there was none for a while.
+    is a daemon, starts with the first request and ends when there was none for a while, or with the program: at the
+    next token then, since torch aborts a process that ends while a thread is inside it.
 
     Args:
         decoder: makes the decoder, once for each thread.
@@ -98,18 +102,22 @@ class Scheduler:
 
     def submit(self, request: Request) -> Request:
         """Put a request in line; its `future` tells the rest."""
+        if _ending.is_set():
+            fail([request], RuntimeError("the program is ending: nothing more is decoded"))
+            return request
         with self._guard:
             if self._pid != os.getpid():  # a forked process has neither the thread nor its requests
                 self._waiting, self._pid, self._thread = queue.SimpleQueue(), os.getpid(), None
             self._waiting.put(request)
             if self._thread is None:
+                _started.add(self)
                 self._thread = threading.Thread(target=self._run, daemon=True, name=self._name)
                 self._thread.start()
         return request
 
     def _run(self) -> None:
         decoder, going = self._decoder(), False
-        while True:
+        while not _ending.is_set():
             waiting = self._taken(decoder.room, block=not going)
             if not waiting and not going:
                 if self._retire():
@@ -137,6 +145,23 @@ class Scheduler:
                 return False
             self._thread = None
             return True
+
+
+_started: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+_ending = threading.Event()
+
+
+@atexit.register
+def _end() -> None:
+    """Let the threads end before the program does; requests that are under way are never answered."""
+    _ending.set()
+    for scheduler in list(_started):
+        thread = scheduler._thread
+        if thread is not None and scheduler._pid == os.getpid():
+            wake = Request([], SamplingParams())
+            wake.drop()
+            scheduler._waiting.put(wake)
+            thread.join(_EXIT_SECONDS)
 
 
 def fail(requests: list[Request], error: BaseException) -> None:

@@ -59,6 +59,12 @@ def endless(llm: Any) -> Any:
     return llm
 
 
+def patient(llm: Any) -> Any:
+    """The same model, which waits long enough for all that is asked at once, however busy the machine is."""
+    llm.engine.scheduler._window = 0.3
+    return llm
+
+
 @contextmanager
 def passes() -> Iterator[list[tuple[int, ...]]]:
     """The shapes of the ids that go through the network meanwhile."""
@@ -145,7 +151,7 @@ def test_what_are_no_prompt_ids_is_refused(ids: Any) -> None:
 
 
 def test_a_batch_of_different_lengths_is_answered_as_if_asked_one_by_one() -> None:
-    llm, batch = model(max_new_tokens=16), [HELLO, LONGER, ONE_PLUS_ONE]
+    llm, batch = patient(model(max_new_tokens=16)), [HELLO, LONGER, ONE_PLUS_ONE]
     with passes() as seen:
         answers = llm.chat(batch)
     assert seen[0][0] == 3
@@ -297,7 +303,7 @@ async def test_requests_with_different_ways_to_pick_tokens_are_answered_as_if_as
 
 
 async def test_tasks_that_ask_at_once_are_answered_as_one_batch() -> None:
-    llm = async_model(max_new_tokens=4)
+    llm = patient(async_model(max_new_tokens=4))
     with passes() as seen:
         answers = await asyncio.gather(*(llm.chat(HELLO) for _ in range(6)))
     assert [rows for rows, _ in seen] == [1, 6, 6, 6, 6]  # what all prompts begin with is read once
@@ -465,3 +471,22 @@ def test_logits_that_are_not_finite_are_an_error() -> None:
         next(iter(broken.parameters())).fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
         HFTransformer(WEIGHTS, model=broken, tokenizer=TOKENIZER).chat(HELLO)
+
+
+def test_a_program_that_ends_while_a_reply_is_decoded_ends_well() -> None:
+    code = """
+import sys, threading
+from lagentlike.llms import HFTransformer
+
+llm = HFTransformer(sys.argv[1], device="cpu", max_new_tokens=2000)
+llm.engine.stops, begun = frozenset(), threading.Event()
+
+def listen():
+    for _ in llm.stream_chat([{"role": "user", "content": "Hello"}]):
+        begun.set()
+
+threading.Thread(target=listen, daemon=True).start()
+begun.wait(60)
+"""
+    finished = subprocess.run([sys.executable, "-c", code, str(WEIGHTS)], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
