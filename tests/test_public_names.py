@@ -318,9 +318,11 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     "lagentlike.tools": (
         "FunctionTool",
         "ToolCall",
+        "ToolRegistry",
         "ToolResult",
         "ToolSchema",
         "answer",
+        "build_tool_registry",
         "calculator",
         "code_interpreter",
         "patch",

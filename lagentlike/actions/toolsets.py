@@ -21,6 +21,7 @@ __all__ = [
     "resolve_toolset",
     "sample_toolsets",
     "tools_of",
+    "tools_with_toolsets",
     "toolset_names",
 ]
 
@@ -40,6 +41,7 @@ class Toolset:
         includes: names of toolsets whose tools belong to it too.
         available: tells why its tools cannot be used here, such as for want of a key; None if they can. Without it,
             they always can.
+        external: whether its tools need credentials: in environments of training they run in a ToolServer then.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Toolset:
     tools: Sequence[Any] = ()
     includes: Sequence[str] = ()
     available: Callable[[], str | None] | None = field(default=None, repr=False)
+    external: bool = False
 
     def __post_init__(self) -> None:
         if checked_name(self.name) == ALL:
@@ -131,8 +134,15 @@ def tools_of(enabled: Iterable[str] | None = None, disabled: Iterable[str] | Non
     Raises:
         InvalidArgument: there is no toolset of a name, or two toolsets have different tools of one name.
     """
+    return [tool for tool, _ in tools_with_toolsets(enabled, disabled)]
+
+
+def tools_with_toolsets(
+    enabled: Iterable[str] | None = None, disabled: Iterable[str] | None = None
+) -> list[tuple[BaseAction, Toolset]]:
+    """What `tools_of` gives, each with the toolset that it is of."""
     left_out = {toolset.name for toolset in _closure(_names(disabled or (), "disabled"))}
-    tools: dict[str, tuple[BaseAction, str]] = {}
+    tools: dict[str, tuple[BaseAction, Toolset]] = {}
     sources: set[int] = set()  # by identity: one that two toolsets have is used once
     for toolset in _closure([ALL] if enabled is None else _names(enabled, "enabled")):
         if toolset.name in left_out:
@@ -148,10 +158,10 @@ def tools_of(enabled: Iterable[str] | None = None, disabled: Iterable[str] | Non
             for tool in _built(source, toolset.name):
                 if tool.name in tools:
                     raise InvalidArgument(
-                        "enabled", tool.name, f"the toolsets {tools[tool.name][1]} and {toolset.name} both have it"
+                        "enabled", tool.name, f"the toolsets {tools[tool.name][1].name} and {toolset.name} both have it"
                     )
-                tools[tool.name] = (tool, toolset.name)
-    return [tool for tool, _ in tools.values()]
+                tools[tool.name] = (tool, toolset)
+    return list(tools.values())
 
 
 def availability() -> dict[str, str | None]:
@@ -248,12 +258,14 @@ for _toolset in (
         "web",
         "Search the web (with a key or an endpoint in the environment) and read pages.",
         [{"type": "lagentlike.actions.web_tools.web_tools"}],
+        external=True,
     ),
     Toolset(
         "vision",
         "Ask a model that sees about images.",
         [{"type": "lagentlike.actions.vision.Vision"}],
         available=lambda: import_object("lagentlike.actions.vision.vision_unavailable")(),
+        external=True,
     ),
     Toolset("memory", "Notes of what will matter later.", [{"type": "lagentlike.actions.notes.Notes"}]),
     Toolset("todo", "A list of what is to be done.", [{"type": "lagentlike.actions.todo.Todo"}]),

@@ -7,32 +7,57 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
+    from .backends import create_tool_backend
+    from .base import Artifact, ArtifactEntry, ExecutionResult, Slot, SlotRequest, ToolBackend
     from .bubblewrap import Bwrap
+    from .executor import ToolExecutor
     from .isolation import default_isolation, Isolation, isolation_of, Mount, set_default_isolation
     from .limits import Limits
     from .process import Completed, Process
+    from .settings import SandboxSettings
+    from .tool_server import ToolServer, ToolServerClient
+    from .report import Control, Report, report
     from .unsafe_local import UnsafeLocal
 
 __all__ = [
+    "Artifact",
+    "ArtifactEntry",
     "Bwrap",
     "Completed",
+    "Control",
+    "ExecutionResult",
     "Isolation",
     "Limits",
     "Mount",
     "Process",
+    "SandboxSettings",
+    "Slot",
+    "SlotRequest",
+    "ToolBackend",
+    "ToolExecutor",
+    "ToolServer",
+    "ToolServerClient",
     "UnsafeLocal",
+    "create_tool_backend",
     "default_isolation",
     "isolation_of",
+    "report",
     "set_default_isolation",
 ]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "backends": ["create_tool_backend"],
+        "base": ["Artifact", "ArtifactEntry", "ExecutionResult", "Slot", "SlotRequest", "ToolBackend"],
         "bubblewrap": ["Bwrap"],
+        "executor": ["ToolExecutor"],
         "isolation": ["Isolation", "Mount", "default_isolation", "isolation_of", "set_default_isolation"],
         "limits": ["Limits"],
         "process": ["Completed", "Process"],
+        "settings": ["SandboxSettings"],
+        "tool_server": ["ToolServer", "ToolServerClient"],
+        "report": ["Control", "Report", "report"],
         "unsafe_local": ["UnsafeLocal"],
     },
 )

@@ -1,0 +1,114 @@
+"""What the servers and clients of this package share: tokens, JSON bodies with caps, errors as bodies."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from ..errors import ArtifactError, InvalidArgument, LagentlikeError, SandboxError, SlotLost
+
+__all__ = ["bearer", "checked_token", "guarded", "json_reply", "read_body", "read_json"]
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY: Final = 4 * 1024 * 1024
+"""Most bytes of a request."""
+
+MAX_REPLY: Final = 32 * 1024 * 1024
+"""Most bytes of a reply, and of a line of one."""
+
+
+def checked_token(token: Any) -> str:
+    """A bearer token, if it is one that keeps anybody out.
+
+    Raises:
+        InvalidArgument: it is no text, or shorter than 16 characters.
+    """
+    if not isinstance(token, str) or len(token) < 16 or not token.isascii() or not token.isprintable():
+        raise InvalidArgument("token", "…", "give at least 16 ASCII characters, such as secrets.token_urlsafe() makes")
+    return token
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that shows a token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def guarded(token: str, open_paths: frozenset[str] = frozenset()) -> Any:
+    """Middleware that lets in who has the token, and turns every error into a JSON body `{"error": text}`."""
+    expected = token.encode()
+
+    @web.middleware
+    async def middleware(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        known = hmac.compare_digest(given.strip().encode("utf-8", "replace"), expected)
+        if request.path not in open_paths and not (known and scheme.lower() == "bearer"):
+            return json_reply({"error": "send the token as 'Authorization: Bearer …'"}, 401)
+        try:
+            return await handler(request)
+        except web.HTTPRequestEntityTooLarge:
+            return json_reply({"error": f"the body is larger than {MAX_BODY} bytes: send less"}, 413)
+        except web.HTTPException as error:
+            return json_reply({"error": f"{request.method} {request.path}: {error.reason}"}, error.status)
+        except ConnectionError:  # the client is gone, so there is nobody to tell
+            raise
+        except LagentlikeError as error:
+            return json_reply({"error": str(error), "kind": _kind(error)}, _STATUS.get(type(error), 400))
+        except Exception as error:
+            logger.exception("%s %s failed", request.method, request.path)
+            return json_reply({"error": f"the server failed: {type(error).__name__}"}, 500)
+
+    return middleware
+
+
+_STATUS = {SlotLost: 410, ArtifactError: 404, InvalidArgument: 400, SandboxError: 503}
+
+
+def _kind(error: LagentlikeError) -> str:
+    return type(error).__name__
+
+
+def json_reply(value: Any, status: int = 200) -> web.Response:
+    """A value as the body of a reply."""
+    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json")
+
+
+async def read_json(request: web.Request, *names: str) -> dict[str, Any]:
+    """The body of a request, an object that has no other names than these.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    body = await request.read()
+    try:
+        value = orjson.loads(body or b"{}")
+    except ValueError as error:
+        raise InvalidArgument("body", "…", f"it is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidArgument("body", value, "send a JSON object")
+    unknown = sorted(set(value) - set(names))
+    if unknown:
+        raise InvalidArgument("body", unknown, f"the fields are {', '.join(names)}")
+    return value
+
+
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
+    """The body of a reply.
+
+    Raises:
+        ValueError: it is larger than `MAX_REPLY`.
+    """
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > MAX_REPLY:
+            raise ValueError(f"the reply is larger than {MAX_REPLY} bytes")
+    return bytes(body)

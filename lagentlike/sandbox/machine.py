@@ -1,0 +1,201 @@
+"""Slots on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArtifactError, SandboxError, SlotLost
+from .base import ExecutionResult
+from .host import as_they_end, HostCall, SlotHost
+from .isolation import Isolation, isolation_of
+from .limits import Limits, MIB
+from .pooled import PooledBackend
+from .settings import SandboxSettings
+from .slot_process import SlotProcess
+
+__all__ = ["BwrapBackend", "LocalBackend", "MachineHost"]
+
+logger = logging.getLogger(__name__)
+
+
+class MachineHost(SlotHost):
+    """Slots on this machine: each a directory and, from its first call on, an isolated process of its own.
+
+    Args:
+        isolation: how the processes are held back from the machine and from each other.
+        count: how many slots there are.
+        limits: how much of the machine each may use; the isolation's by default.
+    """
+
+    id = "machine"
+
+    def __init__(self, isolation: Isolation, count: int, limits: Limits | None = None) -> None:
+        self._isolation = isolation
+        self._limits = isolation.limits if limits is None else limits
+        self._root = Path(tempfile.mkdtemp(prefix="lagentlike-slots-"))
+        self._root.chmod(0o711)  # a slot's user must get through, and sees nothing
+        self._made = 0
+        self._slots: dict[str, _Place] = {}
+        for _ in range(count):
+            self._add()
+
+    def slots(self) -> dict[str, str]:
+        return {name: str(place.folder / "workspace") for name, place in self._slots.items()}
+
+    async def run_batch(
+        self, calls: Sequence[HostCall], timeout_s: float
+    ) -> AsyncIterator[tuple[int, ExecutionResult]]:
+        tasks = [asyncio.create_task(self.run(*call, timeout_s)) for call in calls]
+        async for arrived in as_they_end(tasks):
+            yield arrived
+
+    async def run(self, slot: str, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> ExecutionResult:
+        """Run one tool in a slot."""
+        try:
+            process = await self._process(slot)
+            reply = await process.run(tool, arguments, timeout_s)
+            try:
+                return ExecutionResult.read(reply)
+            except SandboxError as error:
+                process.kill(str(error))
+                return ExecutionResult.slot_lost(str(error))
+        except SandboxError as error:
+            return ExecutionResult.slot_lost(str(error))
+
+    async def ask(self, slot: str, action: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        process = await self._process(slot)
+        reply = await process.run(action, arguments, ASK_SECONDS)
+        if reply.get("success") is not True:
+            raise ArtifactError(str(reply.get("error", ""))[:1000] or "the file cannot be given out")
+        return reply
+
+    async def reset(self, slot: str) -> str:
+        place = self._slots.pop(slot, None)
+        if place is None:
+            raise SlotLost(f"there is no slot {slot!r}")
+        try:
+            await place.close()
+            await asyncio.to_thread(_remove, place.folder)
+        except (SandboxError, OSError) as error:
+            logger.warning("%s cannot be cleaned and is never used again: %s", slot, error)
+        return self._add()
+
+    async def ended(self) -> str:
+        await asyncio.Event().wait()
+        return "this machine stays"
+
+    async def close(self) -> None:
+        places, self._slots = list(self._slots.values()), {}
+        outcomes = await asyncio.gather(*(place.close() for place in places), return_exceptions=True)
+        await asyncio.to_thread(_remove, self._root)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _add(self) -> str:
+        """One more slot, with a name and a directory that no other one had."""
+        self._made += 1
+        name = f"slot-{self._made}"
+        self._slots[name] = _Place(self._root / name)
+        return name
+
+    async def _process(self, slot: str) -> SlotProcess:
+        place = self._slots.get(slot)
+        if place is None:
+            raise SlotLost(f"there is no slot {slot!r}")
+        return await place.process(self._isolation, self._limits)
+
+
+ASK_SECONDS = 60.0
+"""How long it may take to read files of a slot."""
+
+
+class _Place:
+    """The directory of a slot and its process, which is started once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._starting: asyncio.Task[SlotProcess] | None = None
+
+    async def process(self, isolation: Isolation, limits: Limits) -> SlotProcess:
+        if self._starting is None:
+            self.folder.mkdir(mode=0o711)
+            self._starting = asyncio.create_task(SlotProcess.start(isolation, self.folder, limits))
+        return await asyncio.shield(self._starting)
+
+    async def close(self) -> None:
+        if self._starting is None:
+            return
+        try:
+            process = await self._starting
+        except SandboxError:  # it never ran
+            return
+        await process.close()
+
+
+class _MachineBackend(PooledBackend):
+    """Slots on this machine, which has as many as all containers would have."""
+
+    isolation_name: str
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(SandboxSettings.of(settings), 1, 1)
+        self.stateful = shutil.which("tmux") is not None
+
+    async def _launch(self) -> SlotHost:
+        settings = self.settings
+        isolation = isolation_of(self.isolation_name)
+        await asyncio.to_thread(isolation.check)
+        limits = Limits(
+            memory=settings.memory_mb * MIB,
+            processes=settings.max_processes,
+            output=settings.max_output_bytes,
+            network=settings.allow_network,
+        )
+        return MachineHost(isolation, settings.slots_per_container * settings.max_containers, limits)
+
+
+class BwrapBackend(_MachineBackend):
+    """Slots on this machine, each in bubblewrap.
+
+    Args:
+        settings: `SandboxSettings`, or a dict or object with some of their names.
+    """
+
+    name = "bwrap"
+    isolation_name = "bwrap"
+
+
+class LocalBackend(_MachineBackend):
+    """Slots on this machine that are no boundary at all: what runs there has the rights of this process.
+
+    Args:
+        settings: `SandboxSettings`, or a dict or object with some of their names.
+    """
+
+    name = "local"
+    isolated = False
+    isolation_name = "unsafe_local"
+
+    async def _open(self) -> None:
+        logger.warning("the sandbox backend 'local' is no boundary: commands run with the rights of this process")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a directory, links not followed, also where its modes forbid it."""
+    if not folder.exists():
+        return
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        for inner, _, _ in os.walk(folder):
+            Path(inner).chmod(stat.S_IRWXU)
+        shutil.rmtree(folder)

@@ -1,0 +1,298 @@
+"""A backend whose slots are in hosts that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from ..errors import SandboxError, SlotLost
+from .base import Artifact, ArtifactEntry, ExecutionResult, MAX_ARTIFACT, Slot, SlotRequest, ToolBackend
+from .host import HostCall, SlotHost
+from .settings import SandboxSettings
+from .slots import SlotPool
+
+__all__ = ["PooledBackend"]
+
+logger = logging.getLogger(__name__)
+
+
+class PooledBackend(ToolBackend):
+    """Leases the slots of its hosts, makes more hosts when somebody waits, and replaces those that end.
+
+    A subclass says how a host is made (`_launch`) and what has to be done for all of them (`_open`, `_close`). A slot
+    that is given back without being reset is kept for its trajectory until somebody else needs it, who gets it clean.
+
+    Args:
+        settings: what the pool is like.
+        least, most: how many hosts there are.
+    """
+
+    def __init__(self, settings: SandboxSettings, least: int, most: int) -> None:
+        self.settings = settings
+        self._least = least
+        self._most = most
+        self._hosts: dict[str, SlotHost] = {}
+        self._places: dict[Slot, str] = {}  # the name of each slot at its host
+        self._kept: dict[str, Slot] = {}  # by the trajectory that had it, oldest first
+        self._pool = SlotPool(self._wanted)
+        self._launching = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._working: dict[str, set[asyncio.Task[None]]] = {}  # by host
+        self._counts: Counter[str] = Counter()
+        self._running = False
+
+    @abstractmethod
+    async def _launch(self) -> SlotHost:
+        """Make one more host.
+
+        Raises:
+            SandboxError: it cannot be made.
+        """
+
+    async def _open(self) -> None:
+        """Get ready to make hosts."""
+
+    async def _close(self, purge: bool) -> None:
+        """Leave nothing behind, when all hosts are closed."""
+
+    async def start(self) -> None:
+        if self._running:
+            raise SandboxError("the backend is running already")
+        self._pool = SlotPool(self._wanted)
+        await self._open()
+        self._running = True
+        try:
+            await asyncio.gather(*(self._grow() for _ in range(self._least)))
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self, purge: bool = False) -> None:
+        self._running = False
+        self._pool.close("the sandbox backend was stopped")
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        hosts, self._hosts = list(self._hosts.values()), {}
+        self._places.clear()
+        self._kept.clear()
+        for outcome in await asyncio.gather(*(host.close() for host in hosts), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                logger.warning("a sandbox could not be closed: %s", outcome)
+        await self._close(purge)
+
+    async def acquire(self, trajectory_id: str, timeout_s: float | None = None) -> Slot:
+        if not self._running:
+            raise SandboxError("the sandbox backend is not running: await start(), or use async with")
+        kept = self._kept.pop(trajectory_id, None)
+        if kept is not None and not kept.lost:
+            self._pool.take(kept, trajectory_id)
+            return kept
+        return await self._pool.lease(trajectory_id, self._patience() if timeout_s is None else timeout_s)
+
+    async def release(self, slot: Slot, reset_workspace: bool = False) -> None:
+        trajectory_id = slot.trajectory_id
+        if not self._pool.give_back(slot) or not self._running:
+            return
+        if reset_workspace or slot.lost or self._pool.waiting or trajectory_id is None:
+            await self._renew(slot)
+        else:
+            self._kept[trajectory_id] = slot
+
+    async def run_batch(
+        self, requests: Sequence[SlotRequest], timeout_s: float
+    ) -> AsyncIterator[tuple[int, ExecutionResult]]:
+        self._counts["batches"] += 1
+        self._counts["calls"] += len(requests)
+        by_host: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            if request.slot.lost or request.slot not in self._places:
+                yield index, ExecutionResult.slot_lost(request.slot.lost or "the slot was given back")
+            else:
+                by_host.setdefault(request.slot.container, []).append(index)
+        arrived: asyncio.Queue[tuple[int, ExecutionResult]] = asyncio.Queue()
+        tasks = [
+            self._spawn(self._run_on(host, {index: requests[index] for index in indices}, timeout_s, arrived))
+            for host, indices in by_host.items()
+        ]
+        for task, host in zip(tasks, by_host, strict=True):
+            self._working.setdefault(host, set()).add(task)
+        try:
+            for _ in range(sum(map(len, by_host.values()))):
+                yield await arrived.get()
+        finally:
+            for task, host in zip(tasks, by_host, strict=True):
+                task.cancel()
+                self._working[host].discard(task)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def read_artifact(self, slot: Slot, path: str, max_bytes: int = MAX_ARTIFACT) -> Artifact:
+        reply = await self._ask(slot, "artifacts/read", {"path": path, "max_bytes": min(max_bytes, MAX_ARTIFACT)})
+        content, size = _content(reply), reply.get("size")
+        if not isinstance(size, int) or len(content) > max_bytes:
+            raise SlotLost("the sandbox answered with what is no artifact")
+        return Artifact(path, content, max(size, len(content)))
+
+    async def list_artifacts(self, slot: Slot, path: str = ".", recursive: bool = False) -> list[ArtifactEntry]:
+        reply = await self._ask(slot, "artifacts/list", {"path": path, "recursive": recursive})
+        try:
+            return [
+                ArtifactEntry(str(name), str(kind), int(size), float(at)) for name, kind, size, at in reply["entries"]
+            ]
+        except (KeyError, TypeError, ValueError):
+            raise SlotLost("the sandbox answered with what is no list of artifacts") from None
+
+    async def archive_artifacts(self, slot: Slot, path: str = ".") -> bytes:
+        return _content(await self._ask(slot, "artifacts/archive", {"path": path, "max_bytes": MAX_ARTIFACT}))
+
+    def get_stats(self) -> dict[str, Any]:
+        """`containers`, `slots` by state, how many are `waiting`, and counts: `calls`, `batches`, `resets`, `lost`."""
+        counts = {name: self._counts[name] for name in ("calls", "batches", "resets", "lost")}
+        slots = {"free": self._pool.free, "kept": len(self._kept), "leased": self._pool.leased}
+        return {
+            "backend": self.name,
+            "containers": len(self._hosts),
+            "slots": slots,
+            "waiting": self._pool.waiting,
+            **counts,
+        }
+
+    async def _run_on(
+        self,
+        host_id: str,
+        requests: Mapping[int, SlotRequest],
+        timeout_s: float,
+        arrived: asyncio.Queue[tuple[int, ExecutionResult]],
+    ) -> None:
+        """Run what is for one host; each request gets its result, also when the host ends meanwhile."""
+        missing = dict(requests)
+        indices = list(requests)
+        calls = [HostCall(self._places[slot], tool, arguments) for slot, tool, arguments in requests.values()]
+        fault = ""
+        try:
+            stream = self._hosts[host_id].run_batch(calls, timeout_s)
+            async with aclosing(stream) as arriving:  # type: ignore[type-var]
+                async for place, result in arriving:
+                    request = missing.pop(indices[place], None)
+                    if request is None:
+                        raise SandboxError("the sandbox answered one request twice")
+                    if result.lost:
+                        self._lost(request.slot, result.error)
+                    arrived.put_nowait((indices[place], result))
+        except SlotLost as error:
+            fault = str(error)
+        finally:
+            for index, request in missing.items():
+                self._lost(request.slot, fault or "the sandbox gave no result")
+                arrived.put_nowait((index, ExecutionResult.slot_lost(request.slot.lost)))
+
+    async def _ask(self, slot: Slot, action: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        slot.check()
+        if slot not in self._places:
+            raise SlotLost("the slot was given back")
+        try:
+            return await self._hosts[slot.container].ask(self._places[slot], action, arguments)
+        except SlotLost as error:
+            self._lost(slot, str(error))
+            raise
+
+    def _lost(self, slot: Slot, why: str) -> None:
+        if not slot.lost:
+            slot.lost = why
+            self._counts["lost"] += 1
+
+    # Slots that come and go
+
+    async def _renew(self, slot: Slot) -> None:
+        """Take a slot out, and bring the clean one that takes its place."""
+        name = self._places.pop(slot, None)
+        host = self._hosts.get(slot.container)
+        if host is not None and name is not None:
+            self._counts["resets"] += 1
+            try:
+                self._take_in(host, await host.reset(name))
+                return
+            except SandboxError as error:
+                logger.warning("the slot %s is thrown away: %s", slot.id, error)
+            if not any(other.container == host.id for other in self._places):
+                await self._drop(host, "none of its slots can be used")
+        self._wanted()
+
+    def _take_in(self, host: SlotHost, name: str) -> None:
+        slot = Slot(f"{host.id}/{name}", host.id, host.slots()[name])
+        self._places[slot] = name
+        self._pool.add(slot)
+
+    def _wanted(self) -> None:
+        """Somebody waits: clean a slot that is kept for one who may not come again, or make another host."""
+        if not self._running or not self._pool.waiting:
+            return
+        if self._kept:
+            slot = self._kept.pop(next(iter(self._kept)))
+            self._spawn(self._renew(slot))
+        elif len(self._hosts) + self._launching < self._most:
+            self._spawn(self._grow_or_tell())
+
+    async def _grow_or_tell(self) -> None:
+        try:
+            await self._grow()
+        except SandboxError as error:
+            logger.warning("no more sandboxes can be made: %s", error)
+            if not self._hosts and not self._launching:
+                self._pool.fail_waiting(error)
+
+    async def _grow(self) -> None:
+        self._launching += 1
+        try:
+            host = await self._launch()
+        finally:
+            self._launching -= 1
+        self._hosts[host.id] = host
+        self._spawn(self._watch(host))
+        for name in host.slots():
+            self._take_in(host, name)
+
+    async def _watch(self, host: SlotHost) -> None:
+        """Wait for the end of a host, and for what was in it fail at once."""
+        why = await host.ended()
+        await self._drop(host, why)
+        if len(self._hosts) + self._launching < self._least:
+            await self._grow_or_tell()
+        self._wanted()
+
+    async def _drop(self, host: SlotHost, why: str) -> None:
+        if self._hosts.pop(host.id, None) is None:
+            return
+        logger.warning("the sandbox host %s is gone: %s", host.id, why)
+        for slot in [slot for slot in self._places if slot.container == host.id]:
+            self._lost(slot, why)
+            del self._places[slot]
+        self._kept = {owner: slot for owner, slot in self._kept.items() if not slot.lost}
+        self._pool.forget_lost()
+        for task in self._working.pop(host.id, ()):
+            task.cancel()
+        await host.close()
+
+    def _patience(self) -> float:
+        return self.settings.acquire_timeout_s
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _content(reply: Mapping[str, Any]) -> bytes:
+    try:
+        return base64.b64decode(reply["content"], validate=True)
+    except (KeyError, TypeError, ValueError, binascii.Error):
+        raise SlotLost("the sandbox answered with what is no artifact") from None

@@ -1,0 +1,170 @@
+"""The program of one slot on this machine, seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..errors import SandboxError, SlotLost
+from .http import MAX_REPLY
+from .isolation import Isolation
+from .limits import Limits
+from .process import Process
+
+__all__ = ["SlotProcess"]
+
+START_SECONDS = 30.0
+"""How long the program may take to start."""
+
+GRACE_SECONDS = 3.0
+"""How long it may take to answer after the time of a call is up."""
+
+
+class SlotProcess:
+    """A running `slot_worker`, isolated; one request at a time.
+
+    What it answers may be written by the code that runs in it: it is read as plain JSON of bounded size, and anything
+    else loses the slot.
+    """
+
+    def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.lost = ""
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._turn = asyncio.Lock()
+        self._pidfd = os.pidfd_open(process.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
+
+    @classmethod
+    async def start(cls, isolation: Isolation, folder: Path, limits: Limits) -> SlotProcess:
+        """Start the program of a slot.
+
+        Args:
+            isolation: how it is held back.
+            folder: a directory of ours, in which its workspace is.
+            limits: how much of the machine it may use.
+
+        Raises:
+            SandboxUnavailable: it cannot be isolated here.
+            SlotLost: it did not start.
+        """
+        workspace = isolation.scratch_folder(folder / "workspace")
+        state = Path("/tmp/.slot") if isolation.isolated else folder / "state"  # noqa: S108  # the sandbox's own
+        ours, theirs = socket.socketpair()
+        try:
+            process = await isolation.start_async(
+                [sys.executable, "-I", "-S", "-c", _BOOT],
+                workspace=workspace,
+                limits=limits,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.DEVNULL,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_REPLY)
+        slot = cls(process, reader, writer)
+        settings = {"workspace": str(workspace), "state": str(state), "max_output_bytes": limits.output}
+        try:
+            reply = await slot._exchange(settings, START_SECONDS)
+            if reply.get("ready") is not True:
+                raise SlotLost("the sandbox of the slot did not start")
+        except BaseException:
+            await slot.close()
+            raise
+        return slot
+
+    @property
+    def pid(self) -> int:
+        """The process of this machine that stands for it."""
+        return self._process.pid
+
+    async def run(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """What a tool answers.
+
+        Raises:
+            SlotLost: the program ended, does not answer, or answers with what is no JSON object.
+        """
+        async with self._turn:
+            request = {"tool": tool, "arguments": dict(arguments), "timeout_s": timeout_s}
+            return await self._exchange(request, timeout_s + GRACE_SECONDS)
+
+    def kill(self, why: str) -> None:
+        """End it and all that it started, without waiting."""
+        self.lost = self.lost or why
+        self._process.kill()
+
+    async def close(self) -> None:
+        """End it and all that it started, and wait until they are gone.
+
+        Raises:
+            SandboxError: they are not.
+        """
+        self.lost = self.lost or "the slot was closed"
+        self._forget()
+        self._writer.close()
+        try:
+            await asyncio.shield(asyncio.to_thread(self._process.close))
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SandboxError(f"the processes of a slot cannot be ended: {error}") from error
+
+    async def _exchange(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        if self.lost:
+            raise SlotLost(self.lost)
+        reply: Any = None
+        try:
+            async with asyncio.timeout(seconds):
+                self._writer.write(orjson.dumps(request) + b"\n")
+                await self._writer.drain()
+                line = await self._reader.readline()
+            reply = orjson.loads(line) if line else None
+        except TimeoutError:
+            self.kill("the sandbox of the slot does not answer any more, and was ended")
+        except (ConnectionError, ValueError) as error:  # a line that is too long is a ValueError too
+            self.kill(f"the sandbox of the slot gave no answer that can be read: {type(error).__name__}")
+        finally:
+            if not isinstance(
+                reply, dict
+            ):  # also when this is cancelled: the next answer would be that of this request
+                self.kill(self._why())
+        if not isinstance(reply, dict):
+            raise SlotLost(self.lost)
+        return reply
+
+    def _why(self) -> str:
+        code = self._process.poll()
+        return f"the sandbox of the slot ended{'' if code is None else f' ({_ending(code)})'}; what was in it is gone"
+
+    def _gone(self) -> None:
+        """The process has ended: no answer comes any more, even if somebody still holds the other end."""
+        self._forget()
+        self.lost = self.lost or self._why()
+        asyncio.get_running_loop().call_later(0.05, self._reader.feed_eof)  # what it wrote before may be on its way
+
+    def _forget(self) -> None:
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0:
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+_BOOT = f"import sys; sys.path.insert(0, {_ROOT!r}); from lagentlike.sandbox.slot_worker import main; main()"
+
+
+def _ending(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
