@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, InitVar, is_dataclass
 from enum import Enum, IntEnum
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -309,11 +309,10 @@ class AgentMessage(BaseModel):
 
     def clone(self) -> AgentMessage:
         """A copy whose fields, and the lists and dicts in them, can be edited without touching this message."""
-        twin = message_of(self.__dict__.copy()) if type(self) is AgentMessage else self.model_copy()
+        twin = self.twin()
         state = twin.__dict__
-        for name in _CONTAINER_FIELDS:
-            value = state[name]
-            if value is not None and type(value) is not str:
+        for name, value in zip(_CONTAINER_FIELDS, _containers(state), strict=True):
+            if type(value) not in _ATOMS:
                 state[name] = copied(value)
         return twin
 
@@ -371,10 +370,17 @@ _UNSET = {name: None if field.is_required() else field.default for name, field i
 _BASE_FIELDS = ("content", "sender", "formatted", "extra_info", "type", "receiver", "stream_state")
 _MORE_FIELDS = tuple(name for name in AgentMessage.model_fields if name not in _BASE_FIELDS)
 _CONTAINER_FIELDS = ("content", "formatted", "extra_info", "tool_calls", "tool_results", "usage")
+_containers = itemgetter(*_CONTAINER_FIELDS)
 _ATOMS = frozenset((str, int, float, bool, type(None)))
-_RECORDS = {  # our own records, and what reads their fields
-    kind: attrgetter(*(item.name for item in fields(kind)))
-    for kind in (Usage, ToolCall, ToolResult, FunctionCall, ActionReturn)
+_RECORDS = {  # our own records: what reads their fields, and those of them that hold lists and dicts
+    kind: (attrgetter(*(item.name for item in fields(kind))), containers)
+    for kind, containers in (
+        (Usage, ()),
+        (ToolCall, ("arguments",)),
+        (ToolResult, ("metadata",)),
+        (FunctionCall, ("parameters",)),
+        (ActionReturn, ("args", "result")),
+    )
 }
 _ALL_FIELDS = set(AgentMessage.model_fields)  # one for all copies: a copy has each of its fields set
 _new = object.__new__
@@ -395,11 +401,12 @@ def copied(value: Any) -> Any:
         return [copied(item) for item in value]
     if kind is tuple:
         return tuple([copied(item) for item in value])
-    if kind is Usage:  # of numbers alone
-        return Usage(*_RECORDS[Usage](value))
     if kind in _RECORDS:
-        values = [copied(item) if type(item) is dict or type(item) is list else item for item in _RECORDS[kind](value)]
-        return kind(*values)
+        read, containers = _RECORDS[kind]
+        twin = kind(*read(value))
+        for name in containers:
+            setattr(twin, name, copied(getattr(twin, name)))
+        return twin
     if isinstance(value, BaseModel):
         return value.model_copy(deep=True)
     if isinstance(value, dict | list | set | bytearray):

@@ -24,10 +24,11 @@ from .schema import AgentMessage, AgentStatusCode, unchecked_message
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["FunctionHook", "Turn", "outermost_turn"]
+__all__ = ["FunctionHook", "Turn", "lend", "outermost_turn"]
 
 logger = logging.getLogger(__name__)
 
+_ASYNC = Colour.ASYNC
 _STREAMING, _END = AgentStatusCode.STREAM_ING, AgentStatusCode.END  # looked at for each part of a stream
 
 _enclosing: ContextVar[Turn | None] = ContextVar("lagentlike_turn", default=None)
@@ -43,10 +44,11 @@ class Turn:
 
     __slots__ = (
         "_careful",
-        "_copy",
         "_failed",
         "_given",
         "_journal",
+        "_lends",
+        "_lent",
         "_mark",
         "_memory",
         "_outermost",
@@ -70,23 +72,26 @@ class Turn:
         self._given: dict[str, Any] | None = None  # what `reply` was, where a consumer was given that very message
         self._memory: Memory | None = None
         self._mark = _NOWHERE
-        self._copy: AgentMessage | None = None  # the memory's copy of the reply
-        self._own = False  # whether `messages` are the memory's own, which nobody may edit
+        self._own = False  # whether nobody edits the messages, so that memory has the very ones
         self._over: bool = False
         self._failed = False
         self._parent = parent = _enclosing.get()
-        self._outermost: Outermost = Outermost() if parent is None or parent._over else parent._outermost
+        self._lends = False  # whether the next turn inside gets its messages uncopied
+        self._lent = False  # whether this one did
+        if parent is None or parent._over:
+            self._outermost: Outermost = Outermost()
+        else:
+            self._outermost = parent._outermost
+            self._lent, parent._lends = parent._lends, False
         self._journal: list[_Entry] = []
 
     async def __aenter__(self) -> Turn:
         unit = self.unit
-        check_session_id(self.session_id)
-        given = self.messages
-        untouched = self._careful and not unit._hooks  # nobody edits the messages but the caller
-        if untouched:
-            self.messages = tuple([item if type(item) is AgentMessage else _as_message(item) for item in given])
-        else:
-            self.messages = tuple([_as_message(item) for item in given])
+        if self._parent is None or self._parent.session_id is not self.session_id:
+            check_session_id(self.session_id)
+        careful = self._own = self._careful and not unit._hooks
+        if not (self._lent and careful):
+            self.messages = tuple([_as_message(item) for item in self.messages])
         if not self.messages:
             raise InvalidArgument("message", (), f"call {type(unit).__name__} with at least one message or text")
         memory = unit._open_memory(self.session_id)
@@ -99,9 +104,8 @@ class Turn:
             if unit._hooks:
                 await self._within(self._before())
             if memory is not None:
-                self._own = untouched and self._are_known_to_nobody(given)
                 for message in self.messages:
-                    memory.append(message if self._own else _received(message, unit.name))
+                    memory.append(message if careful and message.sender != unit.name else _received(message, unit.name))
         except BaseException as error:
             self._give_up(error)
             raise
@@ -120,7 +124,6 @@ class Turn:
         try:
             self._conclude()
             if self.unit._hooks:
-                self._copy = None  # they may edit the reply
                 await self._within(self._after())
         except BaseException as failure:
             self._give_up(failure)
@@ -160,18 +163,6 @@ class Turn:
         elif part.stream_state != _END:
             given.append(_as_part(part))
         return given
-
-    def _are_known_to_nobody(self, given: tuple[Any, ...]) -> bool:
-        """Whether the messages were made here, or are the own ones of the turn around this one."""
-        parent, name = self._parent, self.unit.name
-        for item, message in zip(given, self.messages, strict=True):
-            made_here = isinstance(item, str)
-            if message.sender == name or not (made_here or (parent is not None and parent._owns(message))):
-                return False
-        return True
-
-    def _owns(self, message: AgentMessage) -> bool:
-        return self._own and any(message is one for one in self.messages)
 
     async def _queue(self, memory: Memory) -> Memory | None:
         """Wait for the session's turn that is under way; the session's memory then."""
@@ -236,17 +227,9 @@ class Turn:
         reply = self.unit._as_reply(self.reply if self._given is None else self._pristine())
         if reply.stream_state == _STREAMING:
             reply = reply.model_copy(update={"stream_state": _END})
-        self.reply = reply if self._careful else reply.clone()
+        self.reply = reply if self._lent and self._own else reply.clone()
         if self._memory is not None:
-            self._copy = self._known_copy(reply) or reply.clone()
-            self._memory.append(self._copy)
-
-    def _known_copy(self, reply: AgentMessage) -> AgentMessage | None:
-        """The copy that the memory of the last turn inside this one has, if its reply is handed on as it came."""
-        if not self._careful or not self._journal:
-            return None
-        _, last, copy, _, _, _ = self._journal[-1]
-        return copy if last is reply else None
+            self._memory.append(reply if self._careful else reply.clone())
 
     def _pristine(self) -> Any:
         """The reply as `forward` made it, whatever became of the message that a consumer was given."""
@@ -266,7 +249,7 @@ class Turn:
         elif parent is not None:
             parent._journal += self._journal
             after = self._mark if memory is None else memory.mark()
-            parent._journal.append((self.unit, self.reply, self._copy, memory, self._mark, after))
+            parent._journal.append((self.unit, self.reply, memory, self._mark, after))
         self._end()
 
     def _give_up(self, error: BaseException) -> None:
@@ -292,10 +275,10 @@ class Turn:
             self._outermost.is_over = True
             if memory is not None:
                 memory.before = None
-            for _, _, _, inner, _, _ in self._journal:
+            for _, _, inner, _, _ in self._journal:
                 if inner is not None:
                     inner.before = None
-        self._memory, self._mark, self._copy, self.messages = None, _NOWHERE, None, ()
+        self._memory, self._mark, self.messages = None, _NOWHERE, ()
         self._journal.clear()
         if memory is not None:
             memory.turns.release()
@@ -304,7 +287,7 @@ class Turn:
         """Take out of memories what this turn and the turns inside it put there; what those inside did."""
         self._failed = True
         given_up: list[AgentMessage] = []
-        for unit, reply, _, memory, before, after in reversed(self._journal):
+        for unit, reply, memory, before, after in reversed(self._journal):
             if memory is None:
                 given_up.insert(0, reply)
             elif memory.stands_at(after):
@@ -316,11 +299,21 @@ class Turn:
         return given_up
 
 
-_Entry = tuple["Module", AgentMessage, AgentMessage | None, Memory | None, Mark, Mark]
-"""A turn that stands inside another one: its unit; its reply; the memory's copy of that, where the two are alike; and,
-if it has a memory, that and the span of it that holds the turn."""
+_Entry = tuple["Module", AgentMessage, Memory | None, Mark, Mark]
+"""A turn that stands inside another one: its unit; its reply; and, if it has a memory, that and the span of it that
+holds the turn."""
 
 _NOWHERE: Mark = ([], 0)
+
+
+def lend(unit: Module) -> None:
+    """Let the next call from the `forward` of a careful unit, which this is, go without copies.
+
+    The unit called is given the very messages, and gives its very reply: both are in memories, and nobody edits them.
+    """
+    turn = _enclosing.get()
+    if turn is not None and turn.unit is unit and turn._own:
+        turn._lends = True
 
 
 def outermost_turn() -> Outermost | None:
@@ -368,7 +361,12 @@ class FunctionHook(Hook):
 
 
 def _runner(colour: Colour) -> object:
-    """What this code runs in: a thread, by its id, or a task."""
+    """What this code runs in: a thread, by its id, or a task.
+
+    None for an async call, which never loses its context: by that it is known what would wait for itself.
+    """
+    if colour is _ASYNC:
+        return None
     if colour.is_async:
         return asyncio.current_task(asyncio.get_running_loop())  # in a third of the time it takes without the loop
     return threading.get_ident()

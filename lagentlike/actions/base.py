@@ -13,7 +13,7 @@ from ..memory import SessionId
 from ..memory.state import check_session_id
 from ..module import Module
 from ..prompts.parsers.tool_call import loads_strictly
-from ..schema import ActionReturn, ActionStatusCode
+from ..schema import ActionReturn, ActionStatusCode, copied
 from .result import failed, MAX_LENGTH
 from .running import PreparedCall, run_call, run_call_async
 from .schema import ToolSchema
@@ -291,7 +291,7 @@ class ToolAPI:
         except ToolArgumentsError:
             return None
         try:
-            verdict = check(self._renamed(shown))
+            verdict = check(copied(self._renamed(shown)))
         except Exception as error:  # noqa: BLE001  # whatever it is, nobody has looked at this call
             return f"the check of {self.name} failed: {type(error).__name__}: {error}"
         return f"{self.name} asks before this call" if verdict is True else verdict or None

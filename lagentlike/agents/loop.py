@@ -119,13 +119,15 @@ class Loop:
             results = [*run.results, *self._unmade(self._paused().tool_calls or [], "not approved: the user went on")]
             given.insert(0, results_message(results, self.agent.actions.name))
             run.begin_anew()
+        guardrails = self.agent.guardrails.input
         for message in messages:
-            screening = yield from screened(self.agent.guardrails.input, message.content, self.agent.callbacks)
-            if isinstance(screening, Refuse):
-                run.unasked = given
-                raise Over("guardrail", screening.reason, screening.reason)
-            changed = screening is not message.content
-            given.append(message.model_copy(update={"content": screening}) if changed else message)
+            if guardrails:
+                screening = yield from screened(guardrails, copied(message.content), self.agent.callbacks)
+                if isinstance(screening, Refuse):
+                    run.unasked = given
+                    raise Over("guardrail", screening.reason, screening.reason)
+                message = message.model_copy(update={"content": copied(screening)})
+            given.append(message)
         return given
 
     def _paused(self) -> AgentMessage:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..colour import careful
 from ..memory import SessionId
 from ..schema import AgentMessage
+from ..turn import lend
 from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
 
 __all__ = ["AsyncStreamingWorkflow", "AsyncWorkflow", "Call", "Steps", "StreamingWorkflow", "Workflow"]
@@ -60,6 +61,7 @@ class Workflow(Agent):
             try:
                 call = next(steps)
                 while True:
+                    lend(self)
                     try:
                         reply = call.unit(*call.messages, session_id=session_id, **call.kwargs)
                     except Exception as error:  # noqa: BLE001  # it is for `steps` to say
@@ -84,6 +86,7 @@ class AsyncWorkflow(Workflow, AsyncAgent):
             try:
                 call = next(steps)
                 while True:
+                    lend(self)
                     try:
                         reply = await call.unit(*call.messages, session_id=session_id, **call.kwargs)
                     except Exception as error:  # noqa: BLE001  # it is for `steps` to say

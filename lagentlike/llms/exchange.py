@@ -161,8 +161,8 @@ class Pool:
         known = self._heads.get(id(headers))
         if (
             known is not None
+            and known.url is url
             and known.headers == headers
-            and known.url == url
             and known.proxy == proxy
             and known.method == method
         ):

@@ -151,13 +151,11 @@ def request_options(model: str, params: Mapping[str, Any], limit_field: str, *, 
     Raises:
         InvalidArgument: a parameter has a value that cannot be sent.
     """
-    options: dict[str, Any] = {"model": model}
-    for name, value in params.items():
-        if value is None or name in _NOT_SENT:
-            continue
+    given = {name: value for name, value in params.items() if value is not None and name not in _NOT_SENT}
+    for name, value in given.items():
         if type(value) is float and not math.isfinite(value):
             raise InvalidArgument(name, value, "give a finite number, or None to leave it to the server")
-        options[name] = value
+    options = {"model": model, **given}
     limit = params.get("max_new_tokens")
     if limit is not None and "max_tokens" not in options and "max_completion_tokens" not in options:
         options[limit_field] = limit
@@ -634,13 +632,8 @@ def _usage(usage: Any) -> Usage | None:
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     cached = prompt.get("cached_tokens") if type(prompt) is dict else usage.get("prompt_cache_hit_tokens")
     reasoning = completion.get("reasoning_tokens") if type(completion) is dict else usage.get("reasoning_tokens")
-    return Usage(
-        1, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")), _count(cached), _count(reasoning)
-    )
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    counts = usage.get("prompt_tokens"), usage.get("completion_tokens"), cached, reasoning
+    return Usage(1, *[count if type(count) is int and count >= 0 else 0 for count in counts])
 
 
 def _is_number(value: Any) -> bool:

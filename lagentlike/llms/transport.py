@@ -163,11 +163,12 @@ class Transport:
     async def _persist(self, request: Request, receive: Callable[[Response, _Call, R], Awaitable[T]], read: R) -> T:
         """Make the request, and make it again where that may help: the only retry loop there is."""
         options = self.options
-        deadline = asyncio.get_running_loop().time() + options.total
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + options.total
         self._budget.deposit()
         failures = replaced = 0
         while True:
-            call = _Call(request, options, deadline)
+            call = _Call(request, options, loop, deadline)
             try:
                 result = await receive(await _open(request, call), call, read)
             except LLMError as error:
@@ -262,11 +263,13 @@ class _Call:
         "stage",
     )
 
-    def __init__(self, request: Request, options: TransportOptions, deadline: float) -> None:
+    def __init__(
+        self, request: Request, options: TransportOptions, loop: asyncio.AbstractEventLoop, deadline: float
+    ) -> None:
         self.request = request
         self.options = options
+        self.loop = loop
         self.deadline = deadline
-        self.loop = asyncio.get_running_loop()
         self.clock: _Clock | None = None
         self.stage = "first_byte"
         self.retry_after: float | None = None

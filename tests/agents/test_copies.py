@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from lagentlike.agents import Agent, AsyncStreamingAgent, StreamingAgent
+from lagentlike.actions import tool
+from lagentlike.agents import Agent, AIAgent, AsyncStreamingAgent, Guardrails, ReAct, StreamingAgent
 from lagentlike.hooks import Hook
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.schema import AgentMessage, Completion, ToolCall
+
+CALL = Completion("", tool_calls=[ToolCall("add", {"numbers": [1, 2]}, id="1")])
+
+
+def add(numbers: list[int]) -> int:
+    """Add numbers."""
+    return sum(numbers)
+
+
+def _react(llm: Any) -> ReAct:
+    return ReAct(llm, [add])
+
+
+def _ai_agent(llm: Any, check: Callable[..., bool] | bool = False) -> AIAgent:
+    return AIAgent(llm, enabled_toolsets=[], tools=[tool(needs_approval=check)(add)])
+
+
+every_loop = pytest.mark.parametrize("make", [_react, _ai_agent])
 
 
 def _remembered(agent: Agent) -> list[Any]:
@@ -128,3 +147,58 @@ def test_a_forward_set_on_an_object_gets_copies() -> None:
     assert agent(asked).content == "answer"
     assert asked.content == "question"
     assert _remembered(agent) == ["question", "answer"]
+
+
+@every_loop
+def test_inside_a_loop_messages_go_uncopied_and_nobody_outside_has_them(make: Callable[[Any], Any]) -> None:
+    agent = make(ScriptedLLM([CALL, "It is 3."]))
+    asked = AgentMessage(content="Add 1 and 2", extra_info={"n": [1]})
+    reply = agent(asked)
+    outer, inner = agent.memory.get_memory(0), agent.agent.memory.get_memory(0)
+    assert outer[0] is inner[0]
+    before = [message.model_dump() for message in (*outer, *inner)]
+    asked.extra_info["n"].append(2)
+    reply.content = "edited"
+    assert [message.model_dump() for message in (*outer, *inner)] == before
+    assert outer[1].content == inner[-1].content == "It is 3."
+
+
+def test_a_check_inside_a_loop_may_edit_what_it_is_given_and_got() -> None:
+    other = Agent(ScriptedLLM(["fine"] * 9))
+
+    def check(arguments: dict[str, Any]) -> bool:
+        arguments["numbers"].append(99)
+        other("May it?").content = "edited"
+        return False
+
+    agent = _ai_agent(ScriptedLLM([CALL, "It is 3."]), check)
+    agent("Add 1 and 2")
+    calls = agent.agent.memory.get_memory(0)[1].tool_calls
+    assert calls[0].arguments == {"numbers": [1, 2]}
+    assert _remembered(other)[:2] == ["May it?", "fine"]
+
+
+def test_a_hook_inside_a_loop_edits_its_own_copies() -> None:
+    class Edit(Hook):
+        def before_agent(self, agent: Any, messages: Any, session_id: Any) -> None:
+            messages[0].content = "edited"
+
+        def after_agent(self, agent: Any, message: Any, session_id: Any) -> None:
+            message.content = "edited reply"
+
+    agent = ReAct(ScriptedLLM(["answer"]), [add])
+    agent.agent.register_hook(Edit())
+    assert agent("question").content == "edited reply"
+    assert _remembered(agent) == ["question", "edited reply"]
+    assert _remembered(agent.agent) == ["edited", "answer"]
+
+
+def test_a_guardrail_may_edit_the_content_it_is_given() -> None:
+    def brief(content: list[dict[str, Any]]) -> None:
+        content[0]["text"] = "edited"
+
+    model = ScriptedLLM(["answer"])
+    agent = AIAgent(model, enabled_toolsets=[], guardrails=Guardrails(input=[brief]))
+    agent(AgentMessage(content=[{"type": "text", "text": "question"}]))
+    assert model.requests[0].messages[-1]["content"] == [{"type": "text", "text": "edited"}]
+    assert _remembered(agent)[0] == [{"type": "text", "text": "question"}]
