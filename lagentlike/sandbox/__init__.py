@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from .backends import create_tool_backend
     from .base import Artifact, ArtifactEntry, ExecutionResult, Slot, SlotRequest, ToolBackend
     from .bubblewrap import Bwrap
+    from .controls import Control, Report, report
     from .executor import ToolExecutor
     from .isolation import default_isolation, Isolation, isolation_of, Mount, set_default_isolation
     from .limits import Limits
     from .process import Completed, Process
     from .settings import SandboxSettings
     from .tool_server import ToolServer, ToolServerClient
-    from .report import Control, Report, report
     from .unsafe_local import UnsafeLocal
 
 __all__ = [
@@ -57,7 +57,7 @@ __getattr__, __dir__ = attach(
         "process": ["Completed", "Process"],
         "settings": ["SandboxSettings"],
         "tool_server": ["ToolServer", "ToolServerClient"],
-        "report": ["Control", "Report", "report"],
+        "controls": ["Control", "Report", "report"],
         "unsafe_local": ["UnsafeLocal"],
     },
 )

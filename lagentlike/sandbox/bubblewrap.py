@@ -12,9 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -23,11 +24,14 @@ from weakref import WeakSet
 
 from ..errors import InvalidArgument, SandboxUnavailable
 from .cgroups import Cgroup, controllers
+from .checks import attempts
 from .isolation import Isolation, Launch, SCRATCH
+from .keeper import keeper, MARK
 from .limits import Limits
 from .process import END_SECONDS, Process
 from .quota import watch
 from .seccomp import program
+from .spawner import spawner
 
 __all__ = ["Bwrap", "INSTALL", "SANDBOX_UID"]
 
@@ -59,15 +63,30 @@ class Bwrap(Isolation):
 
     name: ClassVar[str] = "bwrap"
 
-    def check(self) -> None:
-        if _checked.is_set():
+    def _check(self, launch: Launch) -> None:
+        _bwrap()
+        kind = _outer_uid(launch)
+        if kind in _checked:
             return
         with _check_guard:
-            if not _checked.is_set():
-                _bwrap()
-                for probe in _probes:
-                    probe(self)
-                _checked.set()
+            if kind in _checked:
+                return
+            failed = {name: problem for name, problem in self.attempts(launch).items() if problem}
+            if failed:
+                told = "; ".join(f"{name}: {problem}" for name, problem in list(failed.items())[:5])
+                raise SandboxUnavailable(f"{len(failed)} of its self-checks failed: code in it could {told}. {INSTALL}")
+            _checked.add(kind)
+
+    def attempts(self, launch: Launch) -> dict[str, str]:
+        """What code tries in such a sandbox, and what was wrong each time; empty where it was refused.
+
+        Raises:
+            SandboxUnavailable: it cannot be started, or nothing can be tried in it.
+        """
+        with tempfile.TemporaryDirectory(prefix="lagentlike-check-") as folder:
+            own = launch.workspace is not None and _outer_uid(launch) is None  # whose it is makes this kind of sandbox
+            probe = self._launch(["true"], workspace=folder if own else None, limits=launch.limits)
+            return attempts(lambda one: spawner.call(self._start, one).result(), probe, INSTALL)
 
     def scratch_folder(self, folder: Path) -> Path:
         folder = super().scratch_folder(folder)
@@ -119,7 +138,7 @@ class Bwrap(Isolation):
             popen = subprocess.Popen(
                 [_bwrap(), "--die-with-parent", "--args", str(order_source), "--", *inner],
                 cwd="/",
-                env={},  # what code may have set must not reach bwrap: LD_PRELOAD would run outside
+                env={MARK: keeper.mark()},  # no more: an LD_PRELOAD that code has set must not reach bwrap
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
@@ -167,9 +186,8 @@ _SETPRIV = (
 )
 
 _check_guard = threading.Lock()
-_checked = threading.Event()
-_probes: list[Callable[[Bwrap], None]] = []
-"""What is run once, in a sandbox, before anything else is: `checks.py` adds it."""
+_checked: set[int | None] = set()
+"""The kinds of sandboxes, by who the code is outside of them, in which the self-checks have held."""
 
 
 class _BwrapProcess(Process):
@@ -189,7 +207,7 @@ class _BwrapProcess(Process):
         return self.popen.poll() == 1 and not self._killed and b'"exit-code"' not in self._status_text(0)
 
     def interrupt(self) -> None:
-        first = self._first_process()
+        first = self.first_process()
         if first is not None and self.popen.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(first, signal.SIGINT)
@@ -198,14 +216,14 @@ class _BwrapProcess(Process):
         if self._owner != os.getpid() or self.popen.poll() is not None:
             return
         self._killed = True
-        first = self._first_process()
+        first = self.first_process()
         with suppress(ProcessLookupError):
             if first is not None:  # with the first process of a namespace, the kernel ends all others
                 os.kill(first, signal.SIGKILL)
             else:
                 self.popen.kill()
 
-    def _first_process(self) -> int | None:
+    def first_process(self) -> int | None:
         """The first process in the sandbox, by its number here."""
         found = re.search(rb'"child-pid": (\d+)', self._status_text(END_SECONDS))
         return None if found is None else int(found[1])
@@ -273,6 +291,8 @@ def _filesystem(launch: Launch) -> list[str]:
     """The arguments that lay out its files: what lies inside of something else comes after it."""
     limits = launch.limits
     mounts: dict[str, tuple[str, ...]] = {**_system(), **(_network_files() if limits.network else {})}
+    if _outer_uid(launch) is None and os.geteuid() == 0:
+        mounts.update(_roots_own())
     for target in ("/tmp", "/dev/shm"):  # noqa: S108  # the sandbox's own
         mounts[target] = _in_memory(target, limits.tmp)
     for mount in launch.mounts:
@@ -337,6 +357,24 @@ def _system() -> dict[str, tuple[str, ...]]:
             mounts[str(folder)] = ("--ro-bind", str(folder), str(folder))
     return mounts
 
+
+@cache
+def _roots_own() -> dict[str, tuple[str, ...]]:
+    """What covers files of /proc that root may write or read without any capability."""
+    mounts = {
+        f"/proc/{name}": ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}") for name in ("fs", "pressure", "sys")
+    }
+    for name in _PROC_OF_ROOT:
+        path = f"/proc/{name}"
+        if os.path.exists(path):  # noqa: PTH110
+            mounts[path] = ("--ro-bind", "/dev/null", path)
+    return mounts
+
+
+_PROC_OF_ROOT = (
+    *("kallsyms", "kcore", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "mtrr"),
+    *("pagetypeinfo", "sched_debug", "slabinfo", "timer_list", "vmallocinfo"),
+)
 
 _ETC = (
     *("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "magic", "mime.types"),

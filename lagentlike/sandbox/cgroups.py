@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .limits import Limits
 
-__all__ = ["Cgroup", "Controllers", "controllers"]
+__all__ = ["Cgroup", "Controllers", "controllers", "group_prefix"]
 
 _PREFIX = "lagentlike-"
 _PERIOD = 100_000
@@ -35,7 +35,7 @@ class Controllers:
 
     def make(self, limits: Limits) -> Cgroup:
         """A new group with limits, as far as there are controllers."""
-        name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
+        name = f"{group_prefix()}{next(_numbers)}"
         folders = [parent / name for parent in dict.fromkeys(self.parents.values())]
         group = Cgroup(folders, self.parents.get("memory", Path()) / name if "memory" in self.parents else None)
         try:
@@ -88,6 +88,11 @@ class Cgroup:
         """Remove the group; whether it is gone: not while processes are in it."""
         gone = [_remove(folder) for folder in self.folders]
         return all(gone)
+
+
+def group_prefix() -> str:
+    """How the names of this process's groups begin."""
+    return f"{_PREFIX}{os.getpid()}-"
 
 
 def controllers() -> Controllers:
@@ -163,7 +168,7 @@ def _usable(version: int, candidates: Mapping[str, Sequence[Path | None]]) -> Co
 
 def _try(version: int, name: str, parent: Path) -> str:
     """Why no group can be made and limited there; empty if one can."""
-    probe = parent / f"{_PREFIX}{os.getpid()}-probe"
+    probe = parent / f"{group_prefix()}probe"
     try:
         if version == 2 and name not in (parent / "cgroup.subtree_control").read_text().split():
             (parent / "cgroup.subtree_control").write_text(f"+{name}")

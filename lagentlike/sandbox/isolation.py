@@ -57,13 +57,17 @@ class Isolation(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.limits!r})"
 
-    @abstractmethod
     def check(self) -> None:
-        """See once whether it works here.
+        """See whether it works here; it is looked at once.
 
         Raises:
             SandboxUnavailable: something is missing, or a control does not hold; says which, and the cure.
         """
+        self._check(self._launch(["true"]))
+
+    @abstractmethod
+    def _check(self, launch: Launch) -> None:
+        """The same for what a program would be started in."""
 
     @abstractmethod
     def environment(self, workspace: Path | None = None) -> dict[str, str]:
@@ -107,13 +111,13 @@ class Isolation(ABC):
             InvalidArgument: an argument cannot be passed on.
         """
         launch = self._launch(argv, workspace, cwd, env, mounts, limits, stdin, stdout, stderr)
-        self.check()
+        self._check(launch)
         return spawner.call(self._start, launch).result()
 
     async def start_async(self, argv: Sequence[str], **options: Any) -> Process:
         """The same, awaited."""
         launch = self._launch(argv, **options)
-        await asyncio.to_thread(self.check)
+        await asyncio.to_thread(self._check, launch)
         return await asyncio.wrap_future(spawner.call(self._start, launch))
 
     def run(

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import tempfile
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +17,7 @@ from weakref import WeakSet
 from ..errors import SandboxUnavailable
 from .environment import without_secrets
 from .isolation import Isolation, Launch
+from .keeper import keeper, MARK
 from .process import Process
 
 __all__ = ["UnsafeLocal"]
@@ -34,7 +34,7 @@ class UnsafeLocal(Isolation):
     name: ClassVar[str] = "unsafe_local"
     isolated: ClassVar[bool] = False
 
-    def check(self) -> None:
+    def _check(self, launch: Launch) -> None:
         """Nothing can be missing."""
 
     def environment(self, workspace: Path | None = None) -> dict[str, str]:
@@ -45,13 +45,13 @@ class UnsafeLocal(Isolation):
         ours = None
         if folder is None:
             ours = folder = Path(tempfile.mkdtemp(prefix="lagentlike-scratch-"))
-        mark = uuid.uuid4().hex
+        mark = keeper.mark()
         stdin, stdout, stderr = launch.streams
         try:
             popen = subprocess.Popen(
                 launch.argv,
                 cwd=launch.cwd or folder,
-                env={**self.environment(), **launch.env, _MARK: mark},
+                env={**self.environment(), **launch.env, MARK: mark},
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
@@ -62,7 +62,6 @@ class UnsafeLocal(Isolation):
         return _LocalProcess(popen, str(folder), mark, ours)
 
 
-_MARK = "LAGENTLIKE_RUN"
 _STARTING_SECONDS = 5.0
 
 
@@ -125,7 +124,7 @@ def _descendants(root: int) -> list[int]:
 
 def _kill_marked(mark: str) -> None:
     """Kill all that was started with a mark in its environment, also what left its group; on Linux only."""
-    wanted = f"{_MARK}={mark}".encode()
+    wanted = f"{MARK}={mark}".encode()
     for _ in range(100):  # what is started while this looks is found the next time
         environs = {pid: _environ_of(pid) for pid in _pids()}
         found = [pid for pid, environ in environs.items() if environ and wanted in environ.split(b"\0")]
