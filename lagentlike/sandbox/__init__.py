@@ -30,6 +30,7 @@ __all__ = [
     "Limits",
     "Mount",
     "Process",
+    "Report",
     "SandboxSettings",
     "Slot",
     "SlotRequest",

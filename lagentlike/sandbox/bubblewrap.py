@@ -361,14 +361,9 @@ def _system() -> dict[str, tuple[str, ...]]:
 @cache
 def _roots_own() -> dict[str, tuple[str, ...]]:
     """What covers files of /proc that root may write or read without any capability."""
-    mounts = {
-        f"/proc/{name}": ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}") for name in ("fs", "pressure", "sys")
-    }
-    for name in _PROC_OF_ROOT:
-        path = f"/proc/{name}"
-        if os.path.exists(path):  # noqa: PTH110
-            mounts[path] = ("--ro-bind", "/dev/null", path)
-    return mounts
+    covers = {path: path for path in ("/proc/fs", "/proc/pressure", "/proc/sys")}
+    covers |= {f"/proc/{name}": "/dev/null" for name in _PROC_OF_ROOT}
+    return {path: ("--ro-bind", cover, path) for path, cover in covers.items() if Path(path).exists()}
 
 
 _PROC_OF_ROOT = (

@@ -70,7 +70,7 @@ def _files(given: dict[str, Any]) -> dict[str, Attempt]:
         "see services in /run": lambda: _list("/run"),
         "reach docker's socket": _connects(socket.AF_UNIX, "/var/run/docker.sock"),
         "see devices": _devices,
-        "make a device": lambda: os.mknod("/tmp/device", 0o60600, os.makedev(8, 0)),
+        "make a device": lambda: os.mknod("device", 0o60600, os.makedev(8, 0)),
     }
 
 
@@ -107,7 +107,7 @@ def _privileges() -> dict[str, Attempt]:
         "get privileges from programs": lambda: _status("NoNewPrivs", 1),
         "use system calls unfiltered": lambda: _status("Seccomp", 2),
         "become root": _become_root,
-        "change the root directory": lambda: os.chroot("/tmp"),
+        "change the root directory": lambda: os.chroot("/usr"),
         "open a raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close(),
         "open a packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),
         "open a vsock": lambda: socket.socket(40, socket.SOCK_STREAM).close(),

@@ -210,7 +210,7 @@ for number in range(400):
         written = sum(file.stat().st_size for file in workspace.iterdir()) // MIB
     return (
         done.ending == "disk",
-        f"{done.problem(Limits(disk=8 * MIB))}; {written} MiB by then: it is looked at twice a second",
+        f"killed after {written} MiB where 8 are allowed: it is looked at twice a second",
     )
 
 
@@ -235,9 +235,7 @@ def _user(isolation: Bwrap) -> tuple[bool, str]:
             uids = {Path(f"/proc/{pid}").stat().st_uid for pid in _below(first)}
     if os.geteuid():
         return True, f"code is user {os.geteuid()}, who started it, and nobody else"
-    return uids - {
-        0
-    } != set(), "code is user 65534; where its workspace belongs to root, it is root without capabilities"
+    return uids - {0} != set(), "user 65534; where its workspace belongs to root, root without capabilities"
 
 
 def _below(pid: int) -> list[int]:
@@ -287,7 +285,7 @@ _MEASURES: Mapping[str, Measure] = {
     "user outside of the sandbox": _user,
     "hostile tenants on one kernel": lambda _: (
         None,
-        "sandboxes share the kernel with this machine: use virtual machines",
+        "all share the kernel: use virtual machines",
     ),
 }
 

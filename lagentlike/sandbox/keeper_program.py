@@ -1,8 +1,8 @@
 """The program that waits for the end of another process, and ends what that one left behind.
 
-It needs nothing but Python: `python -I -S keeper_program.py MARK GROUP...` waits until nobody can write to its stdin any
-more; then it kills all processes that have in their environment what begins with the mark, and all in control groups
-whose paths begin with those that are given, and removes these groups.
+It needs nothing but Python: `python -I -S keeper_program.py MARK GROUP...` waits until nobody can write to its stdin
+any more; then it kills all processes that have in their environment what begins with the mark, and all in control
+groups whose paths begin with those that are given, and removes these groups.
 """
 
 import os
