@@ -26,6 +26,7 @@ from .sft import digest, shuffled
 __all__ = ["Algorithm", "Objective", "RLTrainer"]
 
 _OF_FIRST = ("ratio", "value")  # metrics that are told of the first update of a step
+_ROUNDING = 1e-4  # nats: log-probabilities of the same weights that differ by less are the same
 
 Tensor = torch.Tensor
 Algorithm = Literal["reinforce", "rloo", "grpo", "ppo"]
@@ -209,11 +210,11 @@ class RLTrainer(Trainer):
         aim = self.objective
         taught = lesson.teaching(everything=bool(aim.kl or aim.entropy or self.critic is not None))
         for number in range(aim.updates):
-            told = self._update(taught) if len(taught.rows["input_ids"]) else {"skipped": 1.0}
+            first = number == 0
+            told = self._update(taught, first) if len(taught.rows["input_ids"]) else {"skipped": 1.0}
             if self.critic is not None and lesson.returns is not None:
                 value = self.critic.update(lesson.rows, lesson.returns, lesson.weights)
                 told |= {"value_loss": value["loss"], "value_explained": lesson.explained}
-            first = number == 0
             metrics |= {name: value for name, value in told.items() if first or not name.startswith(_OF_FIRST)}
         return metrics | {"rollout_seconds": result.wall_time, "update_seconds": time.perf_counter() - began}
 
@@ -275,8 +276,12 @@ class RLTrainer(Trainer):
         found = iter(self._advantages(torch.tensor(returns), _numbered(places)))
         return [[next(found) for _ in range(_turns(one))] for one in known]
 
-    def _update(self, lesson: _Lesson) -> Metrics:
-        """One step down the gradient, with what can be seen on the way."""
+    def _update(self, lesson: _Lesson, first: bool = True) -> Metrics:
+        """One step down the gradient, with what can be seen on the way.
+
+        At the `first` the weights are those that were sampled from, and the module's own log-probabilities take the
+        place of stored ones that differ by rounding: an engine's depend on what it happened to decode side by side.
+        """
         aim, rows = self.objective, lesson.rows
         behaviour, mask = rows["logprobs"], rows["action_mask"].bool()
         reference = self.policy.reference_logprobs(rows) if aim.kl else None
@@ -290,6 +295,9 @@ class RLTrainer(Trainer):
             ratio = (logprobs.detach() - old).exp()[trained]
             seen["ratio"] += float(ratio.sum())
             seen["off"] = max(seen["off"], float((ratio - 1).abs().max()))
+            if first:
+                now = logprobs.detach()
+                behaviour[picked, :length] = old = torch.where((now - old).abs() < _ROUNDING, now, old)
             if aim.clips:
                 outside = (ratio < 1 - aim.clip_low) | (ratio > 1 + aim.clip_high)
                 seen["clip"] += float(outside.float().sum())
