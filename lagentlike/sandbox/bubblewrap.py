@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -31,7 +30,6 @@ from .limits import Limits
 from .process import END_SECONDS, Process
 from .quota import watch
 from .seccomp import program
-from .spawner import spawner
 
 __all__ = ["Bwrap", "INSTALL", "SANDBOX_UID"]
 
@@ -65,12 +63,8 @@ class Bwrap(Isolation):
 
     def _check(self, launch: Launch) -> None:
         _bwrap()
-        kind = _outer_uid(launch)
-        if kind in _checked:
-            return
-        with _check_guard:
-            if kind in _checked:
-                return
+        kind = (_outer_uid(launch), launch.limits.network)
+        if kind not in _checked:
             failed = {name: problem for name, problem in self.attempts(launch).items() if problem}
             if failed:
                 told = "; ".join(f"{name}: {problem}" for name, problem in list(failed.items())[:5])
@@ -85,14 +79,13 @@ class Bwrap(Isolation):
         """
         with tempfile.TemporaryDirectory(prefix="lagentlike-check-") as folder:
             own = launch.workspace is not None and _outer_uid(launch) is None  # whose it is makes this kind of sandbox
-            probe = self._launch(["true"], workspace=folder if own else None, limits=launch.limits)
-            return attempts(lambda one: spawner.call(self._start, one).result(), probe, INSTALL)
+            limits = Limits(network=launch.limits.network)
+            probe = self._launch(["true"], workspace=folder if own else None, limits=limits)
+            return attempts(self._start, probe, INSTALL)
 
-    def scratch_folder(self, folder: Path) -> Path:
-        folder = super().scratch_folder(folder)
-        if _can_drop() and folder.stat().st_uid == 0:
-            os.chown(folder, SANDBOX_UID, SANDBOX_UID)
-        return folder
+    def hand_over(self, path: Path) -> None:
+        if _can_drop() and path.stat().st_uid == 0:
+            os.chown(path, SANDBOX_UID, SANDBOX_UID)
 
     def environment(self, workspace: Path | None = None) -> dict[str, str]:
         return {
@@ -185,9 +178,8 @@ _SETPRIV = (
     "--bounding-set=-all",
 )
 
-_check_guard = threading.Lock()
-_checked: set[int | None] = set()
-"""The kinds of sandboxes, by who the code is outside of them, in which the self-checks have held."""
+_checked: set[tuple[int | None, bool]] = set()
+"""The kinds of sandboxes in which the self-checks have held: who code is outside, and whether there is a network."""
 
 
 class _BwrapProcess(Process):
@@ -203,7 +195,6 @@ class _BwrapProcess(Process):
 
     @property
     def never_ran(self) -> bool:
-        """Whether bwrap failed before it started the program."""
         return self.popen.poll() == 1 and not self._killed and b'"exit-code"' not in self._status_text(0)
 
     def interrupt(self) -> None:

@@ -17,6 +17,7 @@ from .cgroups import controllers
 from .isolation import Isolation, isolation_of
 from .limits import Limits, MIB
 from .process import Completed
+from .spawner import spawner
 
 __all__ = ["Control", "Report", "report"]
 
@@ -86,7 +87,7 @@ def report(isolation: Isolation | str | None = None) -> Report:
     chosen = isolation_of(isolation)
     if not isinstance(chosen, Bwrap):
         return Report(chosen.name, (Control("isolation", "not enforced", "code runs as the user"),))
-    attempts = chosen.attempts(chosen._launch(["true"]))
+    attempts = spawner.call(chosen.attempts, chosen._launch(["true"])).result()
     controls = [
         Control(f"cannot {name}", "not enforced" if problem else "enforced", problem)
         for name, problem in attempts.items()

@@ -63,11 +63,11 @@ class Isolation(ABC):
         Raises:
             SandboxUnavailable: something is missing, or a control does not hold; says which, and the cure.
         """
-        self._check(self._launch(["true"]))
+        spawner.call(self._check, self._launch(["true"])).result()
 
     @abstractmethod
     def _check(self, launch: Launch) -> None:
-        """The same for what a program would be started in."""
+        """The same for what a program would be started in; in the spawner's thread."""
 
     @abstractmethod
     def environment(self, workspace: Path | None = None) -> dict[str, str]:
@@ -77,9 +77,18 @@ class Isolation(ABC):
     def _start(self, launch: Launch) -> Process:
         """Start a program, in the spawner's thread."""
 
+    def _start_checked(self, launch: Launch) -> Process:
+        self._check(launch)
+        return self._start(launch)
+
+    @abstractmethod
+    def hand_over(self, path: Path) -> None:
+        """Let code read and write a file or directory of ours, whoever it runs as."""
+
     def scratch_folder(self, folder: Path) -> Path:
-        """Make a directory of ours fit to be a workspace or a writable mount, whoever the code runs as."""
+        """Make a directory of ours that is fit to be a workspace or a writable mount."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.hand_over(folder)
         return folder
 
     def start(
@@ -111,14 +120,12 @@ class Isolation(ABC):
             InvalidArgument: an argument cannot be passed on.
         """
         launch = self._launch(argv, workspace, cwd, env, mounts, limits, stdin, stdout, stderr)
-        self._check(launch)
-        return spawner.call(self._start, launch).result()
+        return spawner.call(self._start_checked, launch).result()
 
     async def start_async(self, argv: Sequence[str], **options: Any) -> Process:
         """The same, awaited."""
         launch = self._launch(argv, **options)
-        await asyncio.to_thread(self._check, launch)
-        return await asyncio.wrap_future(spawner.call(self._start, launch))
+        return await asyncio.wrap_future(spawner.call(self._start_checked, launch))
 
     def run(
         self,

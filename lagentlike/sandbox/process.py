@@ -13,8 +13,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, IO, Self
 
+from ..errors import SandboxUnavailable
 from .limits import Limits, MIB
 from .output import Output
+from .spawner import closer
 
 __all__ = ["Completed", "Process", "run_to_end", "run_to_end_async"]
 
@@ -118,6 +120,15 @@ class Process(ABC):
                 _close_quietly(pipe)
         self._release()
 
+    async def close_async(self) -> None:
+        """The same, awaited."""
+        await asyncio.shield(asyncio.wrap_future(closer.call(self.close)))
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether it ended before the program was started; then what it wrote says why."""
+        return False
+
     @abstractmethod
     def _release(self) -> None:
         """Give back what it held, after its end."""
@@ -205,7 +216,7 @@ async def run_to_end_async(process: Process, given: bytes, limits: Limits) -> Co
                     loop.remove_writer(fd)
             following.advance()
     finally:
-        await asyncio.shield(asyncio.to_thread(following.close))
+        await asyncio.shield(asyncio.wrap_future(closer.call(following.close)))
     return following.completed()
 
 
@@ -277,6 +288,9 @@ class _Following:
         self._process.close()
 
     def completed(self) -> Completed:
+        if self._process.never_ran:
+            said = (self.stderr if self.stderr.size else self.stdout).text().strip()
+            raise SandboxUnavailable(f"the sandbox could not be made: {said}")
         code = self._process.returncode
         ending = self._ending or self._process.ended or "ended"
         return Completed(-9 if code is None else code, self.stdout, self.stderr, ending, time.monotonic() - self._began)

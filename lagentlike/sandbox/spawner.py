@@ -1,4 +1,4 @@
-"""The thread that starts sandboxes: they end with the thread that started them, so it lives as long as this process."""
+"""Threads that live as long as this process: sandboxes end with the thread that started them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-__all__ = ["spawner"]
+__all__ = ["closer", "spawner"]
 
 T = TypeVar("T")
 
 
-class _Spawner:
-    """One thread that calls functions in turn.
-
-    `bwrap --die-with-parent` asks the kernel for a signal when its parent ends, and to the kernel that is the thread.
-    """
+class _Service:
+    """One thread that calls functions in turn, started when it is first needed."""
 
     _running: bool
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
 
@@ -32,7 +30,7 @@ class _Spawner:
         with self._guard:
             if not self._running:
                 self._running = True
-                threading.Thread(target=_work, args=(self._calls,), name="lagentlike-spawner", daemon=True).start()
+                threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
         self._calls.put((future, function, args))
         return future
 
@@ -57,4 +55,6 @@ def _work(calls: SimpleQueue[Any]) -> None:
         del future, function, args
 
 
-spawner = _Spawner()
+# `bwrap --die-with-parent` asks the kernel for a signal when its parent ends, and to the kernel that is the thread.
+spawner = _Service("lagentlike-spawner")
+closer = _Service("lagentlike-closer")
