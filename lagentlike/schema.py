@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from .errors import shown
+from .token_span import TokenSpan
 
 __all__ = [
     "ActionReturn",
@@ -245,21 +246,6 @@ class Usage:
         total = copy.copy(self)
         total += other
         return total
-
-
-@dataclass(slots=True)
-class TokenSpan:
-    """The tokens a model sampled, as the engine gave them.
-
-    `ids` are the sampled token ids, the end-of-turn token included where it was sampled; `logprobs` their natural
-    log-probabilities (same length); `prompt_ids` the ids they were sampled from; `top_logprobs`, where they were asked
-    for, the likeliest tokens of each step as `(id, log-probability)`.
-    """
-
-    ids: list[int]
-    logprobs: list[float] | None = None
-    prompt_ids: list[int] | None = None
-    top_logprobs: list[list[tuple[int, float]]] | None = None
 
 
 class AgentMessage(BaseModel):

@@ -29,7 +29,7 @@ LAYERS = (
     {"budget", "colour", "concurrency", "names", "registry", "trajectory"},
     {"ledger"},
     {"schema"},
-    {"errors", "_lazy"},
+    {"errors", "token_span", "_lazy"},
 )
 DEPTH = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 

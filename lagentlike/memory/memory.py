@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -61,6 +62,10 @@ class Memory:
         if self._shared or self._length != len(self._log):
             self._log = self._log[: self._length]
             self._shared = False
+        if message.tokens is not None:
+            earlier = next((one.tokens for one in reversed(self) if one.tokens is not None), None)
+            if earlier is not None:
+                message.tokens.go_on_from(earlier)  # so that the prompts of a session are kept once
         self._log.append(message)
         self._length += 1
 
@@ -112,6 +117,8 @@ class Memory:
         """
         items = [memories] if isinstance(memories, str | Mapping | AgentMessage) else memories
         loaded = self.parse(items)
+        for earlier, later in pairwise([one.tokens for one in loaded if one.tokens is not None]):
+            later.go_on_from(earlier)
         self._replace(loaded if overwrite else [*self, *loaded])
 
     def save(self) -> list[dict[str, Any]]:
