@@ -648,14 +648,36 @@ def _same(mark: Mark | None, other: Mark | None) -> bool:
 
 
 def _dumped(states: _States, session_id: SessionId) -> dict[str, Any]:
-    dumped = {}
+    dumped: dict[str, Any] = {}
     for key, _, past in states:
         if past.persistent:
             try:
-                dumped[key] = past.dump(session_id)
+                value = past.dump(session_id)
             except StateError as error:
                 raise StateError(f"{key}: {error}") from error
+            dumped |= {_beside(key) + inner: item for inner, item in value.items()} if past.spreads else {key: value}
     return dumped
+
+
+def _gathered(states: Mapping[str, SessionState], state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state dict in which the keys of each state that spreads are gathered under its own."""
+    spread = sorted((key for key, state in states.items() if state.spreads), key=len, reverse=True)
+    if not spread:
+        return state_dict
+    gathered: dict[str, Any] = {}
+    for key, value in state_dict.items():
+        home = None if key in states else next((one for one in spread if str(key).startswith(_beside(one))), None)
+        if home is None:
+            gathered[key] = value
+        else:
+            gathered.setdefault(home, {})[str(key).removeprefix(_beside(home))] = value
+    return gathered
+
+
+def _beside(key: str) -> str:
+    """What the keys of the unit that holds a state begin with."""
+    path, dot, _ = key.rpartition(".")
+    return path + dot
 
 
 def _plan(
@@ -663,6 +685,7 @@ def _plan(
 ) -> tuple[list[tuple[SessionState, SessionId, Any]], IncompatibleKeys]:
     """Check a session's state whole; what is then to be put where."""
     states = {key: state for key, state in unit.named_states() if state.persistent}
+    state_dict = _gathered(states, state_dict)
     keys = IncompatibleKeys(
         [key for key in states if key not in state_dict], [str(key) for key in state_dict if key not in states]
     )

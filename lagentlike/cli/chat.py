@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from .common import add_model_options, find, Looks, make_model, UsageError
-from .run import session_id, text_of
+from .run import session_id
 
 if TYPE_CHECKING:
     from ..agents import StreamingAgent
@@ -244,7 +244,7 @@ class _Shown:
                     mark = "←" if result.success else "✗"
                     self._note(f"{mark} {_one_line(result.text)}")
             return
-        text = text_of(message)
+        text = message.text
         if not text.startswith(self._text):
             self._break()
         print(text[len(self._text) :], end="", flush=True)

@@ -15,8 +15,9 @@ from typing import Any, TextIO, TYPE_CHECKING
 if TYPE_CHECKING:
     from ..llms import BaseLLM
     from ..module import Module
+    from ..serving import AgentServer, ModelServer
 
-__all__ = ["add_model_options", "find", "load_unit", "Looks", "make_model", "UsageError"]
+__all__ = ["add_model_options", "announced", "find", "load_unit", "Looks", "make_model", "UsageError"]
 
 
 class UsageError(Exception):
@@ -104,6 +105,18 @@ def load_unit(target: str) -> Module:
     if not isinstance(unit, Module):
         raise UsageError(f"{target!r} is no agent but of type {type(unit).__name__}: name an agent, or what makes one")
     return unit
+
+
+async def announced(server: ModelServer | AgentServer, what: str) -> None:
+    """Serve until told to stop, and say where."""
+    looks = Looks(sys.stdout)
+
+    def started() -> None:
+        sys.stdout.write(f"serving {looks.bold(what)} at {looks.cyan(server.url)}, Ctrl-C stops it\n")
+        sys.stdout.flush()
+
+    await server.serve(started)
+    sys.stdout.write("stopped\n")
 
 
 def find(target: str, default: str | None = None) -> Any:

@@ -123,7 +123,7 @@ class _Printer:
         if self._as_json:
             _print_json(message)
         else:
-            self._print_new(text_of(message), message.sender)
+            self._print_new(message.text, message.sender)
 
     def end(self) -> None:
         if self._last is None:
@@ -134,7 +134,7 @@ class _Printer:
         elif self._as_json:
             _print_json(self._last)
         else:
-            sys.stdout.write(text_of(self._last) + "\n")
+            sys.stdout.write(self._last.text + "\n")
         sys.stdout.flush()
 
     def _print_new(self, text: str, sender: str) -> None:
@@ -145,15 +145,6 @@ class _Printer:
             sys.stdout.write(("\n" if self._shown else "") + text)
         self._sender, self._shown = sender, text
         sys.stdout.flush()
-
-
-def text_of(message: AgentMessage) -> str:
-    """The content of a message as text."""
-    content = message.content
-    if isinstance(content, str):
-        return content
-    text = getattr(content, "text", None)
-    return text if isinstance(text, str) else json.dumps(message.plain()["content"], ensure_ascii=False)
 
 
 def _print_json(message: AgentMessage) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
-import signal
-import sys
 
-from .common import Looks
+from .common import announced
 
 __all__ = ["add_options", "main"]
 
@@ -55,19 +52,4 @@ async def _serve(options: argparse.Namespace) -> None:
     llm = AsyncTinyLM(options.path)
     token = options.token or os.environ.get("LAGENTLIKE_TOKEN")
     server = ModelServer(llm, options.name, host=options.host, port=options.port, token=token)
-    looks = Looks(sys.stdout)
-    async with server:
-        names = ", ".join(server.names)
-        sys.stdout.write(f"serving {looks.bold(names)} at {looks.cyan(server.url)}, Ctrl-C stops it\n")
-        sys.stdout.flush()
-        await _until_told_to_stop()
-    sys.stdout.write("stopped\n")
-
-
-async def _until_told_to_stop() -> None:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # where a loop takes no signals, Ctrl-C raises
-            loop.add_signal_handler(number, told.set)
-    await told.wait()
+    await announced(server, ", ".join(server.names))

@@ -153,6 +153,8 @@ class Pool:
             return aiohttp.ClientRequest("POST", url, loop=self.loop, proxy=URL(proxy))
         target = self._targets.get(url)
         if target is None:
+            if len(self._targets) >= _MOST_HEADS:
+                self._targets.clear()
             target = self._targets[url] = _Target("POST", url, loop=self.loop)
         return target
 

@@ -26,10 +26,12 @@ class SessionState(ABC):
     """Something with a value for each session; a unit that holds one as an attribute has it in its tree.
 
     It is to agents what parameters and buffers are to `nn.Module`. One that is not `persistent` is like such a buffer:
-    `state_dict` leaves it out, and a session that is loaded begins without it.
+    `state_dict` leaves it out, and a session that is loaded begins without it. The value of one that `spreads` is the
+    state of a whole tree, such as an agent's elsewhere: its keys stand in `state_dict` in the place of its own.
     """
 
     persistent: ClassVar[bool] = True
+    spreads: ClassVar[bool] = False
 
     @abstractmethod
     def session_ids(self) -> list[SessionId]:

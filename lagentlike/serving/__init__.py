@@ -7,8 +7,49 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
+    from .agent_api_server import AgentAPIServer, AsyncAgentAPIServer
+    from .agent_client import (
+        AsyncHTTPAgentClient,
+        AsyncStreamingHTTPAgentClient,
+        HTTPAgentClient,
+        StreamingHTTPAgentClient,
+    )
+    from .agent_process import AsyncHTTPAgentServer, HTTPAgentServer
+    from .agent_server import AgentServer
+    from .http_face import Limits
     from .model_server import ModelServer
+    from .stores import SessionStore, SQLiteSessions
 
-__all__ = ["ModelServer"]
+__all__ = [
+    "AgentAPIServer",
+    "AgentServer",
+    "AsyncAgentAPIServer",
+    "AsyncHTTPAgentClient",
+    "AsyncHTTPAgentServer",
+    "AsyncStreamingHTTPAgentClient",
+    "HTTPAgentClient",
+    "HTTPAgentServer",
+    "Limits",
+    "ModelServer",
+    "SQLiteSessions",
+    "SessionStore",
+    "StreamingHTTPAgentClient",
+]
 
-__getattr__, __dir__ = attach(__name__, {"model_server": ["ModelServer"]})
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "agent_api_server": ["AgentAPIServer", "AsyncAgentAPIServer"],
+        "agent_client": [
+            "AsyncHTTPAgentClient",
+            "AsyncStreamingHTTPAgentClient",
+            "HTTPAgentClient",
+            "StreamingHTTPAgentClient",
+        ],
+        "agent_process": ["AsyncHTTPAgentServer", "HTTPAgentServer"],
+        "agent_server": ["AgentServer"],
+        "http_face": ["Limits"],
+        "model_server": ["ModelServer"],
+        "stores": ["SQLiteSessions", "SessionStore"],
+    },
+)

@@ -21,6 +21,8 @@ from ..errors import (
 from ..schema import Completion, TokenSpan, Usage
 
 __all__ = [
+    "CHAT_FIELDS",
+    "DONE",
     "SHARED_FIELDS",
     "BadRequest",
     "ChatRequest",
@@ -30,25 +32,38 @@ __all__ = [
     "error_body",
     "failure",
     "generation_params",
+    "read_chat_fields",
     "read_fields",
     "read_request",
     "usage_of",
     "whole",
 ]
 
+DONE = b"[DONE]"
+"""The last event of a stream that came to its end."""
+
 TokenBytes = Callable[[int], bytes]
 """The bytes that a token id stands for."""
 
 
 class BadRequest(Exception):
-    """A request that cannot be served: HTTP status, message, and the field it is about."""
+    """A request that cannot be served: HTTP status, message, and the field it is about; `details` for our clients."""
 
-    def __init__(self, message: str, *, param: str | None = None, status: int = 400, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        status: int = 400,
+        code: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.status = status
         self.code = code
+        self.details = details
 
 
 class Choices:
@@ -83,7 +98,7 @@ def read_request(body: Any) -> ChatRequest:
     Raises:
         BadRequest: something is missing, wrong or not served.
     """
-    read = read_fields(body, _FIELDS, "messages", "a list such as [{'role': 'user', 'content': 'Hi'}]")
+    read = read_chat_fields(body, CHAT_FIELDS)
     logprobs, ids = read.get("logprobs", False), read.get("return_token_ids", False)
     if read.get("top_logprobs") and not logprobs:
         raise BadRequest("top_logprobs needs logprobs=true", param="top_logprobs")
@@ -101,6 +116,11 @@ def read_request(body: Any) -> ChatRequest:
         logprobs=logprobs,
         return_token_ids=ids,
     )
+
+
+def read_chat_fields(body: Any, fields: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
+    """The fields of a chat completion that are set, each checked; see `read_fields`."""
+    return read_fields(body, fields, "messages", "a list such as [{'role': 'user', 'content': 'Hi'}]")
 
 
 def read_fields(
@@ -244,7 +264,8 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 def error_body(error: BadRequest) -> dict[str, Any]:
     """An error in the shape that OpenAI's clients read."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
-    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+    body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return {"error": body if error.details is None else {**body, "details": error.details}}
 
 
 def usage_of(answers: list[Completion]) -> dict[str, Any]:
@@ -365,7 +386,7 @@ SHARED_FIELDS: _Fields = {
     "return_token_ids": _flag,
 }
 """What checks the fields that chat completions and completions have in common."""
-_FIELDS: _Fields = {
+CHAT_FIELDS: _Fields = {
     **SHARED_FIELDS,
     "messages": _messages,
     "max_completion_tokens": whole(1, _MANY),
@@ -376,6 +397,7 @@ _FIELDS: _Fields = {
     "logprobs": _flag,
     "top_logprobs": whole(0, 20),
 }
+"""What checks the fields of chat completions."""
 # What a field is called among generation parameters; `max_completion_tokens` goes before `max_tokens`.
 _PARAMS = {
     "max_tokens": "max_new_tokens",

@@ -1,0 +1,323 @@
+"""An agent that runs behind another server, as an agent of this program."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from typing import Any, ClassVar, TypeVar
+
+import orjson
+from yarl import URL
+
+from ..agents import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
+from ..concurrency import iterate_in_background, run_in_background
+from ..errors import BadResponse, InvalidArgument, LagentlikeError, LLMError, StateError, StreamTruncated
+from ..hooks import Hook
+from ..llms.refusals import refusal_in_stream
+from ..llms.transport import Request, Transport, TransportOptions
+from ..memory import SessionId, SessionState
+from ..schema import AgentMessage
+from .error_wire import error_from_wire
+from .message_stream import message_from, MessageDecoder
+
+__all__ = [
+    "AsyncHTTPAgentClient",
+    "AsyncStreamingHTTPAgentClient",
+    "HTTPAgentClient",
+    "StreamingHTTPAgentClient",
+]
+
+T = TypeVar("T")
+
+
+class HTTPAgentClient(Agent):
+    """An agent behind an `AgentServer`, called like any other: it nests, has sessions, state, and raises its errors.
+
+    Its state is that of the agent over there: `state_dict`, `load_state_dict`, `reset`, `fork` and `session_ids`, of
+    this one and of every tree that it is in, reach it by blocking requests (from async code, call them in
+    `asyncio.to_thread`). A turn that the server answered stands, even if a turn around it fails here.
+
+    A request that gets no answer is made again; the server knows it by its key, and makes no turn twice.
+
+    Args:
+        host, port: where the server is.
+        timeout: seconds that a turn may take; None for no limit.
+        url: the server's address, instead of host and port.
+        token: the server's token.
+        retry: how often a request that failed in a way that may pass is made again.
+        name, description, hooks: as for `Agent`.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8090,
+        timeout: float | None = 600.0,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        retry: int = 2,
+        name: str | None = None,
+        description: str | None = None,
+        hooks: Hook | Mapping[str, Any] | Sequence[Hook | Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(name=name, description=description, hooks=hooks)
+        self.memory = None  # it is over there
+        self.url = url.rstrip("/") if url is not None else f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._remote = _Remote(self.url, token, timeout, retry)
+        self.sessions = RemoteSessions(self._remote)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server is there."""
+        try:
+            run_in_background(self._remote.call("GET", "/health"))
+        except LLMError:
+            return False
+        return True
+
+    def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
+        """Make the turn over there; `kwargs` are the parameters that the server lets through."""
+        return run_in_background(self._remote.forward(message, session_id, kwargs))
+
+    def extra_repr(self) -> str:
+        return repr(self.url)
+
+
+class AsyncHTTPAgentClient(HTTPAgentClient, AsyncAgent):
+    """An agent behind an `AgentServer`, called with `await`; see `HTTPAgentClient`."""
+
+    async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
+        """Make the turn over there; `kwargs` are the parameters that the server lets through."""
+        return await self._remote.forward(message, session_id, kwargs)
+
+
+class StreamingHTTPAgentClient(HTTPAgentClient, StreamingAgent):
+    """An agent behind an `AgentServer`, whose call is an iterator of messages; see `HTTPAgentClient`."""
+
+    def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[AgentMessage]:
+        """Make the turn over there, giving out its messages as they come."""
+        with closing(iterate_in_background(self._remote.stream(message, session_id, kwargs))) as stream:  # type: ignore[type-var]
+            yield from stream
+
+
+class AsyncStreamingHTTPAgentClient(AsyncHTTPAgentClient, AsyncStreamingAgent):
+    """An agent behind an `AgentServer`, whose call is an async iterator of messages; see `HTTPAgentClient`."""
+
+    async def forward(  # type: ignore[override]  # the streaming form of the same call
+        self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
+    ) -> AsyncIterator[AgentMessage]:
+        """Make the turn over there, giving out its messages as they come."""
+        async with aclosing(self._remote.stream(message, session_id, kwargs)) as stream:
+            async for part in stream:
+                yield part
+
+
+class RemoteSessions(SessionState):
+    """The sessions of an agent elsewhere; their keys stand in the tree as if it were here."""
+
+    spreads: ClassVar[bool] = True
+
+    def __init__(self, remote: _Remote) -> None:
+        self._remote = remote
+
+    def session_ids(self) -> list[SessionId]:
+        return [_session_id(name) for name in self._ask("GET", "/sessions")["sessions"]]
+
+    def knows(self, session_id: SessionId) -> bool:
+        return self._found(lambda: self._ask("GET", f"/sessions/{_wire_name(session_id)}"))
+
+    def dump(self, session_id: SessionId) -> dict[str, Any]:
+        state: dict[str, Any] = self._ask("GET", f"/sessions/{_wire_name(session_id)}/state?empty=1")
+        return state
+
+    def parse(self, value: Any) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            raise StateError(f"the state of an agent elsewhere is a dict, got {type(value).__name__}")
+        self._ask("PUT", "/sessions/0/state?check=1", value)
+        return value
+
+    def restore(self, session_id: SessionId, parsed: Mapping[str, Any] | None) -> None:
+        if parsed is None:
+            self.reset(session_id)
+        else:
+            self._ask("PUT", f"/sessions/{_wire_name(session_id)}/state", parsed)
+
+    def snapshot(self, session_id: SessionId) -> Callable[[], None]:
+        before = self.dump(session_id) if self.knows(session_id) else None
+        return lambda: self.restore(session_id, before)
+
+    def fork(self, session_id: SessionId, new_session_id: SessionId) -> None:
+        body = {"new_session_id": _wire_name(new_session_id)}
+        self._found(lambda: self._ask("POST", f"/sessions/{_wire_name(session_id)}/fork", body))
+
+    def reset(self, session_id: SessionId) -> None:
+        self._found(lambda: self._ask("DELETE", f"/sessions/{_wire_name(session_id)}"))
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        return run_in_background(self._remote.call(method, path, body))
+
+    def _found(self, ask: Callable[[], Any]) -> bool:
+        """Ask about a session that may not be there; whether it is."""
+        try:
+            ask()
+        except LLMError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+
+class _Remote:
+    """The requests to one server, as coroutines."""
+
+    def __init__(self, url: str, token: str | None, timeout: float | None, retry: int) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidArgument("url", url, "give the server's address, such as http://127.0.0.1:8090")
+        seconds = float("inf") if timeout is None else timeout
+        options = TransportOptions(first_byte=seconds, total=seconds, max_retries=retry)
+        self._url = url
+        self._transport = Transport(options)
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._secrets = () if token is None else (token,)
+        self._forward, self._stream = URL(f"{url}/forward"), URL(f"{url}/stream")
+
+    async def forward(
+        self, messages: Sequence[AgentMessage], session_id: SessionId, params: Mapping[str, Any]
+    ) -> AgentMessage:
+        """The reply of one turn."""
+        request = self._turn(self._forward, messages, session_id, params)
+        return message_from((await self._transport.post(request, _json)).get("message"))
+
+    async def stream(
+        self, messages: Sequence[AgentMessage], session_id: SessionId, params: Mapping[str, Any]
+    ) -> AsyncGenerator[AgentMessage, None]:
+        """The messages of one turn as they come."""
+        request = self._turn(self._stream, messages, session_id, params)
+        stream = await self._transport.stream(request, _TurnEvents)
+        try:
+            async for parts in stream:
+                for part in parts:
+                    if isinstance(part, Exception):
+                        raise part
+                    yield part
+        finally:
+            stream.close()
+
+    def call(self, method: str, path: str, body: Any = None) -> Coroutine[Any, Any, Any]:
+        """The answer to a request that is no turn."""
+        return self._transport.post(self._request(URL(self._url + path), self._headers, body, method), _json)
+
+    def _turn(
+        self, url: URL, messages: Sequence[AgentMessage], session_id: SessionId, params: Mapping[str, Any]
+    ) -> Request:
+        body = {
+            "message": [message.plain(f"message {index}") for index, message in enumerate(messages)],
+            "session_id": _wire_name(session_id),
+            "params": params,
+        }
+        return self._request(url, {**self._headers, "Idempotency-Key": uuid.uuid4().hex}, body)
+
+    def _request(self, url: URL, headers: Mapping[str, str], body: Any, method: str = "POST") -> Request:
+        sent = b"" if body is None else _encoded(body)
+        return Request(url, headers, sent, None, self._secrets, method, _told)
+
+
+class _TurnEvents:
+    """Reads the events of `/stream`; an error is the last part, not raised, so that no turn is made again for it."""
+
+    def __init__(self) -> None:
+        self._decoder = MessageDecoder()
+        self._last: AgentMessage | None = None
+        self.done = False
+
+    @property
+    def partial(self) -> str:
+        content = None if self._last is None else self._last.content
+        return content if isinstance(content, str) else ""
+
+    def feed(self, events: list[bytes]) -> list[AgentMessage | LagentlikeError]:
+        return [self._read(_json(event)) for event in events]
+
+    def close(self) -> list[AgentMessage | LagentlikeError]:
+        if not self.done:
+            raise StreamTruncated("the stream ended before the reply came", partial=self.partial)
+        return []
+
+    def _read(self, event: Mapping[str, Any]) -> AgentMessage | LagentlikeError:
+        if isinstance(event.get("error"), Mapping):
+            self.done = True
+            return error_from_wire(event["error"]) or refusal_in_stream(event, where="the agent's server")
+        self.done = event.get("type") == "reply"
+        self._last = self._decoder.decode(event)
+        return self._last
+
+
+def _json(body: bytes) -> Any:
+    try:
+        read = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadResponse(
+            f"the server's answer is no JSON: {error}", raw=body[:1024].decode("utf-8", "replace")
+        ) from None
+    if not isinstance(read, dict):
+        raise BadResponse(f"the server's answer is no object but {type(read).__name__}")
+    return read
+
+
+def _encoded(body: Any) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # lone surrogates, integers of more than 64 bits; what is no JSON at all
+        try:
+            return json.dumps(body, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument("params", body.get("params"), f"they go over HTTP as JSON: {error}") from None
+
+
+def _told(body: bytes) -> Exception | None:
+    """The agent's own error, if an answer tells of one."""
+    try:
+        error = _json(body).get("error")
+    except BadResponse:
+        return None
+    return error_from_wire(error) if isinstance(error, Mapping) else None
+
+
+def _wire_name(session_id: SessionId) -> str:
+    """A session id as servers take it: itself if it can be, else its JSON in base64 (or a digest of that)."""
+    if isinstance(session_id, int) and 0 <= session_id < 10**64:
+        return str(session_id)
+    if isinstance(session_id, str) and _PLAIN.fullmatch(session_id) and not _is_number(session_id):
+        return session_id
+    text = json.dumps(session_id, separators=(",", ":")).encode()
+    coded = "_" + base64.urlsafe_b64encode(text).decode().rstrip("=")
+    return coded if len(coded) <= 64 else "__" + hashlib.sha256(text).hexdigest()[:62]
+
+
+def _session_id(name: str) -> SessionId:
+    """The session id that a server's name for it stands for."""
+    if _is_number(name):
+        return int(name)
+    if name[:1] == "_" and name[:2] != "__":
+        try:
+            return _id_of(json.loads(base64.urlsafe_b64decode(name[1:] + "=" * (-len(name[1:]) % 4))))
+        except ValueError:
+            return name
+    return name
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]{0,63}")
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and (name == "0" or name[0] != "0")
+
+
+def _id_of(value: Any) -> SessionId:
+    return tuple(_id_of(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,206 @@
+"""The sessions of a server: whose they are, whose turn it is, which are in memory, which are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from ..concurrency import in_thread
+from ..errors import StateError
+from ..memory import Memory, SessionId
+from ..module import Module
+from ..schema import AgentMessage
+from .stores import SessionStore
+
+__all__ = ["NotKept", "Session", "Sessions"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class NotKept(StateError):
+    """A turn cannot be kept, and is taken back."""
+
+
+class Session:
+    """One session as its server knows it.
+
+    Attributes:
+        owner: whose token made it.
+        name: its id, as clients know it.
+        unit_id: its id, as the unit knows it.
+        spoken: whether there is anything to remember of it.
+        last: the last turn that was answered: its key, and the reply.
+    """
+
+    __slots__ = ("began", "last", "loaded", "lock", "name", "owner", "spoken", "unit_id", "used", "users")
+
+    def __init__(self, owner: str, name: str) -> None:
+        self.owner = owner
+        self.name = name
+        self.unit_id: SessionId = (owner, name) if owner else name
+        self.lock = asyncio.Lock()
+        self.spoken = False
+        self.loaded = False
+        self.last: tuple[str, dict[str, Any]] | None = None
+        self.users = 0
+        self.began = time.monotonic()
+        self.used = 0.0
+
+    @property
+    def key(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+    def answered(self, turn: str | None) -> AgentMessage | None:
+        """The reply of a turn, if it is the last one that was answered."""
+        if turn is None or self.last is None or self.last[0] != turn:
+            return None
+        return Memory.parse([self.last[1]])[0]
+
+
+class Sessions:
+    """The sessions of one unit.
+
+    Args:
+        unit: what has them in memory.
+        store: where they are kept after each turn; None for memory alone.
+        max_sessions: most sessions in memory; the ones not used for longest go first.
+        ttl: seconds after which a session that is not used goes.
+        on_evict: called with owner and id of each session that goes. It is in the store still, if there is one; else
+            it is forgotten.
+    """
+
+    def __init__(
+        self,
+        unit: Module,
+        store: SessionStore | None,
+        max_sessions: int,
+        ttl: float | None,
+        on_evict: Callable[[str, str], None] | None,
+    ) -> None:
+        self._unit = unit
+        self._store = store
+        self._max_sessions = max_sessions
+        self._ttl = ttl
+        self._on_evict = on_evict
+        self._known: OrderedDict[tuple[str, str], Session] = OrderedDict()  # the one used last is last
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @asynccontextmanager
+    async def use(self, owner: str, name: str) -> AsyncIterator[Session]:
+        """A session for oneself alone, loaded if it was kept; others wait in line."""
+        session = self._known.setdefault((owner, name), Session(owner, name))
+        session.users += 1
+        try:
+            async with session.lock:
+                if not session.loaded:
+                    await self._load(session)
+                yield session
+        finally:
+            session.users -= 1
+            session.used = time.monotonic()
+            if session.spoken:
+                self._known.move_to_end((owner, name))
+            elif not session.users:
+                self._drop(session)
+            self.sweep()
+
+    @asynccontextmanager
+    async def passing(self) -> AsyncIterator[Session]:
+        """A session of its own, which is forgotten after its one use."""
+        session = Session("~", uuid.uuid4().hex)
+        try:
+            yield session
+        finally:
+            self._unit.reset(session.unit_id, recursive=True)
+
+    async def keep(self, session: Session, turn: str | None = None, reply: AgentMessage | None = None) -> None:
+        """Keep a session as it is now, with the reply of its last turn; a cancellation waits until that is done.
+
+        Raises:
+            NotKept: it cannot be kept; the session is as it was kept last.
+        """
+        last = (turn, reply.plain("the reply")) if turn is not None and reply is not None else None
+        if self._store is not None:
+            await _surely(self._save(session, self._store, last))
+        session.last, session.spoken, session.loaded = last, True, True
+
+    async def fork(self, session: Session, new: Session) -> None:
+        """Let a session that has not spoken begin where another one is."""
+        self._unit.fork(session.unit_id, new.unit_id)
+        await self.keep(new)
+
+    async def delete(self, session: Session) -> None:
+        """Forget a session for good."""
+        if self._store is not None:
+            await _surely(self._store.delete(session.key))
+        self._unit.reset(session.unit_id, recursive=True)
+        session.spoken, session.last = False, None
+
+    async def names(self, owner: str) -> list[str]:
+        """The sessions of an owner, the oldest first."""
+        if self._store is not None:
+            return [key.partition("/")[2] for key in await self._store.keys(f"{owner}/")]
+        here = [session for session in self._known.values() if session.owner == owner and session.spoken]
+        return [session.name for session in sorted(here, key=lambda session: session.began)]
+
+    def sweep(self) -> None:
+        """Let go of sessions that are too many, or were not used for too long."""
+        oldest = time.monotonic() - (self._ttl or float("inf"))
+        surplus = len(self._known) - self._max_sessions
+        gone: list[Session] = []
+        for session in self._known.values():
+            if len(gone) >= surplus and session.used > oldest:
+                break
+            if not session.users:
+                gone.append(session)
+        for session in gone:
+            self._drop(session)
+            if self._on_evict is not None:
+                self._on_evict(session.owner, session.name)
+
+    def _drop(self, session: Session) -> None:
+        del self._known[session.owner, session.name]
+        self._unit.reset(session.unit_id, recursive=True)
+
+    async def _load(self, session: Session) -> None:
+        kept = None if self._store is None else await self._store.get(session.key)
+        if kept is not None:
+            self._unit.load_state_dict(kept["state"], session.unit_id)
+            last = kept.get("last")
+            session.last = (last["turn"], last["reply"]) if last else None
+            session.spoken = True
+        session.loaded = True
+
+    async def _save(self, session: Session, store: SessionStore, last: tuple[str, dict[str, Any]] | None) -> None:
+        try:
+            value: Mapping[str, Any] = {
+                "version": 1,
+                "state": await in_thread(self._unit.state_dict, session.unit_id),
+                "last": last and {"turn": last[0], "reply": last[1]},
+            }
+            await store.put(session.key, value)
+        except Exception as error:
+            logger.exception("session %s cannot be kept", session.name)
+            self._unit.reset(session.unit_id, recursive=True)
+            session.loaded = False
+            raise NotKept(f"the turn cannot be kept, and is taken back: {error}") from error
+
+
+async def _surely(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for something that a cancellation must not break off."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
