@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from ..errors import ArtifactError, InvalidArgument, LagentlikeError, SandboxError, SlotLost
 
-__all__ = ["bearer", "checked_token", "guarded", "json_reply", "read_body", "read_json"]
+__all__ = ["bearer", "checked_token", "guarded", "json_reply", "only_this_machine", "read_body", "read_json"]
 
 logger = logging.getLogger(__name__)
 
@@ -112,3 +113,13 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > MAX_REPLY:
             raise ValueError(f"the reply is larger than {MAX_REPLY} bytes")
     return bytes(body)
+
+
+def only_this_machine(host: str) -> bool:
+    """Whether nobody on another machine can reach what listens at an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -38,7 +38,7 @@ class MachineHost(SlotHost):
     id = "machine"
 
     def __init__(self, isolation: Isolation, count: int, limits: Limits | None = None) -> None:
-        self._isolation = isolation
+        self.isolation = isolation
         self._limits = isolation.limits if limits is None else limits
         self._root = Path(tempfile.mkdtemp(prefix="lagentlike-slots-"))
         self._root.chmod(0o711)  # a slot's user must get through, and sees nothing
@@ -111,7 +111,7 @@ class MachineHost(SlotHost):
         place = self._slots.get(slot)
         if place is None:
             raise SlotLost(f"there is no slot {slot!r}")
-        return await place.process(self._isolation, self._limits)
+        return await place.process(self.isolation, self._limits)
 
 
 ASK_SECONDS = 60.0

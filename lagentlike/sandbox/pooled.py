@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import logging
+import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -32,12 +33,14 @@ class PooledBackend(ToolBackend):
     Args:
         settings: what the pool is like.
         least, most: how many hosts there are.
+        idle_s: seconds after which a host that nobody uses is ended, where there are more than the least.
     """
 
-    def __init__(self, settings: SandboxSettings, least: int, most: int) -> None:
+    def __init__(self, settings: SandboxSettings, least: int, most: int, idle_s: float = math.inf) -> None:
         self.settings = settings
         self._least = least
         self._most = most
+        self._idle_s = idle_s
         self._hosts: dict[str, SlotHost] = {}
         self._places: dict[Slot, str] = {}  # the name of each slot at its host
         self._kept: dict[str, Slot] = {}  # by the trajectory that had it, oldest first
@@ -73,6 +76,8 @@ class PooledBackend(ToolBackend):
         except BaseException:
             await self.stop()
             raise
+        if self._idle_s < math.inf:
+            self._spawn(self._shrink())
 
     async def stop(self, purge: bool = False) -> None:
         self._running = False
@@ -176,7 +181,7 @@ class PooledBackend(ToolBackend):
         missing = dict(requests)
         indices = list(requests)
         calls = [HostCall(self._places[slot], tool, arguments) for slot, tool, arguments in requests.values()]
-        fault = ""
+        fault, lost = "the sandbox gave no result", True
         try:
             stream = self._hosts[host_id].run_batch(calls, timeout_s)
             async with aclosing(stream) as arriving:  # type: ignore[type-var]
@@ -187,12 +192,13 @@ class PooledBackend(ToolBackend):
                     if result.lost:
                         self._lost(request.slot, result.error)
                     arrived.put_nowait((indices[place], result))
-        except SlotLost as error:
-            fault = str(error)
+        except SandboxError as error:
+            fault, lost = str(error), isinstance(error, SlotLost)
         finally:
             for index, request in missing.items():
-                self._lost(request.slot, fault or "the sandbox gave no result")
-                arrived.put_nowait((index, ExecutionResult.slot_lost(request.slot.lost)))
+                if lost:
+                    self._lost(request.slot, fault)
+                arrived.put_nowait((index, ExecutionResult(False, error=request.slot.lost or fault, lost=lost)))
 
     async def _ask(self, slot: Slot, action: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         slot.check()
@@ -268,10 +274,23 @@ class PooledBackend(ToolBackend):
             await self._grow_or_tell()
         self._wanted()
 
+    async def _shrink(self) -> None:
+        """End hosts that nobody has used for long."""
+        unused: dict[str, float] = {}  # since when
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(self._idle_s / 4)
+            for host in list(self._hosts.values()):
+                mine = [slot for slot in self._places if slot.container == host.id]
+                if self._pool.waiting or any(slot.trajectory_id is not None for slot in mine):
+                    unused.pop(host.id, None)
+                elif clock() - unused.setdefault(host.id, clock()) >= self._idle_s and len(self._hosts) > self._least:
+                    await self._drop(host, "nobody used it")
+
     async def _drop(self, host: SlotHost, why: str) -> None:
         if self._hosts.pop(host.id, None) is None:
             return
-        logger.warning("the sandbox host %s is gone: %s", host.id, why)
+        logger.info("the sandbox host %s is gone: %s", host.id, why)
         for slot in [slot for slot in self._places if slot.container == host.id]:
             self._lost(slot, why)
             del self._places[slot]
@@ -279,7 +298,10 @@ class PooledBackend(ToolBackend):
         self._pool.forget_lost()
         for task in self._working.pop(host.id, ()):
             task.cancel()
-        await host.close()
+        try:
+            await host.close()
+        except SandboxError as error:
+            logger.warning("the sandbox host %s could not be ended: %s", host.id, error)
 
     def _patience(self) -> float:
         return self.settings.acquire_timeout_s

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from ..errors import SandboxError, SlotLost
+from .bubblewrap import Bwrap
 from .http import MAX_REPLY
 from .isolation import Isolation
 from .limits import Limits
@@ -59,7 +60,8 @@ class SlotProcess:
             SlotLost: it did not start.
         """
         workspace = isolation.scratch_folder(folder / "workspace")
-        state = Path("/tmp/.slot") if isolation.isolated else folder / "state"  # noqa: S108  # the sandbox's own
+        private_tmp = isinstance(isolation, Bwrap)
+        state = Path("/tmp/.slot") if private_tmp else isolation.scratch_folder(folder / "state")  # noqa: S108
         ours, theirs = socket.socketpair()
         try:
             process = await isolation.start_async(

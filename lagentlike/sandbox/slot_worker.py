@@ -42,6 +42,7 @@ def main() -> None:
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
+    os.environ["HISTFILE"] = os.devnull  # no shell leaves a history in the workspace
     settings = json.loads(requests.readline())
     worker = Worker(Path(settings["workspace"]), Path(settings["state"]), int(settings["max_output_bytes"]))
     _answer(answers, {"ready": True, "pid": os.getpid()})
