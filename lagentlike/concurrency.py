@@ -10,20 +10,24 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, contextmanager
-from contextvars import copy_context
-from typing import Any, Protocol, TypeVar
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextvars import ContextVar, copy_context, Token
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 from .errors import ColourError, SessionBusy
 
 __all__ = [
     "LoopThread",
+    "Stop",
+    "Stopped",
     "TurnQueue",
     "background",
     "in_thread",
     "iterate_in_background",
+    "result_of",
     "run_in_background",
     "step",
     "stepped",
@@ -267,6 +271,202 @@ class TurnQueue:
             self.release()
 
 
+class Stopped(Exception):  # to be stopped is no error
+    """Something was given up because somebody wanted it to stop; the text says why."""
+
+
+class Stop:
+    """Tells what is under way to stop, from any thread.
+
+    What waits by its means is woken and raises `Stopped`, at once. The call that says so itself, such as a tool which
+    stops the run that it is called in, is let end.
+
+    Attributes:
+        reason: why, once somebody wants that.
+    """
+
+    __slots__ = ("_listeners", "reason")
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._listeners: set[_Listener] = set()
+
+    def set(self, reason: str) -> None:
+        """Say that it is to stop."""
+        self.reason = reason
+        me = _listening.get()
+        for listener in list(self._listeners):  # whoever comes later sees the reason
+            if listener is not me:
+                listener.wake()
+
+    def check(self) -> None:
+        """Raise `Stopped` if it is to stop."""
+        if self.reason is not None:
+            raise Stopped(self.reason)
+
+    async def guard(self, awaitable: Awaitable[T]) -> T:
+        """Await something, which is cancelled when it is to stop."""
+        try:
+            with self.watching():
+                return await awaitable
+        finally:
+            if asyncio.iscoroutine(awaitable):
+                awaitable.close()  # where it was never begun
+
+    async def each_async(self, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+        """Give out items, up to where it is to stop; what waits for the next one is cancelled."""
+        watch = self.watching()
+        while True:
+            with watch:
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+            yield item
+
+    def each(self, items: Iterator[T]) -> Iterator[T]:
+        """Give out items, up to where it is to stop: between two of them, or sooner where `here` reaches."""
+        while True:
+            with self.here():
+                item = next(items, _NOTHING)
+            if item is _NOTHING:
+                return
+            yield item  # type: ignore[misc]  # it is none other
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Let what this thread waits for, in requests over HTTP and of local models, be stopped."""
+        self.check()
+        token = _stop_here.set(self)
+        try:
+            yield
+        finally:
+            _stop_here.reset(token)
+
+    def watching(self) -> Watch:
+        """A block whose awaiting is cancelled when it is to stop."""
+        return Watch(self)
+
+    def waiting(self) -> Waiting:
+        """A block in which a thread waits for futures, until it is to stop."""
+        return Waiting(self)
+
+
+class _Listener:
+    """Something under way that is woken when it is to stop."""
+
+    __slots__ = ("_stop", "_token")
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        self._token: Token[_Listener | None] | None = None
+
+    def wake(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        stop = self._stop
+        stop._listeners.add(self)
+        self._token = _listening.set(self)
+        if stop.reason is not None:
+            self._leave()
+            raise Stopped(stop.reason)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        assert self._token is not None
+        _listening.reset(self._token)
+        self._stop._listeners.discard(self)
+
+
+class Watch(_Listener):
+    """Cancels what its block awaits, as `asyncio.timeout` does when time is up."""
+
+    __slots__ = ("_cancelling", "_fired", "_is_open", "_loop", "_task")
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop)
+        self._is_open = self._fired = False
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        self._task, self._cancelling = task, task.cancelling()
+        super().__enter__()
+        self._is_open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_open = False
+        self._leave()
+        if self._fired:
+            self._fired = False
+            if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+                raise Stopped(self._stop.reason) from error
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # its loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._is_open and not self._fired:
+            self._fired = True
+            self._task.cancel()
+
+
+class Waiting(_Listener):
+    """A thread that waits for a future, or until it is to stop."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop)
+        self._event = threading.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    def result(self, future: Future[T], timeout: float | None = None) -> T:
+        """The result of a future.
+
+        Raises:
+            Stopped: it is to stop, and there is no result yet.
+            TimeoutError: it took longer.
+        """
+        future.add_done_callback(lambda _: self._event.set())
+        self._event.wait(timeout)
+        if future.done():
+            return future.result()
+        self._stop.check()
+        raise TimeoutError
+
+
+def result_of(future: Future[T]) -> T:
+    """Wait for a future, or until what this thread does is to stop; see `Stop.here`.
+
+    Raises:
+        Stopped: it is to stop.
+    """
+    stop = _stop_here.get()
+    if stop is None:
+        return future.result()
+    with stop.waiting() as waiting:
+        return waiting.result(future)
+
+
+_NOTHING = object()
+_listening: ContextVar[_Listener | None] = ContextVar("lagentlike_listening", default=None)
+_stop_here: ContextVar[Stop | None] = ContextVar("lagentlike_stop", default=None)
+
+
 class LoopThread:
     """One event loop in a daemon thread, started on first use and anew after a fork."""
 
@@ -310,15 +510,20 @@ background = LoopThread("lagentlike-loop")
 def run_in_background(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the background loop and block until it is done.
 
-    An interrupt of this thread (Ctrl-C) cancels it.
+    An interrupt of this thread (Ctrl-C) cancels it, and so does a `Stop`.
 
     Raises:
         ColourError: called from the background loop itself, which would wait for itself.
+        Stopped: it is to stop; see `Stop.here`.
     """
+    return _run_in_background(coroutine, _stop_here.get())
+
+
+def _run_in_background(coroutine: Coroutine[Any, Any, T], stop: Stop | None = None) -> T:
     if background.is_current():
         coroutine.close()
         raise ColourError("a blocking call was made from async code on the background loop: use its async form there")
-    future = background.submit(coroutine)
+    future = background.submit(coroutine if stop is None else stop.guard(coroutine))
     try:
         return future.result()
     except BaseException:
@@ -341,7 +546,7 @@ def iterate_in_background(stream: AsyncIterator[T]) -> Iterator[T]:
     finally:
         close = getattr(stream, "aclose", None)
         if close is not None:
-            run_in_background(close())
+            _run_in_background(close())
 
 
 async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
 from typing import Any
@@ -20,9 +20,12 @@ from lagentlike.concurrency import (
     background,
     in_thread,
     iterate_in_background,
+    result_of,
     run_in_background,
     step,
     stepped,
+    Stop,
+    Stopped,
     TurnQueue,
 )
 from lagentlike.errors import ColourError, SessionBusy
@@ -342,3 +345,113 @@ async def test_worker_threads_see_the_context_of_their_task() -> None:
     assert value == "mine"
     assert name != threading.current_thread().name
     assert os.getpid()
+
+
+# Stopping
+
+
+def test_a_thread_that_waits_for_a_future_is_woken() -> None:
+    stop, never, waits = Stop(), Future[int](), threading.Event()
+    found: list[BaseException] = []
+
+    def wait() -> None:
+        with stop.here():
+            waits.set()
+            try:
+                result_of(never)
+            except Stopped as stopped:
+                found.append(stopped)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert waits.wait(10)
+    stop.set("enough")
+    thread.join(10)
+    assert [str(one) for one in found] == ["enough"]
+    with pytest.raises(Stopped, match="enough"), stop.here():
+        raise AssertionError
+    done = Future[int]()
+    done.set_result(1)
+    assert result_of(done) == 1
+
+
+def test_what_runs_on_the_background_loop_is_cancelled_and_has_ended_then() -> None:
+    stop, begun, ended = Stop(), threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def interrupt() -> None:
+        assert begun.wait(10)
+        stop.set("enough")
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(Stopped, match="enough"), stop.here():
+        run_in_background(work())
+    assert ended.is_set()
+
+
+async def test_what_is_awaited_is_cancelled_once_and_the_task_goes_on() -> None:
+    stop = Stop()
+    asyncio.get_running_loop().call_later(0.01, stop.set, "enough")
+    with pytest.raises(Stopped, match="enough"):
+        await stop.guard(asyncio.Event().wait())
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+    with pytest.raises(Stopped):
+        await stop.guard(asyncio.sleep(0))
+    assert await Stop().guard(asyncio.sleep(0, "slept")) == "slept"
+
+
+async def test_of_a_stream_the_items_up_to_the_stop_are_given_out() -> None:
+    closed: list[bool] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    stop = Stop()
+    items = stop.each_async(numbers())
+    assert [await anext(items), await anext(items)] == [1, 2]
+    asyncio.get_running_loop().call_soon(stop.set, "enough")
+    with pytest.raises(Stopped):
+        await anext(items)
+    assert closed == [True]
+    with pytest.raises(Stopped):
+        next(stop.each(iter([3])))
+    assert list(Stop().each(iter([3, 4]))) == [3, 4]
+
+
+async def test_whoever_cancels_the_task_as_well_is_obeyed() -> None:
+    stop = Stop()
+
+    async def work() -> None:
+        await stop.guard(asyncio.Event().wait())
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    stop.set("enough")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_who_stops_from_inside_is_let_end() -> None:
+    stop = Stop()
+
+    async def work() -> str:
+        stop.set("enough")
+        await asyncio.sleep(0.01)
+        return "done"
+
+    assert await stop.guard(work()) == "done"

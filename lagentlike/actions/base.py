@@ -48,6 +48,8 @@ class BaseAction(Module):
         read_only: whether it changes nothing, so that its calls may run side by side.
         needs_approval: whether a person should agree to a call before it is made; or a function of the call's
             arguments that tells whether, or why.
+        stops_itself: whether its calls end by themselves, with what they have, where the run around them is to stop;
+            any other call is given up then.
 
     >>> class Add(BaseAction):
     ...     def run(self, a: int, b: int) -> int:
@@ -64,6 +66,7 @@ class BaseAction(Module):
     aliases: ClassVar[Mapping[str, str]] = {}
     read_only: bool = False
     needs_approval: Approval = False
+    stops_itself: bool = False
 
     _marked: ClassVar[dict[str, _Options]] = {}
     _described: Mapping[str, Any] | str | None = None

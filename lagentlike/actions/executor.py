@@ -7,6 +7,7 @@ from typing import Any
 
 from ..budget import charge_tool_call
 from ..colour import careful
+from ..concurrency import Stop
 from ..errors import InvalidArgument, ToolArgumentsError
 from ..hooks import Hook
 from ..memory import SessionId
@@ -94,10 +95,12 @@ class ActionExecutor(Module):
             self.register_hook(hook)
 
     @careful
-    def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
-        """Run the calls of a message."""
+    def forward(
+        self, *message: AgentMessage, session_id: SessionId = 0, stop: Stop | None = None, **kwargs: Any
+    ) -> Any:
+        """Run the calls of a message; those under way are given up when `stop` says so."""
         plan = self._calls_of(message, session_id)
-        return self._reply(plan, run_calls(plan.pending, self.max_concurrency))
+        return self._reply(plan, run_calls(plan.pending, self.max_concurrency, stop))
 
     # Its tools
 
@@ -264,10 +267,12 @@ class AsyncActionExecutor(ActionExecutor, AsyncModule):
     """
 
     @careful
-    async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
-        """Run the calls of a message."""
+    async def forward(
+        self, *message: AgentMessage, session_id: SessionId = 0, stop: Stop | None = None, **kwargs: Any
+    ) -> Any:
+        """Run the calls of a message; those under way are given up when `stop` says so."""
         plan = self._calls_of(message, session_id)
-        return self._reply(plan, await run_calls_async(plan.pending, self.max_concurrency))
+        return self._reply(plan, await run_calls_async(plan.pending, self.max_concurrency, stop))
 
 
 _OPEN, _SUCCESS = ActionValidCode.OPEN, ActionStatusCode.SUCCESS  # looked at for each call

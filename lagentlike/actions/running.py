@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TYPE_CHECKING, TypeVar
 
-from ..concurrency import background, run_in_background
+from ..concurrency import background, run_in_background, Stop, Stopped
 from ..errors import ColourError
 from ..schema import ActionReturn
 from .result import as_return, failed
@@ -57,31 +57,62 @@ class PreparedCall:
         return failed(what, self.api.name, self.arguments, max_length=self.api.max_length)
 
     def overran(self, stopped: bool) -> ActionReturn:
-        what = "it was stopped" if stopped else "it is still running, and nobody waits for its result any more"
-        return self.failed(f"{self.api.name} took longer than its {self.timeout:g} seconds: {what}")
+        return self.failed(f"{self.api.name} took longer than its {self.timeout:g} seconds: {_end(stopped)}")
+
+    def given_up(self, why: Stopped) -> ActionReturn:
+        return self.failed(f"{self.api.name} was given up ({why}): {_end(self.api.is_async)}")
+
+    def not_made(self, reason: str) -> ActionReturn:
+        return self.failed(f"this call was not made: {reason}")
 
 
-def run_call(call: PreparedCall) -> ActionReturn:
-    """Run a call and wait for it: in this thread, or in another one if it has a time limit; async tools on the
-    background loop.
+def _end(stopped: bool) -> str:
+    return "it was stopped" if stopped else "it is still running, and nobody waits for its result any more"
+
+
+def run_call(call: PreparedCall, stop: Stop | None = None) -> ActionReturn:
+    """Run a call and wait for it: in this thread, or in another one if there may be an end to the waiting; async tools
+    on the background loop.
     """
     if call.api.is_async:
         try:
-            return run_in_background(run_call_async(call))
+            return run_in_background(run_call_async(call, stop))
         except ColourError as error:
             return call.failed(error)
-    if call.timeout is None:
+    if call.api.action.stops_itself:
+        stop = None
+    if call.timeout is None and stop is None:
         return _invoke(call)
-    future = submit(_invoke, call)
+    if stop is not None and stop.reason is not None:
+        return call.not_made(stop.reason)
     try:
-        return future.result(call.timeout)
+        with (stop or Stop()).waiting() as waiting:
+            future = submit(_invoke, call)
+            try:
+                return waiting.result(future, call.timeout)
+            finally:
+                future.cancel()
     except TimeoutError:
-        future.cancel()
         return call.overran(stopped=False)
+    except Stopped as why:
+        return call.given_up(why)
 
 
-async def run_call_async(call: PreparedCall) -> ActionReturn:
+async def run_call_async(call: PreparedCall, stop: Stop | None = None) -> ActionReturn:
     """Run a call and await it: an async tool in this loop, a blocking one in a thread."""
+    if stop is None or call.api.action.stops_itself:
+        return await _run_async(call)
+    if stop.reason is not None:
+        return call.not_made(stop.reason)
+    try:
+        with stop.watching():
+            return await _run_async(call)
+    except Stopped as why:
+        return call.given_up(why)
+
+
+async def _run_async(call: PreparedCall) -> ActionReturn:
+    """Run a call within its time limit."""
     if not call.api.is_async:
         waiting = submit_from_loop(_invoke, call)
         if call.timeout is None:
@@ -101,10 +132,14 @@ async def run_call_async(call: PreparedCall) -> ActionReturn:
     return call.overran(stopped=await _stop(task))
 
 
-def run_calls(calls: list[PreparedCall], max_concurrency: int) -> list[ActionReturn]:
-    """Run calls side by side in threads; their results in order. A single one runs in this thread."""
+def run_calls(calls: list[PreparedCall], max_concurrency: int, stop: Stop | None = None) -> list[ActionReturn]:
+    """Run calls side by side in threads; their results in order. A single one runs in this thread.
+
+    With a `stop`, each runs in a thread of its own; those under way are given up when it is to stop, and the others are
+    not made.
+    """
     if len(calls) <= 1 or max_concurrency == 1:
-        return [run_call(call) for call in calls]
+        return [run_call(call, stop) for call in calls]
     results: list[ActionReturn | None] = [None] * len(calls)
     queue = iter(range(len(calls)))
     guard = threading.Lock()
@@ -116,7 +151,7 @@ def run_calls(calls: list[PreparedCall], max_concurrency: int) -> list[ActionRet
                 index = next(queue, None)
             if index is None:
                 return
-            results[index] = run_call(calls[index])
+            results[index] = run_call(calls[index], stop)
 
     workers = [submit(work_off) for _ in range(min(len(calls), max_concurrency))]
     try:
@@ -128,15 +163,17 @@ def run_calls(calls: list[PreparedCall], max_concurrency: int) -> list[ActionRet
     return [result for result in results if result is not None]
 
 
-async def run_calls_async(calls: list[PreparedCall], max_concurrency: int) -> list[ActionReturn]:
-    """Run calls side by side in tasks; their results in order."""
+async def run_calls_async(
+    calls: list[PreparedCall], max_concurrency: int, stop: Stop | None = None
+) -> list[ActionReturn]:
+    """Run calls side by side in tasks; their results in order. `stop` is as for `run_calls`."""
     if len(calls) == 1:
-        return [await run_call_async(calls[0])]
+        return [await run_call_async(calls[0], stop)]
     slots = asyncio.Semaphore(max_concurrency)
 
     async def run(call: PreparedCall) -> ActionReturn:
         async with slots:
-            return await run_call_async(call)
+            return await run_call_async(call, stop)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(call)) for call in calls]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -359,6 +359,15 @@ class AIAgent(Workflow):
         )
         return (AsyncDelegate if self.colour.is_async else Delegate)(sub_agent, tool.most)
 
+    def _shown(self, message: AgentMessage) -> AgentMessage:
+        """A message of a stream, with its calls in the place of their text."""
+        if self.tool_format is None or not message.tool_calls or message.sender != self.agent.name:
+            return message
+        text = message.content
+        content = self.tool_format.parse(text).content
+        space = text[: len(text) - len(text.lstrip())] if content else ""  # so that it goes on from what was shown
+        return message.model_copy(update={"content": space + content})
+
     def _last_reply(self, session_id: SessionId, later: int = 0) -> AgentMessage | None:
         """The last reply of a session, before so many later messages."""
         if self.memory is None:
@@ -490,11 +499,26 @@ class StreamingAIAgent(AIAgent, StreamingWorkflow):
 
     agent_class = StreamingLoopModel
 
+    def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[AgentMessage]:
+        """Give out each step; no text of a call is shown."""
+        with closing(super().forward(*message, session_id=session_id, **kwargs)) as parts:  # type: ignore[type-var]
+            for part in parts:
+                yield self._shown(part)
+
 
 class AsyncStreamingAIAgent(AsyncAIAgent, AsyncStreamingWorkflow):
     """A model that works with tools until it has an answer, giving out each step as it comes; see `AIAgent`."""
 
     agent_class = AsyncStreamingLoopModel
+
+    async def forward(  # type: ignore[override]  # the streaming form of the same call
+        self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
+    ) -> AsyncIterator[AgentMessage]:
+        """Give out each step; no text of a call is shown."""
+        forward = super().forward(*message, session_id=session_id, **kwargs)
+        async with aclosing(forward) as parts:  # type: ignore[type-var]  # generators close
+            async for part in parts:
+                yield self._shown(part)
 
 
 _SUB_AGENT = "You work on a task that another agent hands you. Do it, and report what was asked for, and nothing else."

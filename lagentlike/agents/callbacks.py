@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..colour import careful
-from ..concurrency import in_thread
+from ..concurrency import in_thread, Stop
 from ..memory import SessionId
 from ..module import AsyncModule, Module
 from ..schema import AgentMessage, unchecked_message
@@ -28,9 +28,12 @@ class Callbacks(Module):
         """Call the function."""
         return unchecked_message(content="", sender=self.name, formatted=function(*args))
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Call:
-        """What a workflow yields to have a function called; the reply is given out to nobody."""
-        return Call(self, _ASKED, {"function": function, "args": args}, shown=False)
+    def call(self, function: Callable[..., Any], *args: Any, stop: Stop | None = None) -> Call:
+        """What a workflow yields to have a function called; the reply is given out to nobody.
+
+        With a `stop`, `AsyncCallbacks` waits for it no longer than that lets it, and raises `Stopped`.
+        """
+        return Call(self, _ASKED, {"function": function, "args": args, "stop": stop}, shown=False)
 
 
 class AsyncCallbacks(Callbacks, AsyncModule):
@@ -38,10 +41,21 @@ class AsyncCallbacks(Callbacks, AsyncModule):
 
     @careful
     async def forward(
-        self, *message: AgentMessage, session_id: SessionId = 0, function: Any = None, args: Any = (), **kwargs: Any
+        self,
+        *message: AgentMessage,
+        session_id: SessionId = 0,
+        function: Any = None,
+        args: Any = (),
+        stop: Stop | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Call the function."""
-        value = await in_thread(function, *args) if not inspect.iscoroutinefunction(function) else function(*args)
-        if inspect.isawaitable(value):
-            value = await value
+        asked = _value(function, args)
+        value = await (asked if stop is None else stop.guard(asked))
         return unchecked_message(content="", sender=self.name, formatted=value)
+
+
+async def _value(function: Callable[..., Any], args: Any) -> Any:
+    """What a function returns, or its awaitable gives."""
+    value = await in_thread(function, *args) if not inspect.iscoroutinefunction(function) else function(*args)
+    return await value if inspect.isawaitable(value) else value

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 
+from ..concurrency import Stop
 from ..memory import SessionId
 
 __all__ = ["Control", "Controls"]
 
 
-class Control:
+class Control(Stop):
     """What others want of one run."""
 
-    __slots__ = ("interrupted", "words")
+    __slots__ = ("words",)
 
     def __init__(self) -> None:
-        self.interrupted: str | None = None  # why, once somebody wants it to stop
+        super().__init__()
         self.words: deque[str] = deque()
 
     def spoken(self) -> list[str]:
@@ -46,7 +47,7 @@ class Controls:
         """Stop the session's run, and those that began inside it; whether there was one."""
         found = [control for one, control in list(self._running.items()) if _began_in(one, session_id)]
         for control in found:
-            control.interrupted = reason
+            control.set(reason)
         return bool(found)
 
     def steer(self, session_id: SessionId, text: str) -> bool:

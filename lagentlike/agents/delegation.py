@@ -33,6 +33,7 @@ class AnsweringTool(BaseAction):
 
     def _hold(self, agent: Agent | None) -> None:
         self.agent = agent
+        self.stops_itself = hasattr(agent, "interrupt")  # then it ends with what it has
         self.spent = {}
         self._numbers = itertools.count(1)
 

@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 from operator import is_
 from typing import Any, TYPE_CHECKING
 
+from ..concurrency import Stopped
 from ..errors import BudgetExceeded, ContextLengthExceeded, InvalidArgument, RequestRefused, StateError
 from ..memory import Memory, SessionId
 from ..prompts.parsers.tool_call import loads_strictly
@@ -16,7 +17,7 @@ from .controls import Control
 from .conversation import NO_RESULT, results_message, system_message
 from .delegation import AnsweringTool
 from .guardrails import Refuse, screened
-from .loop_model import EmptyReply
+from .loop_model import EmptyReply, INTERRUPTED
 from .reasoning import refuses_reasoning
 from .run import FinishReason, KEY, Over, Run
 from .workflow import Call, Steps
@@ -60,8 +61,10 @@ class Loop:
         self.control = control
         self.session_id = session_id
         self.options = options
+        self.asking = {**options, "control": control}
         tools = agent.actions.tools() if agent.native else None
-        self.tools = {**options, "tools": tools} if tools else options
+        self.tools = {**self.asking, "tools": tools} if tools else self.asking
+        self.stopping = {"stop": control}
         self.sub_agents = [tool for tool in agent.actions.values() if isinstance(tool, AnsweringTool)]
         self.said: list[str] = []  # the pieces of an answer that is continued
         self.empty = self.refused = 0
@@ -84,8 +87,14 @@ class Loop:
                 last = run.turns >= self.agent.max_turns
                 if last:
                     given.append(_notice(LAST_TURN))
-                reply = yield from self._ask(given, self.options if last else self.tools)
+                try:
+                    reply = yield from self._ask(given, self.asking if last else self.tools)
+                except Stopped as stopped:
+                    raise self._over("interrupted", given, str(stopped)) from stopped
                 run.turns += 1
+                if reply.finish_reason == INTERRUPTED and self.control.reason is not None:  # its beginning stays
+                    self.said.append(reply.content)
+                    raise self._over("interrupted", [], self.control.reason)
                 if reply.tool_calls and not last:
                     given = yield from self._called(reply)
                 elif reply.tool_calls:
@@ -141,8 +150,8 @@ class Loop:
 
     def _check(self, given: list[AgentMessage]) -> None:
         """End the run if somebody wants that, or a limit is used up; the messages are kept for the next run."""
-        if self.control.interrupted is not None:
-            raise self._over("interrupted", given, self.control.interrupted)
+        if self.control.reason is not None:
+            raise self._over("interrupted", given, self.control.reason)
         used_up = self.agent.limits.used_up(self.run)
         if used_up:
             raise self._over("budget_exceeded", given, used_up)
@@ -222,7 +231,7 @@ class Loop:
             return [_notice(CONTINUE)]
         text = "".join([*self.said, reply.content])
         said = self.control.spoken()
-        if said and not last and self.control.interrupted is None:
+        if said and not last and self.control.reason is None:
             self.said = []
             return [unchecked_message(content=text) for text in said]
         screening = yield from screened(self.agent.guardrails.output, text, self.agent.callbacks)
@@ -277,8 +286,8 @@ class Loop:
         """Make the calls that have no result yet; the executor's own message, if that has all results."""
         agent, run = self.agent, self.run
         while len(results) < len(calls):
-            if self.control.interrupted is not None:
-                raise Over("interrupted", reply.content, self.control.interrupted)
+            if self.control.reason is not None:
+                raise Over("interrupted", reply.content, self.control.reason)
             used_up = agent.limits.used_up(run)
             if used_up:
                 raise Over("budget_exceeded", reply.content, used_up)
@@ -290,7 +299,7 @@ class Loop:
             whole = len(made) == len(calls) and all(map(is_, made, calls))
             given = reply if whole else unchecked_message(content="", sender=agent.agent.name, tool_calls=made)
             run.tool_calls += len(made)
-            answer = yield Call(agent.actions, given)
+            answer = yield Call(agent.actions, given, self.stopping)
             for tool in self.sub_agents:
                 run.usage += tool.spent.pop(self.session_id, _NOTHING)
             by_id = {result.id: result for result in answer.tool_results or ()}
@@ -325,15 +334,22 @@ class Loop:
             if why is not None:
                 decision = run.decisions.get(call.id)
                 if decision is None and agent.approve_call is not None:
-                    decision = verdict((yield agent.callbacks.call(agent.approve_call, copied(screening))).formatted)
+                    asking = agent.callbacks.call(agent.approve_call, copied(screening), stop=self.control)
+                    try:
+                        decision = verdict((yield asking).formatted)
+                    except Stopped as stopped:
+                        raise Over("interrupted", self._last_text(), str(stopped)) from None
                 if decision is None:
                     run.pending = self._pending([screening, *calls[place + 1 :]])
-                    raise Over("approval_required", "" if self.reply is None else self.reply.content, why)
+                    raise Over("approval_required", self._last_text(), why)
                 if not decision[0]:
                     refusals[call.id] = _refused(call, f"not approved{decision[1] and ': ' + decision[1]}")
                     continue
             made.append(screening)
         return made, refusals
+
+    def _last_text(self) -> str:
+        return "" if self.reply is None else self.reply.content
 
     def _pending(self, calls: list[ToolCall]) -> list[dict[str, Any]]:
         """Those of the calls that wait for a decision."""

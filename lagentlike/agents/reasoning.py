@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ..errors import InvalidArgument, RequestRefused
 
-__all__ = ["ReasoningPolicy", "checked_policy", "gives_back", "refuses_reasoning", "split_thinking"]
+__all__ = ["ReasoningPolicy", "checked_policy", "gives_back", "refuses_reasoning", "split_thinking", "thinking_so_far"]
 
 ReasoningPolicy = Literal["auto", "echo", "strip"]
 """Whether earlier thinking is sent again, as `reasoning_content`: always, never, or wherever the server takes it."""
@@ -36,6 +36,26 @@ def split_thinking(text: str) -> tuple[str | None, str]:
     if end < 0 or _BEGIN in text[:end] or "`" in text[:end]:
         return None, text
     return text[:end].strip(), text[end + len(_END) :].lstrip()
+
+
+def thinking_so_far(text: str) -> tuple[str | None, str]:
+    """The same for a text that is still coming: half a mark is neither thinking nor text.
+
+    >>> thinking_so_far("<think>2 + 2 is 4.</thi")
+    ('2 + 2 is 4.', '')
+    >>> thinking_so_far("<thi")
+    (None, '')
+    """
+    begun = text.lstrip()
+    if len(begun) < len(_BEGIN) and _BEGIN.startswith(begun):
+        return None, ""
+    if not begun.startswith(_BEGIN) and _END not in text:
+        return None, text
+    thinking, rest = split_thinking(text)
+    if thinking is not None and not rest and _END not in text:
+        half = next((length for length in range(len(_END) - 1, 0, -1) if thinking.endswith(_END[:length])), 0)
+        thinking = thinking[: len(thinking) - half].rstrip()
+    return thinking, rest
 
 
 def checked_policy(reasoning: Any) -> ReasoningPolicy:

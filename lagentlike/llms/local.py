@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar, Protocol
 
+from ..concurrency import result_of
 from ..errors import ContextLengthExceeded, InvalidArgument
+from ..prompts.parsers.tool_formats import tool_format
 from ..schema import Completion, TokenSpan, Usage
 from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params
-from .prompting import CALL, Prompt, prompt_of, text_and_calls, wanted_tool
+from .prompting import Prompt, prompt_of, text_and_calls, wanted_tool
 from .scheduler import OnStep, Request, Scheduler
 from .tiny.engine import Generation, GenerationStep, SamplingParams
 
@@ -159,6 +161,7 @@ class _Asked:
         self._with_tokens = with_tokens
         self._scheduler = scheduler
         self._forced = self._text = prompt.forced
+        self._calls = tool_format("hermes").shown() if prompt.offers_tools else None
         self._shown = 0
 
     def submit(self, on_step: OnStep | None = None) -> Future[Generation]:
@@ -173,7 +176,7 @@ class _Asked:
     def answer(self) -> Completion:
         """Wait for the whole answer."""
         try:
-            return self.read(self.submit().result())
+            return self.read(result_of(self.submit()))
         finally:
             self.drop()
 
@@ -195,9 +198,7 @@ class _Asked:
     def take(self, step: GenerationStep) -> str:
         """The new text of a stream that is sure to stand; a tool call is not text."""
         self._text += step.text
-        sure = len(self._text)
-        if self._with_tools:
-            sure = _before_call(self._text)
+        sure = len(self._text) if self._calls is None else self._calls.upto(self._text)
         chunk, self._shown = self._text[self._shown : sure], max(sure, self._shown)
         return chunk
 
@@ -209,7 +210,9 @@ class _Asked:
         """The end of a stream: what is left of the text, and the whole answer."""
         answer = self.read(generation)
         shown = self._text[: self._shown]
-        return answer.text[self._shown :] if answer.text.startswith(shown) else "", answer
+        if answer.tool_calls:
+            shown = shown.lstrip()  # the answer is without that space then
+        return answer.text[len(shown) :] if answer.text.startswith(shown) else "", answer
 
     def _span(self, generation: Generation) -> TokenSpan | None:
         if not self._with_tokens:
@@ -271,18 +274,6 @@ def _cure(name: str, kind: str) -> str:
     if close:
         return f"{kind} has no such parameter; did you mean {close}?"
     return f"{kind} has no such parameter; it knows {', '.join(sorted(_KNOWN))}"
-
-
-def _before_call(text: str) -> int:
-    """How much of a text cannot be, or become, part of a tool call or the space before it."""
-    at = text.find(CALL)
-    if at < 0:
-        at = len(text)
-        for length in range(min(len(CALL) - 1, at), 0, -1):
-            if text.endswith(CALL[:length]):
-                at -= length
-                break
-    return len(text[:at].rstrip())
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, arrived: asyncio.Queue[Any], item: Any) -> None:

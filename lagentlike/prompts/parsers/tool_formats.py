@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from ...errors import InvalidArgument
 from ...schema import ToolCall, ToolResult, ToolStatusCode
+from .shown import Shown
 from .str_parser import StrParser
 from .tool_call import ParsedCalls
 
@@ -36,8 +38,8 @@ class ToolFormat(StrParser):
             from there.
         template: the instruction shown to the model; its places are `{tools}` and `{usage}`.
 
-    A format of your own sets `tool_type` and `usage`, defines `parse`, `write_call` and `results`, and is made known
-    by `register_tool_format`. Whatever a model wrote, `parse` raises nothing.
+    A format of your own sets `tool_type`, `usage`, `begin` and `end`, defines `parse`, `write_call` and `results`, and
+    is made known by `register_tool_format`. Whatever a model wrote, `parse` raises nothing.
 
     >>> format = tool_format("hermes")
     >>> format.parse('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>').calls[0].arguments
@@ -50,6 +52,18 @@ class ToolFormat(StrParser):
 
     usage: str = ""
     """How a call is written, in words for the model."""
+
+    begin: str | re.Pattern[str] = ""
+    """What a call begins with. A stream shows nothing from there on; and nothing at all, where this is empty."""
+
+    end: str = ""
+    """What a call ends with; empty where no mark does."""
+
+    around: tuple[str, str] | None = None
+    """The marks around all calls of a reply, where there are such."""
+
+    unfinished: str = ""
+    """Pattern of what `begin` may begin with, where that is a pattern."""
 
     def __init__(self, tools: Iterable[Mapping[str, Any]] = (), template: str = INSTRUCTION) -> None:
         super().__init__(template)
@@ -64,6 +78,10 @@ class ToolFormat(StrParser):
     def parse(self, text: str) -> ParsedCalls:
         """The calls in a reply in their order, the text without them, and what begins as a call and is none."""
         raise NotImplementedError
+
+    def shown(self) -> Shown:
+        """What tells, of a reply that is still coming, how much of it is text."""
+        return Shown(self.begin, self.end, self.around, self.unfinished)
 
     def parse_response(self, data: str) -> dict[str, Any]:
         """`dict(tool_type, thought, action, status, calls)`.

@@ -30,7 +30,6 @@ class HeadedFormat(ToolFormat):
     """A header and JSON between two marks; all calls of a reply stand between two more."""
 
     begin: str
-    end: str
     around: tuple[str, str]
 
     def parse(self, text: str) -> ParsedCalls:

@@ -24,8 +24,10 @@ class Hermes(ToolFormat):
         '<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
     )
 
+    begin, end = "<tool_call>", "</tool_call>"
+
     def parse(self, text: str) -> ParsedCalls:
-        return parse_tool_calls(text)
+        return parse_tool_calls(text, self.begin, self.end)
 
     def write_call(self, call: ToolCall, index: int) -> str:
         name, arguments = json.dumps(call.name, ensure_ascii=False), json_arguments(call)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ....schema import ToolCall, ToolResult
+from ..shown import beginnings
 from ..tool_call import call_of, ParsedCalls
 from ..tool_formats import json_arguments, ToolFormat
 from .open_scan import OpenScan
@@ -19,6 +20,7 @@ _TAG = "<|python_tag|>"
 _BEGIN = re.compile(
     rf'{re.escape(_TAG)}|^[ \t]{{0,8}}(?:\[\s{{0,8}})?\{{\s{{0,8}}"(?:name|type|function|parameters|arguments)"'
 )
+_UNFINISHED = rf'{beginnings(_TAG)}|^[ \t]{{0,8}}(?:\[\s{{0,8}}|(?:\[\s{{0,8}})?\{{\s{{0,8}}(?:"[a-z]{{0,10}})?)'
 _CALL = re.compile(r'[\[{\s]{0,32}"(?:type"\s*:\s*"function"\s*,\s*")?name"\s*:\s*"[^"\n]{0,128}"\s*,\s*"(?:param|arg)')
 _NEXT = re.compile(r"\s*;\s*(?=\{)")
 _INSIDE = re.compile(r'(?:[\[{]|":|[\]}"0-9],)\Z')
@@ -39,10 +41,12 @@ class Llama3(ToolFormat):
         "with nothing before it. Separate several calls with a semicolon. Do not use variables."
     )
 
+    begin, end, unfinished = _BEGIN, _TAG, _UNFINISHED
+
     def parse(self, text: str) -> ParsedCalls:
         if _BEGIN_QUICK.search(text) is None:
             return ParsedCalls(text.strip(), [], [])
-        return _LlamaScan(text, _BEGIN, _TAG).parsed()
+        return _LlamaScan(text, self.begin, self.end).parsed()
 
     def write_call(self, call: ToolCall, index: int) -> str:
         return f'{{"name": {json.dumps(call.name, ensure_ascii=False)}, "parameters": {json_arguments(call)}}}'

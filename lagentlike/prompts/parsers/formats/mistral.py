@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ....schema import ToolCall, ToolResult
+from ..shown import Shown
 from ..tool_call import call_of, ParsedCalls
 from ..tool_formats import json_arguments, ToolFormat
 from .open_scan import OpenScan
@@ -31,12 +32,19 @@ class Mistral(ToolFormat):
         '[TOOL_CALLS][{"name": "tool_name", "arguments": {"argument": "value"}}]'
     )
 
+    begin = _MARK
+
     def parse(self, text: str) -> ParsedCalls:
         thinking = _behind_thinking(text)
         if text.find(_MARK, thinking) < 0:
             return ParsedCalls(text.strip(), [], [])
-        parsed = _MistralScan(text[thinking:], _MARK, _MARK).parsed()
-        return parsed._replace(content=f"{text[:thinking]}{parsed.content}".strip())
+        rest = text[thinking:]
+        parsed = _MistralScan(rest, _MARK, _MARK).parsed()
+        space = rest[: len(rest) - len(rest.lstrip())]
+        return parsed._replace(content=f"{text[:thinking]}{space}{parsed.content}".strip())
+
+    def shown(self) -> Shown:
+        return _MistralShown(_MARK, _MARK)
 
     def write_call(self, call: ToolCall, index: int) -> str:
         written = f'"name": {json.dumps(call.name, ensure_ascii=False)}, "arguments": {json_arguments(call)}'
@@ -49,6 +57,18 @@ class Mistral(ToolFormat):
         return "".join(
             f"[TOOL_RESULTS]{json.dumps(_told(result), ensure_ascii=False)}[/TOOL_RESULTS]" for result in results
         )
+
+
+class _MistralShown(Shown):
+    """How much of a reply is text; the thinking that it begins with holds no calls."""
+
+    _thinking = 0
+
+    def upto(self, text: str) -> int:
+        thinking = _behind_thinking(text)
+        if thinking != self._thinking:
+            self._thinking, self._looked = thinking, 0
+        return thinking + super().upto(text[thinking:])
 
 
 def _behind_thinking(text: str) -> int:

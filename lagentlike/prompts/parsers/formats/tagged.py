@@ -37,7 +37,7 @@ class Tags(NamedTuple):
 class TaggedFormat(ToolFormat):
     """Arguments one by one between tags; their types are those of the tool's schema."""
 
-    begin = "<tool_call>"
+    begin: str = "<tool_call>"
     end = "</tool_call>"
     tags: Tags
 
