@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ...errors import InvalidArgument
 from .base import reward
+from .patterns import Pattern
 
 __all__ = ["answers_of", "exact_match", "normalized", "part_of"]
 
@@ -58,9 +60,7 @@ def answers_of(answer: Any) -> list[str]:
 
 def part_of(text: str, pattern: str | None) -> str | None:
     """The last match of a pattern (its first group, if it has one), or the whole text without a pattern."""
-    if pattern is None:
-        return text
-    found = list(re.finditer(pattern, text, re.DOTALL))
-    if not found:
-        return None
-    return found[-1][1] if found[-1].re.groups else found[-1][0]
+    return text if pattern is None else _compiled(pattern).last(text)
+
+
+_compiled = lru_cache(Pattern)

@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import InvalidArgument
 from ...trajectory import text_of, Trajectory
 from .base import FunctionReward
+from .patterns import Pattern
 
 __all__ = ["format_reward", "is_valid_call", "is_well_tagged"]
 
@@ -43,16 +44,13 @@ def format_reward(
         raise InvalidArgument("tags", tags, "give a list of names, such as ['think', 'answer']")
     if pattern is None and not tags and not tool_calls:
         raise InvalidArgument("pattern", pattern, "ask for a pattern, tags or valid tool calls")
-    try:
-        compiled = None if pattern is None else re.compile(pattern, re.DOTALL)
-    except re.error as error:
-        raise InvalidArgument("pattern", pattern, f"it is no regular expression: {error}") from None
+    compiled = None if pattern is None else Pattern(pattern)
 
     def check(trajectory: Trajectory) -> dict[str, Any]:
         answers = [message for message in trajectory.messages if message.get("role") == "assistant"]
         kept: dict[str, bool] = {}
         if compiled is not None:
-            kept["pattern"] = compiled.fullmatch(trajectory.final_response) is not None
+            kept["pattern"] = compiled.is_whole(trajectory.final_response)
         if tags:
             kept["tags"] = bool(answers) and all(is_well_tagged(text_of(answer), tags) for answer in answers)
         if tool_calls:
