@@ -7,6 +7,8 @@ LagentlikeError
 ├── StateError (ValueError)             a state cannot be written, or what should be loaded is no state
 ├── BudgetExceeded                      a `Budget` is used up
 ├── MissingExtra (ImportError)          an optional dependency is not installed
+├── ClusterLost                         a cluster that work was given to is gone, or was never there
+├── ActorLost                           the actor that ran a turn ended before it did
 ├── MissingTokens (ValueError)          a model server gave no token ids where training needs them
 ├── LLMError                            a model call failed; `partial` keeps what was already received
 │   ├── ConnectFailed                   no connection: refused, unknown host, TLS
@@ -45,10 +47,12 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "ActorLost",
     "ArtifactError",
     "AuthenticationFailed",
     "BadResponse",
     "BudgetExceeded",
+    "ClusterLost",
     "ColourError",
     "ConnectFailed",
     "ContextLengthExceeded",
@@ -143,6 +147,14 @@ class MissingExtra(LagentlikeError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'lagentlike[{extra}]'")
+
+
+class ClusterLost(LagentlikeError):
+    """A cluster that work was given to is gone, or was never there."""
+
+
+class ActorLost(LagentlikeError):
+    """The actor that ran a turn ended before the turn did; the session is as it was before the turn."""
 
 
 class MissingTokens(LagentlikeError, ValueError):

@@ -26,7 +26,7 @@ LAYERS = (
     {"module", "aggregators"},
     {"mapping", "summary", "turn"},
     {"hooks", "memory", "prompts"},
-    {"budget", "colour", "concurrency", "names", "registry", "trajectory"},
+    {"budget", "cluster", "colour", "concurrency", "names", "registry", "trajectory"},
     {"ledger"},
     {"schema"},
     {"errors", "token_span", "_lazy"},

@@ -25,18 +25,19 @@ Each line of --dataset_file is a JSON object with `prompt` (or `messages`); its 
 goes to data/RUN_NAME/: trajectories.jsonl (ShareGPT), records/ (everything there is to know), statistics.json,
 report.html and the journal. A run that was killed goes on with --resume: no sample is lost, none is made twice.
 
-Exit codes: 0 all samples are done or set aside, 1 none could be done, 74 the disk is full or fails, 75 another runner
-works on this run, 130 and 143 stopped by SIGINT or SIGTERM."""
+Exit codes: 0 all samples are done or set aside, 1 none could be done, 69 the Ray cluster is gone, 74 the disk is full
+or fails, 75 another runner works on this run, 130 and 143 stopped by SIGINT or SIGTERM."""
 
 EXAMPLES = """examples:
   lagentlike batch --dataset_file=prompts.jsonl --batch_size=20 --num_workers=4 --run_name=my_run
   lagentlike batch --dataset_file=prompts.jsonl --run_name=my_run --resume
   lagentlike batch --dataset_file=prompts.jsonl --run_name=served --model qwen3 --base_url http://127.0.0.1:8000/v1
   lagentlike batch --dataset_file=prompts.jsonl --run_name=mine --agent my_agents.py:make --reward exact_match
+  lagentlike batch --dataset_file=prompts.jsonl --run_name=wide --engine ray --ray_address auto --num_workers=64
 """
 
 _FULL = {errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG}
-_EX_IOERR, _EX_TEMPFAIL = 74, 75  # sysexits.h
+_EX_UNAVAILABLE, _EX_IOERR, _EX_TEMPFAIL = 69, 74, 75  # sysexits.h
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +62,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(run, "token_ids", action="store_true", help="keep token ids and log-probabilities, where there are any")
     option(run, "price", type=_price, metavar="IN,OUT", help="dollars for a million tokens, for the cost shown")
     option(run, "data_dir", default="data", metavar="DIR", help="where folders of runs are (data)")
+    option(run, "engine", choices=("local", "ray"), default="local", help="where workers are (local: on this machine)")
+    option(run, "ray_address", metavar="ADDR", help="host:port of a Ray cluster's head, or auto; else one is started")
+    option(run, "worker_cpus", type=float, default=1, metavar="N", help="cores set aside for each worker on Ray (1)")
+    option(run, "worker_gpus", type=float, default=0, metavar="N", help="GPUs set aside for each worker on Ray (0)")
     agent = parser.add_argument_group("agent")
     option(agent, "agent", metavar="TARGET", help="module:name or file.py:name of an agent; else an AIAgent is used")
     option(agent, "model", metavar="NAME", help="a model of the server; the embedded model by default")
@@ -75,15 +80,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    from ..rollouts.batch import BatchRunner, BatchSettings, RunBusy
+    from ..errors import ClusterLost
+    from ..rollouts.batch import BatchRunner, BatchSettings, RayEngine, RunBusy
 
     source = _source(options)
+    on_ray = RayEngine(options.ray_address, options.worker_cpus, options.worker_gpus)
     settings = BatchSettings(
         options.dataset_file,
         options.run_name,
         folder=options.data_dir,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
+        engine=on_ray if options.engine == "ray" else "local",
         num_samples=options.num_samples,
         max_samples=options.max_samples,
         resume=options.resume,
@@ -100,6 +108,8 @@ def main(options: argparse.Namespace) -> int:
         result = BatchRunner(source.with_server(options.base_url, options.batch_size), settings).run()
     except RunBusy as error:
         return _refused(str(error), _EX_TEMPFAIL)
+    except ClusterLost as error:
+        return _refused(f"{error}; once there is a cluster, run the same command with --resume", _EX_UNAVAILABLE)
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -123,7 +133,10 @@ class _OwnAgent:
         return load_unit(self.agent)
 
     def with_server(self, *_: Any) -> _OwnAgent:
-        return self
+        place, colon, name = self.agent.rpartition(":")
+        if place.endswith(".py"):  # a worker on a cluster is in another folder
+            place = str(Path(place).absolute())
+        return _OwnAgent(place + colon + name)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,18 @@ from ..._lazy import attach
 
 if TYPE_CHECKING:
     from .lock import RunBusy
+    from .ray_engine import RayEngine
     from .runner import BatchResult, BatchRunner, run_batch
     from .settings import BatchSettings
 
-__all__ = ["BatchResult", "BatchRunner", "BatchSettings", "RunBusy", "run_batch"]
+__all__ = ["BatchResult", "BatchRunner", "BatchSettings", "RayEngine", "RunBusy", "run_batch"]
 
 __getattr__, __dir__ = attach(
     __name__,
-    {"lock": ["RunBusy"], "runner": ["BatchResult", "BatchRunner", "run_batch"], "settings": ["BatchSettings"]},
+    {
+        "lock": ["RunBusy"],
+        "ray_engine": ["RayEngine"],
+        "runner": ["BatchResult", "BatchRunner", "run_batch"],
+        "settings": ["BatchSettings"],
+    },
 )

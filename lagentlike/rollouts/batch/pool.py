@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import queue
-import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any, Self
 
 import orjson
 
-from ...agents.agent import Agent
-from ...errors import InvalidArgument, LagentlikeError
+from ...errors import LagentlikeError
 from .dataset import Sample
+from .engine import Link, Workers
 from .store import Written
-from .worker import LINES, STOPPING, work, WorkerSettings
+from .worker import LINES, WorkerSettings
 
 __all__ = ["Failed", "WorkerPool", "WorkersFailed"]
 
@@ -28,6 +24,7 @@ _AHEAD = 2
 """How many times `batch_size` samples a worker is given, so that it never waits for the disk."""
 
 _TROUBLED_STARTS = 3
+"""So many workers, for each of the pool, may end in a row before one of them can begin."""
 
 _END_SECONDS = 2.0
 """How long a worker that is told to end may take; then it is killed."""
@@ -51,8 +48,7 @@ class Failed:
 
 @dataclass(eq=False)
 class _Worker:
-    connection: Connection
-    runs: BaseProcess | threading.Thread
+    link: Link
     listener: threading.Thread = field(init=False)
     under_way: dict[str, Sample] = field(default_factory=dict)
     ready: bool = False
@@ -60,27 +56,23 @@ class _Worker:
 
 
 class WorkerPool:
-    """Processes (or one thread of this process) that run samples.
+    """Workers that run samples; those that end are replaced.
 
     Args:
-        source: an agent, or what is called in each worker to get one.
-        number: processes; 0 for a thread.
+        workers: what starts them.
+        number: how many.
         settings: what all samples have in common.
     """
 
-    def __init__(self, source: Any, number: int, settings: WorkerSettings) -> None:
-        if number and isinstance(source, Agent):
-            raise InvalidArgument(
-                "agent", source, "an agent stays in this process: give num_workers=0, or a function that makes agents"
-            )
-        self._source, self._number, self._settings = source, number, settings
+    def __init__(self, workers: Workers, number: int, settings: WorkerSettings) -> None:
+        self._starts, self._number, self._settings = workers, number, settings
         self._inbox: queue.SimpleQueue[tuple[_Worker, bytes | None]] = queue.SimpleQueue()
         self._waiting: deque[Sample] = deque()  # to be tried again
         self._suspects: deque[Sample] = deque()  # to run alone
         self._troubled = 0
         self._draining = False
         self.restarts = 0
-        self._workers = [self._start() for _ in range(max(1, number))]
+        self._workers = [self._start() for _ in range(number)]
 
     @property
     def under_way(self) -> int:
@@ -94,8 +86,8 @@ class WorkerPool:
 
     @property
     def processes(self) -> list[int]:
-        """Process ids of the workers."""
-        return [worker.runs.pid for worker in self._workers if isinstance(worker.runs, BaseProcess) and worker.runs.pid]
+        """Process ids of the workers that are processes of this machine."""
+        return [worker.link.pid for worker in self._workers if worker.link.pid is not None]
 
     def again(self, sample: Sample) -> None:
         """Have a sample tried once more."""
@@ -129,7 +121,9 @@ class WorkerPool:
 
         Raises:
             WorkersFailed: they cannot work.
+            ClusterLost: the cluster that they are part of is gone.
         """
+        self._starts.check()
         with contextlib.suppress(queue.Empty):
             worker, message = self._inbox.get(timeout=seconds)
             while True:
@@ -155,13 +149,9 @@ class WorkerPool:
         """End the workers; what they have under way is given up."""
         self.cancel()
         for worker in self._workers:
-            worker.runs.join(_END_SECONDS)
-            if isinstance(worker.runs, BaseProcess) and worker.runs.is_alive():
-                worker.runs.kill()
-                worker.runs.join()
-            if not worker.runs.is_alive():  # a thread that is stuck keeps its end of the pipe
+            if worker.link.end(_END_SECONDS):
                 worker.listener.join()
-                worker.connection.close()
+                worker.link.close()
 
     def _tell(self, word: str) -> None:
         for worker in self._workers:
@@ -169,21 +159,7 @@ class WorkerPool:
                 self._send(worker, word)
 
     def _start(self) -> _Worker:
-        ours, theirs = multiprocessing.Pipe()
-        arguments = (theirs, self._source, self._settings, bool(self._number))
-        runs: BaseProcess | threading.Thread
-        if self._number:
-            runs = multiprocessing.get_context("spawn").Process(target=work, args=arguments, daemon=True)
-            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # until the worker ignores them
-            try:
-                runs.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            theirs.close()
-        else:
-            runs = threading.Thread(target=work, args=arguments, name="lagentlike-batch", daemon=True)
-            runs.start()
-        worker = _Worker(ours, runs)
+        worker = _Worker(self._starts.start(self._settings))
         worker.listener = threading.Thread(
             target=self._listen, args=(worker,), name="lagentlike-batch-listen", daemon=True
         )
@@ -194,7 +170,7 @@ class WorkerPool:
         """Put what a worker says into the inbox, and at the end that it is gone."""
         with contextlib.suppress(EOFError, OSError):
             while True:
-                self._inbox.put((worker, worker.connection.recv_bytes()))
+                self._inbox.put((worker, worker.link.recv_bytes()))
         self._inbox.put((worker, None))
 
     def _hand(self, worker: _Worker, samples: list[Sample]) -> None:
@@ -209,7 +185,7 @@ class WorkerPool:
 
     def _send(self, worker: _Worker, what: Any) -> None:
         with contextlib.suppress(OSError):  # it ended: its listener says so
-            worker.connection.send_bytes(orjson.dumps(what))
+            worker.link.send_bytes(orjson.dumps(what))
 
     def _read(self, worker: _Worker, message: bytes) -> Iterator[Written | Failed]:
         lines = message.split(b"\n")
@@ -235,18 +211,17 @@ class WorkerPool:
         if self._draining:
             worker.under_way.clear()
             return
-        worker.runs.join()
-        worker.connection.close()
-        code = worker.runs.exitcode if isinstance(worker.runs, BaseProcess) else None
+        how, is_blameless = worker.link.ending()
+        worker.link.close()
         if not worker.ready:
             self._troubled += 1
-            if self._troubled >= _TROUBLED_STARTS:
-                raise WorkersFailed(f"workers end before they can begin (exit code {code})")
+            if self._troubled >= _TROUBLED_STARTS * self._number:
+                raise WorkersFailed(f"workers end before they can begin ({how})")
         was_alone = len(worker.under_way) == 1
         for sample in worker.under_way.values():
-            sample.deaths += 1
-            if was_alone:
-                yield Failed(sample, f"WorkerDied: the worker that ran it alone ended (exit code {code})")
+            sample.deaths += not is_blameless
+            if was_alone and not is_blameless:
+                yield Failed(sample, f"WorkerDied: the worker that ran it alone ended ({how})")
             elif sample.deaths >= _ALONE_AFTER:
                 self._suspects.append(sample)
             else:

@@ -80,6 +80,7 @@ def run_batch(agent: Any, dataset_file: str | os.PathLike[str], run_name: str, *
         StateError: there is a run of this name already, or one of another configuration or dataset.
         RunBusy: another runner works on it.
         WorkersFailed: no agent can be made, or the model's server refuses the key.
+        ClusterLost: the cluster is gone, or was never there; what is done is on the disk, and the run can be resumed.
         OSError: the disk is full or fails; what is there is whole, and the run can be resumed.
     """
     return BatchRunner(agent, BatchSettings(dataset_file, run_name, **options)).run()
@@ -183,7 +184,11 @@ class _Run:
             )
             restarts = 0
             if not supply.is_over:
-                with WorkerPool(self.runner.agent, settings.num_workers, worker) as pool, _Progress(self) as progress:
+                with (
+                    contextlib.closing(settings.workers(self.runner.agent)) as workers,
+                    WorkerPool(workers, max(1, settings.num_workers), worker) as pool,
+                    _Progress(self) as progress,
+                ):
                     self.runner._pool = pool
                     self._work(store, pool, supply, progress)
                     restarts = pool.restarts

@@ -6,9 +6,14 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from ...errors import InvalidArgument
+from .local_engine import LocalWorkers
+from .ray_engine import RayEngine
+
+if TYPE_CHECKING:
+    from .engine import Workers
 
 __all__ = ["BatchSettings"]
 
@@ -23,6 +28,7 @@ class BatchSettings:
         folder: where folders of runs are.
         batch_size: samples under way at once, for each worker.
         num_workers: processes that run agents; 0 runs them in a thread of this one.
+        engine: where workers are: `"local"`, on this machine; `"ray"`, or a `RayEngine`, on a Ray cluster.
         num_samples: samples for each row.
         max_samples: only so many of the first rows; None for all.
         resume: go on with a run that is there; without it, one that is there is refused.
@@ -45,6 +51,7 @@ class BatchSettings:
     folder: str | os.PathLike[str] = "data"
     batch_size: int = 20
     num_workers: int = 0
+    engine: str | RayEngine = "local"
     num_samples: int = 1
     max_samples: int | None = None
     resume: bool = False
@@ -67,6 +74,10 @@ class BatchSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
                 raise InvalidArgument(name, value, f"give a whole number of at least {smallest}")
+        if self.engine not in ("local", "ray") and not isinstance(self.engine, RayEngine):
+            raise InvalidArgument("engine", self.engine, "give 'local', 'ray', or a RayEngine")
+        if self.engine != "local" and not self.num_workers:
+            raise InvalidArgument("num_workers", 0, "on a cluster give how many workers there are to be, at least 1")
         limit = self.max_samples
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise InvalidArgument("max_samples", limit, "give a number of rows of at least 1, or None for all")
@@ -81,3 +92,9 @@ class BatchSettings:
     def path(self) -> Path:
         """The folder of the run."""
         return Path(self.folder) / self.run_name
+
+    def workers(self, source: Any) -> Workers:
+        """What starts workers that run `source`."""
+        if self.engine == "local":
+            return LocalWorkers(source, own_process=bool(self.num_workers))
+        return (self.engine if isinstance(self.engine, RayEngine) else RayEngine()).open(source)

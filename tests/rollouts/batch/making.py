@@ -56,6 +56,19 @@ def slow() -> AsyncAgent:
     return AsyncAgent(AsyncScriptedLLM(echo, latency=60.0), name="echo")
 
 
+def steady() -> AsyncAgent:
+    """An agent that takes a tenth of a second."""
+    return AsyncAgent(AsyncScriptedLLM(echo, latency=0.1), "Echo.", name="echo")
+
+
+def placed() -> AsyncAgent:
+    """An agent that says on which node of a Ray cluster it is."""
+    import ray
+
+    where = ray.get_runtime_context().get_node_id()
+    return AsyncAgent(AsyncScriptedLLM(lambda messages, params: where, latency=0.1), name="placed")
+
+
 def broken() -> AsyncAgent:
     """No agent at all."""
     raise RuntimeError("there is no model here")

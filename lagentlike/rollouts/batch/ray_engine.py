@@ -1,0 +1,176 @@
+"""Workers that are actors of a Ray cluster, on whichever of its machines have room."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...agents.agent import Agent
+from ...cluster import Cluster
+from ...errors import InvalidArgument
+from .engine import Ending
+from .worker import work, WorkerSettings
+
+__all__ = ["RayEngine"]
+
+logger = logging.getLogger(__name__)
+
+_ROOM_SECONDS = 30.0
+"""After so long without a worker that has begun, it is said what the workers want and what the cluster has."""
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Where the workers of a run are: actors of a Ray cluster.
+
+    Attributes:
+        address: `host:port` of the cluster's head, or `"auto"` for the cluster of this machine; None for the one that
+            Ray's own settings name, or else a cluster that is started for this run on this machine.
+        num_cpus: cores that are set aside for each worker.
+        num_gpus: GPUs that are set aside for each worker; parts of one are allowed.
+        resources: other things that a worker needs of its machine, by Ray's names for them.
+        runtime_env: what Ray is to prepare on the machines (`working_dir`, `pip`, `env_vars` …).
+    """
+
+    address: str | None = None
+    num_cpus: float = 1
+    num_gpus: float = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    runtime_env: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_cpus", "num_gpus"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise InvalidArgument(name, value, "give how many each worker needs")
+
+    def open(self, source: Any) -> RayWorkers:
+        """Connect to the cluster.
+
+        Args:
+            source: what is called in each worker to get an agent.
+
+        Raises:
+            MissingExtra: Ray is not installed.
+            ClusterLost: there is no cluster at the address.
+        """
+        if isinstance(source, Agent):
+            raise InvalidArgument("agent", source, "an agent stays in this process: give a function that makes agents")
+        return RayWorkers(self, source)
+
+
+class RayWorkers:
+    """Starts actors that run samples."""
+
+    def __init__(self, engine: RayEngine, source: Any) -> None:
+        self._engine, self._source = engine, source
+        self._cluster = Cluster(engine.address)
+        self._waits_since: float | None = None
+        self._begun = False
+
+    def start(self, settings: WorkerSettings) -> _RayLink:
+        engine = self._engine
+        if self._waits_since is None:
+            self._waits_since = time.monotonic()
+        actor = self._cluster.ray.remote(_RayWorker).options(
+            num_cpus=engine.num_cpus,
+            num_gpus=engine.num_gpus,
+            resources=dict(engine.resources) or None,
+            runtime_env=None if engine.runtime_env is None else dict(engine.runtime_env),
+            scheduling_strategy="SPREAD",
+            max_concurrency=2,  # one that waits for results, one that brings samples
+        )
+        return _RayLink(self, self._cluster, actor.remote(self._source, settings))
+
+    def check(self) -> None:
+        self._cluster.check()
+        if not self._begun and self._waits_since is not None and time.monotonic() - self._waits_since > _ROOM_SECONDS:
+            self._waits_since = None
+            wanted = {"CPU": self._engine.num_cpus, "GPU": self._engine.num_gpus, **self._engine.resources}
+            logger.warning(
+                "no worker has begun in %.0f s: each wants %s, the cluster has %s",
+                _ROOM_SECONDS,
+                wanted,
+                self._cluster.ray.cluster_resources(),
+            )
+
+    def begun(self) -> None:
+        """A worker was heard of."""
+        self._begun = True
+
+    def close(self) -> None:
+        self._cluster.close()
+
+
+class _RayWorker:
+    """The actor: a thread of it works, and the runner's calls are its pipe."""
+
+    def __init__(self, source: Any, settings: WorkerSettings) -> None:
+        self._connection, theirs = multiprocessing.Pipe()
+        threading.Thread(target=work, args=(theirs, source, settings, False), daemon=True).start()
+
+    def send(self, message: bytes) -> None:
+        """Tell the worker something."""
+        self._connection.send_bytes(message)
+
+    def receive(self) -> bytes | None:
+        """What the worker says next; None when it has ended."""
+        try:
+            return self._connection.recv_bytes()
+        except (EOFError, OSError):
+            return None
+
+
+class _RayLink:
+    pid = None
+
+    def __init__(self, workers: RayWorkers, cluster: Cluster, actor: Any) -> None:
+        self._workers, self._ray, self._actor = workers, cluster.ray, actor
+        self._over = threading.Event()
+        self._ending = Ending("it came to its end", is_blameless=False)
+
+    def send_bytes(self, message: bytes, /) -> None:
+        self._actor.send.remote(message)  # whether it is gone, `recv_bytes` says
+
+    def recv_bytes(self) -> bytes:
+        message: bytes | None = None
+        try:
+            message = self._ray.get(self._actor.receive.remote())
+        except self._ray.exceptions.RayError as error:
+            self._ending = _ending_of(error)
+        if message is None:
+            self._kill()  # it may live on, where only the way to it is lost
+            self._over.set()
+            raise EOFError
+        self._workers.begun()
+        return message
+
+    def ending(self) -> Ending:
+        return self._ending
+
+    def end(self, seconds: float) -> bool:
+        if not self._over.wait(seconds):
+            self._kill()
+        return self._over.wait(seconds)
+
+    def close(self) -> None:
+        """The actor is gone already."""
+
+    def _kill(self) -> None:
+        if self._ray.is_initialized():
+            self._ray.kill(self._actor)
+
+
+def _ending_of(error: Exception) -> Ending:
+    """How an actor ended, from the error of a call."""
+    text = str(error)
+    told = re.search(r"Worker exit detail: ([^.\n]*)", text) or re.search(r"(The actor \w+ because [^.\n]*)", text)
+    how = told[1] if told else (text.strip() or type(error).__name__).splitlines()[-1]
+    lost_node = "its node has died" in text or "Unavailable" in type(error).__name__
+    return Ending(how[:200], is_blameless=lost_node or bool(getattr(error, "preempted", False)))
