@@ -20,10 +20,10 @@ from typing import Any, ClassVar
 from ..concurrency import background, run_in_background
 from ..errors import InvalidArgument, KernelDied
 from ..memory import SessionId
+from ..sandbox import Isolation, isolation_of, Mount
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .code import extract_code
-from ..sandbox.environment import without_secrets
 from .function import checked_max_length, checked_timeout
 from .kernel import Cell, Kernel
 from .running import on_background
@@ -35,8 +35,8 @@ __all__ = ["AsyncIPythonInterpreter", "IPythonInterpreter"]
 class IPythonInterpreter(BaseAction):
     """Run Python code in a Jupyter kernel that keeps its variables; each session has a kernel of its own.
 
-    Until there is a sandbox, kernels run as the user: the code can do what the user can. They do not get environment
-    variables whose names speak of keys, tokens, secrets or passwords.
+    Kernels run in a sandbox: without a network, with the session's folder as the only one that they can change, and
+    within its limits on memory, processes and processor time. Where there is no sandbox, nothing is run.
 
     A kernel is started when a session first runs code. Code that takes too long is interrupted, and the kernel is
     killed if that does not help; the next call then starts a new one, and the result says that the variables are gone.
@@ -45,8 +45,8 @@ class IPythonInterpreter(BaseAction):
 
     Args:
         timeout: seconds that a call may take.
-        user_data_dir: folder that code finds as `data` in its working directory; `"ENV"` for the environment variable
-            `USER_DATA_DIR`.
+        user_data_dir: folder that code can read, and finds as `data` in its working directory; `"ENV"` for the
+            environment variable `USER_DATA_DIR`.
         work_dir: folder with a folder for each session, where its code runs and its images are kept; by default one in
             the system's folder for temporary files.
         max_out_len: most characters of output.
@@ -54,6 +54,9 @@ class IPythonInterpreter(BaseAction):
             closed; if all are at work, the call waits.
         idle_timeout: seconds after which an unused kernel is closed.
         env: more environment variables for the kernels.
+        isolation: how kernels are held back from this machine: `"bwrap"`, an `Isolation`, or `"unsafe_local"`, with
+            which they run as the user and can do what the user can. `lagentlike.sandbox.set_default_isolation` changes
+            the default.
         description: what models are told, in place of the docstring of `run`.
         name: its name.
 
@@ -73,6 +76,7 @@ class IPythonInterpreter(BaseAction):
         max_kernels: int | None = None,
         idle_timeout: float = 1800,
         env: Mapping[str, str] | None = None,
+        isolation: Isolation | str | None = None,
         description: Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
@@ -86,7 +90,9 @@ class IPythonInterpreter(BaseAction):
         self.max_length = checked_max_length(max_out_len)
         if user_data_dir == "ENV":
             user_data_dir = os.environ.get("USER_DATA_DIR") or None
-        self.kernels = _Kernels(seconds, work_dir, user_data_dir, self.max_length, max_kernels, idle_seconds, env)
+        self.kernels = _Kernels(
+            seconds, work_dir, user_data_dir, self.max_length, max_kernels, idle_seconds, env, isolation_of(isolation)
+        )
         weakref.finalize(self, _Kernels.kill_all, self.kernels)
 
     @tool_api
@@ -187,6 +193,7 @@ class _Kernels(Unsaved):
         max_kernels: int | None,
         idle_timeout: float,
         env: Mapping[str, str] | None,
+        isolation: Isolation,
     ) -> None:
         self.timeout = timeout
         self.user_data_dir = None if user_data_dir is None else Path(user_data_dir).resolve()
@@ -194,6 +201,7 @@ class _Kernels(Unsaved):
         self.max_kernels = max_kernels
         self.idle_timeout = idle_timeout
         self.env = dict(env or {})
+        self.isolation = isolation
         self._work_dir = None if work_dir is None else Path(work_dir)
         self._slots: dict[SessionId, _Slot] = {}
         self._owner = os.getpid()
@@ -290,7 +298,8 @@ class _Kernels(Unsaved):
                     await self._room.wait()
         self._starting += 1
         try:
-            return await Kernel.start(self._prepared_dir(session_id), self._environment())
+            mounts = [] if self.user_data_dir is None else [Mount(self.user_data_dir)]
+            return await Kernel.start(self.isolation, self._prepared_dir(session_id), self.env, mounts)
         finally:
             self._starting -= 1
 
@@ -350,17 +359,11 @@ class _Kernels(Unsaved):
         return (self.work_dir / _folder_name(session_id)).resolve()
 
     def _prepared_dir(self, session_id: SessionId) -> Path:
-        folder = self.session_dir(session_id)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.isolation.scratch_folder(self.session_dir(session_id))
         link = folder / "data"
         if self.user_data_dir is not None and not link.exists():
             link.symlink_to(self.user_data_dir, target_is_directory=True)
         return folder
-
-    def _environment(self) -> dict[str, str]:
-        kept = without_secrets()
-        kept.pop("PYTEST_CURRENT_TEST", None)  # with it, ipykernel does not show what other programs write
-        return {**kept, **self.env}
 
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]{0,47}")

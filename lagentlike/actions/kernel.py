@@ -1,4 +1,4 @@
-"""One Jupyter kernel: a process, the messages to and from it, and the certainty that it ends."""
+"""One Jupyter kernel: an isolated process, and the messages to and from it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import atexit
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from ..errors import KernelDied
+from ..errors import KernelDied, SandboxUnavailable
+from ..sandbox import Isolation, Mount, Process
 from .result import as_seen, shortened
 from .workers import submit_from_loop
 
@@ -64,55 +63,62 @@ class Cell:
 class Kernel:
     """A Python kernel in a process of its own, used from one event loop.
 
-    It runs as the user, in a session (process group) of its own. It ends with `close()`, at the end of this process,
-    and when this process is killed; so do the processes it started.
+    It ends with `close()`, at the end of this process, and when this process is killed; so do the processes it started.
 
     Args:
         process: the kernel's process.
         folder: private folder of its sockets.
         client: the client that is connected to it.
-        mark: what all processes started by it carry in their environment.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path, client: Any, mark: str) -> None:
+    def __init__(self, process: Process, folder: Path, client: Any) -> None:
         self.process = process
         self._folder = folder
         self._client = client
-        self._mark = mark
         self._owner = os.getpid()
         _live.add(self)
 
     @classmethod
-    async def start(cls, cwd: Path, environment: Mapping[str, str]) -> Kernel:
+    async def start(
+        cls, isolation: Isolation, cwd: Path, environment: Mapping[str, str], mounts: Sequence[Mount] = ()
+    ) -> Kernel:
         """Start a kernel and wait until it answers.
 
         Args:
-            cwd: its working directory.
-            environment: its environment; a few names are added.
+            isolation: how it is held back from this machine.
+            cwd: its workspace and working directory.
+            environment: more environment variables.
+            mounts: what else it sees.
 
         Raises:
             KernelDied: it did not come up; the message has the end of what it wrote.
+            SandboxUnavailable: there is no such isolation here.
         """
         from jupyter_client.asynchronous.client import AsyncKernelClient
         from jupyter_client.connect import write_connection_file
 
         folder = Path(tempfile.mkdtemp(prefix="lagentlike-kernel-", dir=_short_temporary_folder()))
+        isolation.hand_over(folder)
         ipc: dict[str, Any] = {} if sys.platform == "win32" else {"transport": "ipc", "ip": str(folder / "s")}
         connection, _ = write_connection_file(str(folder / "connection.json"), key=uuid.uuid4().hex.encode(), **ipc)
-        mark = f"LAGENTLIKE_KERNEL={uuid.uuid4().hex}"
-        with (folder / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(  # noqa: ASYNC220  # it outlives this call
-                [sys.executable, "-m", "ipykernel_launcher", "-f", connection, *_OPTIONS],
-                cwd=cwd,
-                env={**environment, **_environment(folder), **dict([mark.split("=")])},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-            )
+        isolation.hand_over(Path(connection))
+        own = {"HOME": str(cwd)} if isolation.isolated else {}
+        try:
+            with (folder / "stderr").open("wb") as stderr:
+                process = await isolation.start_async(
+                    [sys.executable, "-m", "ipykernel_launcher", "-f", connection, *_OPTIONS],
+                    workspace=cwd,
+                    env={**own, **_environment(isolation, folder), **environment},
+                    mounts=[Mount(folder, writable=True), *mounts],
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr.fileno(),
+                )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         client = AsyncKernelClient(context=_context())
         client.load_connection_file(connection)
-        kernel = cls(process, folder, client, mark)
+        kernel = cls(process, folder, client)
         try:
             client.start_channels(stdin=False, hb=False, control=False)
             await kernel._come_up()
@@ -154,15 +160,7 @@ class Kernel:
         """End its process and all that it started, from whatever thread."""
         if self._owner != os.getpid():
             return  # in a forked child: the kernel is the parent's
-        _kill_all(self.process, self._mark)
-
-    def interrupt(self) -> None:
-        """Have the code that is running raise KeyboardInterrupt."""
-        with suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                self.process.send_signal(signal.CTRL_C_EVENT)
-            else:
-                os.killpg(self.process.pid, signal.SIGINT)
+        self.process.close()
 
     async def _run(self, code: str, timeout: float, stop: asyncio.Event, max_length: int) -> tuple[Cell, bool]:
         """Run code once; what it gave, and whether the kernel refused to run it."""
@@ -190,7 +188,7 @@ class Kernel:
                 cell.ending = "interrupted"
                 deadline = time.monotonic() + GRACE_SECONDS
                 stop = asyncio.Event()
-                self.interrupt()
+                self.process.interrupt()
             else:
                 cell.ending = "killed"
                 await submit_from_loop(self.kill)
@@ -233,6 +231,8 @@ class Kernel:
                     return
             request = ""  # it was not heard on iopub yet: ask again
         written = (self._folder / "stderr").read_text("utf-8", "replace")[-2000:]
+        if self.process.never_ran:
+            raise SandboxUnavailable(f"the sandbox could not be made: {written}")
         raise KernelDied(f"the kernel did not start: {written or 'no answer'}", returncode=self.process.poll())
 
 
@@ -244,8 +244,7 @@ _OPTIONS = (
 )
 
 # Run in the kernel first.
-# On Linux, orphans of its children become its own, so that they can be found; and it is killed with the thread (the
-# background loop's, as old as this process) that started it.
+# On Linux, orphans of its children become its own, so that they can be found where there is no sandbox.
 # Messages cannot hold lone surrogates: they become U+FFFD.
 # What programs write to the kernel's own descriptors comes through a pipe: a cell ends when that is empty. A copy of it
 # would go to the file that is read when a kernel does not start.
@@ -253,9 +252,7 @@ _PREPARATION = """
 def _prepare():
     import ctypes, os, sys, time
     if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-        prctl(36, 1, 0, 0, 0)
-        prctl(1, 9, 0, 0, 0)
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     copy = getattr(sys.stderr, "_original_stdstream_copy", None)
     if copy is not None:
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -296,14 +293,24 @@ del _prepare
 """
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(isolation: Isolation, folder: Path) -> dict[str, str]:
+    own = {"MPLCONFIGDIR": str(_matplotlib_folder(isolation, folder))} if isolation.isolated else {}
     return {
+        **own,
         "IPYTHONDIR": str(folder / "ipython"),
-        "JPY_PARENT_PID": str(os.getpid()),
         "JUPYTER_PLATFORM_DIRS": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
+
+
+def _matplotlib_folder(isolation: Isolation, folder: Path) -> Path:
+    """A folder for matplotlib, with the list of fonts that this user has: to make one takes seconds."""
+    place = isolation.scratch_folder(folder / "matplotlib")
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for fonts in caches.glob("matplotlib/fontlist-*.json"):
+        isolation.hand_over(Path(shutil.copy(fonts, place)))
+    return place
 
 
 def _short_temporary_folder() -> str | None:
@@ -409,61 +416,3 @@ def _end_all() -> None:
         kernel.kill()
         if kernel._owner == os.getpid():
             shutil.rmtree(kernel._folder, ignore_errors=True)
-
-
-def _kill_all(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Kill a process and all that came from it, also what left its group or changed its environment."""
-    for pid in _descendants(process.pid) if process.poll() is None else ():
-        _kill(pid)
-    if process.poll() is None:
-        with suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=1)
-    for _ in range(5):  # what was just being started
-        marked = _marked(mark)
-        if not marked:
-            return
-        for pid in marked:
-            _kill(pid)
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _descendants(root: int) -> list[int]:
-    """The processes below a process, from Linux's /proc."""
-    children: dict[int, list[int]] = {}
-    for pid in _pids():
-        with suppress(OSError, ValueError, IndexError):
-            stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(pid)
-    found: list[int] = []
-    level = children.get(root, [])
-    while level:
-        found += level
-        level = [child for pid in level for child in children.get(pid, ())]
-    return found
-
-
-def _marked(mark: str) -> list[int]:
-    """Living processes with a mark in their environment."""
-    wanted = mark.encode()
-    found = []
-    for pid in _pids():
-        with suppress(OSError):
-            if wanted in Path(f"/proc/{pid}/environ").read_bytes():
-                found.append(pid)
-    return found
-
-
-def _pids() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  # Path objects take 10 times as long
-    except OSError:
-        return []

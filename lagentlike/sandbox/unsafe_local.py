@@ -41,7 +41,9 @@ class UnsafeLocal(Isolation):
         """Nothing can be missing."""
 
     def environment(self, workspace: Path | None = None) -> dict[str, str]:
-        return without_secrets()
+        kept = without_secrets()
+        kept.pop("PYTEST_CURRENT_TEST", None)  # with it, ipykernel does not show what other programs write
+        return kept
 
     def _start(self, launch: Launch) -> Process:
         folder = launch.workspace

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -47,7 +49,23 @@ def text(interpreter: IPythonInterpreter, code: str, session_id: Any = 0) -> str
 
 
 def pid(interpreter: IPythonInterpreter, session_id: Any = 0) -> int:
-    return int(text(interpreter, "import os; os.getpid()", session_id).splitlines()[-1])
+    """The number here of the session's kernel."""
+    inner = int(text(interpreter, "import os; os.getpid()", session_id).splitlines()[-1])
+    return outside(interpreter, [inner], session_id)[0]
+
+
+def outside(interpreter: IPythonInterpreter, inner: list[int], session_id: Any = 0) -> list[int]:
+    """The numbers here of processes that have others in the kernel's sandbox."""
+    kernel = interpreter.kernels._slots[session_id].kernel
+    assert kernel is not None
+    namespace = os.readlink(f"/proc/{kernel.process.first_process()}/ns/pid")  # type: ignore[attr-defined]
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{name}/ns/pid") == namespace:
+                (line,) = re.findall(r"NSpid:.*", Path(f"/proc/{name}/status").read_text())
+                found[int(line.split()[-1])] = int(name)
+    return [found[number] for number in inner]
 
 
 def is_alive(process: int) -> bool:
@@ -152,8 +170,11 @@ def test_keys_do_not_reach_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PLAIN", "seen")
     interpreter = IPythonInterpreter(work_dir=tmp_path, env={"MORE": "given"})
     code = "import os; [os.environ.get(name) for name in ('SOME_API_KEY', 'PLAIN', 'MORE')]"
-    assert text(interpreter, code) == "[None, 'seen', 'given']"
+    assert text(interpreter, code) == "[None, None, 'given']"
     interpreter.close()
+    trusted = IPythonInterpreter(work_dir=tmp_path, env={"MORE": "given"}, isolation="unsafe_local")
+    assert text(trusted, code) == "[None, 'seen', 'given']"
+    trusted.close()
 
 
 def test_the_users_folder_is_linked(tmp_path: Path) -> None:
@@ -290,14 +311,13 @@ print(plain.pid, away.pid, bare.pid, int(os.read(read, 100)))
 def test_what_a_kernel_started_ends_with_it(tmp_path: Path, ending: str) -> None:
     interpreter = IPythonInterpreter(work_dir=tmp_path)
     kernel = pid(interpreter)
-    children = [int(number) for number in text(interpreter, GRANDCHILDREN).split()]
+    children = outside(interpreter, [int(number) for number in text(interpreter, GRANDCHILDREN).split()])
     assert all(map(is_alive, children))
     if ending == "close":
         interpreter.close()
     elif ending == "reset":
         interpreter.reset(0)
     elif ending == "death":
-        children = [children[0], children[1]]  # without the kernel, those with an empty environment cannot be told
         text(interpreter, "os._exit(1)")
     else:
         del interpreter
@@ -310,7 +330,8 @@ PARENT = """
 import os, sys, time
 from lagentlike.actions import IPythonInterpreter
 interpreter = IPythonInterpreter(work_dir=sys.argv[1])
-print(interpreter("import os; os.getpid()").text, flush=True)
+interpreter("1")
+print(interpreter.kernels._slots[0].kernel.process.first_process(), flush=True)
 {ending}
 """
 
