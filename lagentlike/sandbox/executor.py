@@ -106,12 +106,12 @@ class ToolExecutor:
         Args:
             trajectory_id: whose call it is.
             call: the call, as a model made it.
-            timeout_s: seconds it may take once it has a slot; the settings' `tool_timeout_s` by default.
+            timeout_s: seconds it may take once it has a slot; what the settings say by default.
         """
         self._check_running()
         if timeout_s is not None and not timeout_s > 0:
             raise InvalidArgument("timeout_s", timeout_s, "give seconds above 0")
-        seconds = self.settings.tool_timeout_s if timeout_s is None else timeout_s
+        seconds = self.settings.call_seconds if timeout_s is None else timeout_s
         where = self.tools.where(call.name)
         try:
             arguments = arguments_of(call)
@@ -246,7 +246,7 @@ class ToolExecutor:
             return await self.tools.execute(call, session_id=trajectory_id, timeout_s=timeout_s)
         if self._server is None:
             raise ToolArgumentsError(f"{call.name} runs in a ToolServer, and there is none: set tool_server_url")
-        seconds = self.settings.tool_timeout_s if timeout_s is None else timeout_s
+        seconds = self.settings.call_seconds if timeout_s is None else timeout_s
         return await self._server.execute(call, trajectory_id, seconds)
 
     def _check_running(self) -> None:

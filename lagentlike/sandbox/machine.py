@@ -33,14 +33,27 @@ class MachineHost(SlotHost):
         isolation: how the processes are held back from the machine and from each other.
         count: how many slots there are.
         limits: how much of the machine each may use; the isolation's by default.
+        root: a directory, made if it is missing, for that of the slots; the system's one for such things by default.
+        env: environment variables that tools get in addition.
     """
 
     id = "machine"
 
-    def __init__(self, isolation: Isolation, count: int, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        isolation: Isolation,
+        count: int,
+        limits: Limits | None = None,
+        *,
+        root: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.isolation = isolation
         self._limits = isolation.limits if limits is None else limits
-        self._root = Path(tempfile.mkdtemp(prefix="lagentlike-slots-"))
+        self._env = dict(env or {})
+        if root is not None:
+            root.mkdir(parents=True, exist_ok=True)
+        self._root = Path(tempfile.mkdtemp(prefix="lagentlike-slots-", dir=root))
         self._root.chmod(0o711)  # a slot's user must get through, and sees nothing
         self._made = 0
         self._slots: dict[str, _Place] = {}
@@ -111,7 +124,7 @@ class MachineHost(SlotHost):
         place = self._slots.get(slot)
         if place is None:
             raise SlotLost(f"there is no slot {slot!r}")
-        return await place.process(self.isolation, self._limits)
+        return await place.process(self.isolation, self._limits, self._env)
 
 
 ASK_SECONDS = 60.0
@@ -125,10 +138,10 @@ class _Place:
         self.folder = folder
         self._starting: asyncio.Task[SlotProcess] | None = None
 
-    async def process(self, isolation: Isolation, limits: Limits) -> SlotProcess:
+    async def process(self, isolation: Isolation, limits: Limits, env: Mapping[str, str]) -> SlotProcess:
         if self._starting is None:
             self.folder.mkdir(mode=0o711)
-            self._starting = asyncio.create_task(SlotProcess.start(isolation, self.folder, limits))
+            self._starting = asyncio.create_task(SlotProcess.start(isolation, self.folder, limits, env))
         return await asyncio.shield(self._starting)
 
     async def close(self) -> None:

@@ -228,6 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--token-file", type=Path, help="file with the token; it is removed")
     parser.add_argument("--isolation", choices=("auto", *_ISOLATIONS), default="auto", help="what separates slots")
     parser.add_argument("--network", action="store_true", help="let slots use the network")
+    parser.add_argument("--network-blocked", action="store_true", help="the container's network leads nowhere")
+    parser.add_argument("--root", type=Path, help="directory for the workspaces")
+    parser.add_argument("--pass-environment", action="store_true", help="give slots the container's variables")
     parser.add_argument("--memory-mb", type=int, default=1024, help="memory of a slot")
     parser.add_argument("--processes", type=int, default=64, help="processes of a slot")
     parser.add_argument("--output", type=int, default=32_768, help="bytes of output of a command that are kept")
@@ -238,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    token = os.environ.get(TOKEN_VARIABLE, "")
+    token = os.environ.pop(TOKEN_VARIABLE, "")
     if options.token_file is not None:
         token = options.token_file.read_text().strip()
         options.token_file.unlink()
@@ -248,7 +251,10 @@ async def _serve(options: argparse.Namespace) -> None:
         output=options.output,
         network=options.network,
     )
-    host = MachineHost(_isolation(options.isolation, options.network), options.slots, limits)
+    isolation = _isolation(options.isolation, options.network or options.network_blocked)
+    passed = {name: value for name, value in os.environ.items() if not name.startswith("MODAL_")}
+    passed = passed if options.pass_environment else {}
+    host = MachineHost(isolation, options.slots, limits, root=options.root, env=passed)
     server = SandboxServer(host, token, socket=options.socket, address=options.host, port=options.port)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -260,7 +266,7 @@ async def _serve(options: argparse.Namespace) -> None:
                 await asyncio.wait_for(stopped.wait(), min(1.0, options.orphan_seconds))
 
 
-def _isolation(name: str, network: bool) -> Isolation:
+def _isolation(name: str, may_share_network: bool) -> Isolation:
     """What separates slots from each other: bubblewrap if it works here, else a user for each.
 
     Raises:
@@ -277,7 +283,7 @@ def _isolation(name: str, network: bool) -> Isolation:
             logger.info("bubblewrap does not work here (%s): slots get users of their own", error)
             isolation = SlotUser()
             isolation.check()
-    if not network and isolation.name != "bwrap" and _has_network():
+    if not may_share_network and isolation.name != "bwrap" and _has_network():
         raise SandboxUnavailable(
             "slots shall have no network, and without bubblewrap they share that of the container: start it without "
             "one (a Unix socket is enough), let it be privileged so that bubblewrap works, or allow the network"

@@ -102,6 +102,11 @@ class SandboxSettings:
             if getattr(self, least) > getattr(self, most):
                 raise InvalidArgument(least, getattr(self, least), f"{most} is {getattr(self, most)}: give no more")
 
+    @property
+    def call_seconds(self) -> float:
+        """Seconds a call may take where the caller does not say."""
+        return self.modal_execution_timeout if self.tool_pool_mode == "modal" else self.tool_timeout_s
+
     @classmethod
     def of(cls, config: Any = None) -> SandboxSettings:
         """The settings in an object or a dict that has some of these names, such as the config of an environment.

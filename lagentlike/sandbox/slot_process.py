@@ -47,13 +47,14 @@ class SlotProcess:
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
 
     @classmethod
-    async def start(cls, isolation: Isolation, folder: Path, limits: Limits) -> SlotProcess:
+    async def start(cls, isolation: Isolation, folder: Path, limits: Limits, env: Mapping[str, str]) -> SlotProcess:
         """Start the program of a slot.
 
         Args:
             isolation: how it is held back.
             folder: a directory of ours, in which its workspace is.
             limits: how much of the machine it may use.
+            env: environment variables that it gets in addition.
 
         Raises:
             SandboxUnavailable: it cannot be isolated here.
@@ -68,6 +69,7 @@ class SlotProcess:
                 [sys.executable, "-I", "-S", "-c", _BOOT],
                 workspace=workspace,
                 limits=limits,
+                env=env,
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
