@@ -48,7 +48,7 @@ class TokenSpan(_Held):
                 return
             held += prompt[common:]
             for span, length in ((earlier, len(before)), (self, len(prompt))):
-                span._held = held, length
+                span._held = held, length  # type: ignore[misc]  # it is in the slots of the base class
                 if not span._shares:
                     del span.prompt_ids
 

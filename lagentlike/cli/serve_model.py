@@ -14,9 +14,9 @@ __all__ = ["add_options", "main"]
 NAME = "serve-model"
 HELP = """serve the embedded model over HTTP, as OpenAI does
 
-POST /v1/chat/completions (streaming, tools, logprobs), POST /v1/completions (prompts of token ids, as vLLM takes them),
-GET /v1/models, GET /health. Any client of OpenAI's chat completions works with it. It listens on this machine only,
-unless --host says otherwise and there is a token."""
+POST /v1/chat/completions (streaming, tools, logprobs), POST /v1/completions (prompts of token ids, streaming,
+as vLLM has it), GET /v1/models, GET /health. Any client of OpenAI's chat completions works with it. It listens on this
+machine only, unless --host says otherwise and there is a token."""
 
 EXAMPLES = """examples:
   lagentlike serve-model

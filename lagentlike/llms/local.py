@@ -162,7 +162,7 @@ class _Asked:
         self._scheduler = scheduler
         self._forced = self._text = prompt.forced
         self._calls = tool_format("hermes").shown() if prompt.offers_tools else None
-        self._shown = 0
+        self._shown = self._taken = 0
 
     def submit(self, on_step: OnStep | None = None) -> Future[Generation]:
         """Put it in line."""
@@ -192,19 +192,20 @@ class _Asked:
             usage=Usage(1, generation.prompt_tokens, len(generation.token_ids)),
             model=self._model,
             finish_reason=reason,
-            tokens=self._span(generation),
+            tokens=self._span(len(generation.token_ids)),
         )
 
     def take(self, step: GenerationStep) -> str:
         """The new text of a stream that is sure to stand; a tool call is not text."""
         self._text += step.text
+        self._taken += 1
         sure = len(self._text) if self._calls is None else self._calls.upto(self._text)
         chunk, self._shown = self._text[self._shown : sure], max(sure, self._shown)
         return chunk
 
     def so_far(self) -> Completion:
         """The answer up to here."""
-        return Completion(self._text[: self._shown], model=self._model)
+        return Completion(self._text[: self._shown], model=self._model, tokens=self._span(self._taken))
 
     def last(self, generation: Generation) -> tuple[str, Completion]:
         """The end of a stream: what is left of the text, and the whole answer."""
@@ -214,10 +215,14 @@ class _Asked:
             shown = shown.lstrip()  # the answer is without that space then
         return answer.text[len(shown) :] if answer.text.startswith(shown) else "", answer
 
-    def _span(self, generation: Generation) -> TokenSpan | None:
+    def _span(self, count: int) -> TokenSpan | None:
+        """The first `count` sampled tokens, if they are wanted."""
         if not self._with_tokens:
             return None
-        return TokenSpan(generation.token_ids, generation.logprobs, self._request.prompt, generation.top_logprobs)
+        steps = self._request.steps[:count]
+        ids, logprobs = [step.token_id for step in steps], [step.logprob for step in steps]
+        top = [step.top_logprobs or [] for step in steps] if steps[0].top_logprobs is not None else None
+        return TokenSpan(ids, logprobs, self._request.prompt, top)
 
 
 def sampling(params: Mapping[str, Any], kind: str, index: int = 0) -> SamplingParams:

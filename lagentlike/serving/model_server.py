@@ -14,7 +14,7 @@ from aiohttp import web
 from ..errors import InvalidArgument
 from ..llms.base import AsyncBaseLLM
 from ..schema import Completion, ModelStatusCode
-from .completions_protocol import completion_body, CompletionRequest, read_completion_request
+from .completions_protocol import completion_body, CompletionChunks, CompletionRequest, read_completion_request
 from .http_face import HTTPFace, json_response, Limits, Put, read_json
 from .openai_protocol import BadRequest, ChatRequest, DONE, read_request, Reply
 
@@ -25,7 +25,7 @@ class ModelServer(HTTPFace):
     """Serves a model over HTTP, for any client of OpenAI's chat completions.
 
     Routes: `POST /v1/chat/completions` (streaming, tools, logprobs, `n`, `return_token_ids` as vLLM has it),
-    `POST /v1/completions` (for models that run in this process: a prompt of token ids or text, logprobs,
+    `POST /v1/completions` (for models that run in this process: a prompt of token ids or text, streaming, logprobs,
     `return_token_ids`), `GET /v1/models`, `GET /health`.
 
     Args:
@@ -99,18 +99,23 @@ class ModelServer(HTTPFace):
         self._known(request.model)
         reply = Reply(request, getattr(self.llm, "token_bytes", None))
         if request.stream:
-            return await self.stream(http, partial(self._ask, request, reply))
+            ask = partial(self.llm.stream_chat, request.messages)
+            return await self.stream(http, partial(self._ask, request, reply, ask))
         async with self._slots:
             answers = await _together(
                 [self.llm.chat(request.messages, **request.params_of(choice)) for choice in range(request.n)]
             )
         return json_response(reply.whole(answers))
 
-    async def _complete(self, http: web.Request) -> web.Response:
+    async def _complete(self, http: web.Request) -> web.StreamResponse:
         request = read_completion_request(await read_json(http, self.limits))
         self._known(request.model)
+        ids = self._prompt_ids(request)
+        if request.stream:
+            chunks = CompletionChunks(request, ids, getattr(self.llm, "token_bytes", None))
+            ask = partial(self.llm.stream_chat, _NO_MESSAGES, prompt_ids=ids)
+            return await self.stream(http, partial(self._ask, request, chunks, ask))
         async with self._slots:
-            ids = self._prompt_ids(request)
             answers = await _together(
                 [
                     self.llm.chat(_NO_MESSAGES, **request.params_of(choice), prompt_ids=ids)
@@ -126,18 +131,21 @@ class ModelServer(HTTPFace):
             raise BadRequest("this model takes messages only: POST /v1/chat/completions", param="prompt")
         return request.prompt if isinstance(request.prompt, list) else list(tokenize(request.prompt))
 
-    async def _ask(self, request: ChatRequest, reply: Reply, put: Put) -> None:
-        """Give out the chunks of all choices."""
+    async def _ask(
+        self, request: ChatRequest | CompletionRequest, reply: Reply | CompletionChunks, ask: Any, put: Put
+    ) -> None:
+        """Give out the chunks of all choices; `ask` begins the stream of one, of its parameters."""
 
         async def one(index: int) -> Completion:
             answer, opened = Completion(), False
-            async with aclosing(self.llm.stream_chat(request.messages, **request.params_of(index))) as stream:  # type: ignore[type-var]
-                async for status, chunk, answer in stream:  # noqa: B007  # the last one is what counts
+            async with aclosing(ask(**request.params_of(index))) as stream:
+                async for status, chunk, answer in stream:  # the last one is what counts
                     if not opened:
                         opened = True
                         await put(reply.opening(index))
                     if chunk and status == ModelStatusCode.STREAM_ING:
-                        await put(reply.text(index, chunk))
+                        part = (index, chunk) if isinstance(reply, Reply) else (index, chunk, answer)
+                        await put(reply.text(*part))
             for event in reply.closing(index, answer):
                 await put(event)
             return answer

@@ -103,6 +103,38 @@ def test_a_prompt_of_text_is_tokenized_and_choices_draw_with_seeds_of_their_own(
     assert len({tuple(one["token_ids"]) for one in sampled}) > 1
 
 
+@pytest.mark.parametrize("top", [0, 2])
+def test_the_chunks_of_a_stream_hold_what_the_whole_answer_does(client: openai.OpenAI, top: int) -> None:
+    asked: dict[str, Any] = {"model": "tinylm", "prompt": prompt_ids(), "max_tokens": 12, "logprobs": top}
+    asked |= {"n": 2, "seed": 1, "temperature": 1.5, "extra_body": {"return_token_ids": True}}
+    whole = client.completions.create(**asked)
+    chunks = list(client.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[-1].usage == whole.usage
+    assert not chunks[-1].choices
+    for choice in whole.choices:
+        parts = [part for chunk in chunks for part in chunk.choices if part.index == choice.index]
+        assert len([part for part in parts if part.text]) > 2  # it came bit by bit, each with its tokens
+        assert all((part.model_extra or {})["token_ids"] for part in parts if part.text)
+        assert "".join(part.text for part in parts) == choice.text
+        told = [part.model_extra or {} for part in parts]
+        assert [id_ for one in told for id_ in one["token_ids"]] == (choice.model_extra or {})["token_ids"]
+        assert [one.get("prompt_token_ids") for one in told] == [prompt_ids()] + [None] * (len(parts) - 1)
+        assert [part.finish_reason for part in parts] == [None] * (len(parts) - 1) + [choice.finish_reason]
+        for name in ("tokens", "text_offset", "token_logprobs", "top_logprobs"):
+            told_too = [item for part in parts for item in getattr(part.logprobs, name)]
+            for one, other in zip(told_too, getattr(choice.logprobs, name), strict=True):
+                assert one == (other if isinstance(other, str) else pytest.approx(other, abs=1e-4))
+
+
+def test_a_stream_without_extras_is_text(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "tinylm", "prompt": prompt_ids()}
+    chunks = list(client.completions.create(**asked, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == client.completions.create(**asked).choices[0].text
+    assert all(chunk.choices[0].logprobs is None and chunk.usage is None for chunk in chunks)
+    assert all("token_ids" not in (chunk.choices[0].model_extra or {}) for chunk in chunks)
+
+
 @pytest.mark.parametrize(
     ("body", "param", "says"),
     [
@@ -112,7 +144,7 @@ def test_a_prompt_of_text_is_tokenized_and_choices_draw_with_seeds_of_their_own(
         ({"model": "tinylm", "prompt": [[1, 2]]}, "prompt", "one prompt a request"),
         ({"model": "tinylm", "prompt": [1, True]}, "prompt", "list of token ids"),
         ({"model": "tinylm", "prompt": [1, 10**9]}, "prompt", "each from 0 to"),
-        ({"model": "tinylm", "prompt": [1], "stream": True}, "stream", "not served here"),
+        ({"model": "tinylm", "prompt": [1], "stream": 1}, "stream", "give true or false"),
         ({"model": "tinylm", "prompt": [1], "logprobs": True}, "logprobs", "whole number from 0 to 20"),
         ({"model": "tinylm", "prompt": [1] * 100_000}, "messages", "the model reads"),
     ],
