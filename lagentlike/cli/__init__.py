@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..errors import LagentlikeError
-from . import batch, chat, demo, rollout, run, serve, serve_model, summary, train
+from . import batch, chat, demo, env, rollout, run, serve, serve_model, summary, train
 from .common import UsageError
 
 __all__ = ["main"]
@@ -30,6 +30,7 @@ _EXAMPLES = """examples:
   lagentlike batch --dataset_file prompts.jsonl --num_workers 4 --run_name my_run
   lagentlike train grpo --data questions.jsonl --reward math_equality --out runs/grpo
   lagentlike serve my_agents.py:coder              your agent behind a server, with sessions
+  lagentlike env process my_envs.py:Coding --groups 10
   lagentlike serve-model --port 8000               the embedded model behind an OpenAI-compatible server
 
 `lagentlike COMMAND --help` tells more about each."""
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (demo, chat, run, summary, rollout, batch, train, serve, serve_model):
+    for module in (demo, chat, run, summary, rollout, batch, train, env, serve, serve_model):
         text = module.HELP
         command = commands.add_parser(
             module.NAME,

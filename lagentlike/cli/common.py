@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, TextIO, TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..envs import TrajectoryServer
     from ..llms import BaseLLM
     from ..module import Module
     from ..serving import AgentServer, ModelServer
@@ -107,7 +108,7 @@ def load_unit(target: str) -> Module:
     return unit
 
 
-async def announced(server: ModelServer | AgentServer, what: str) -> None:
+async def announced(server: ModelServer | AgentServer | TrajectoryServer, what: str) -> None:
     """Serve until told to stop, and say where."""
     looks = Looks(sys.stdout)
 

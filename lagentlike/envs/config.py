@@ -92,6 +92,9 @@ class AgentEnvConfig(BaseModel):
     max_reasoning_tokens: int | None = None
     custom_thinking_prompt: str | None = None
 
+    def __init__(self, **settings: Any) -> None:  # so that type checkers know that flat names are taken
+        super().__init__(**settings)
+
     @model_validator(mode="before")
     @classmethod
     def _of_flat_names(cls, given: Any) -> Any:

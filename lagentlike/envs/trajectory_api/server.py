@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
-import ipaddress
 import json
 import logging
+import signal
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -15,6 +17,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from ...errors import InvalidArgument
+from ...sandbox.http import only_this_machine
 from ..groups import ScoredGroup
 from .queue import EnvRegistration, TrainerRegistration, TrajectoryQueue
 
@@ -57,7 +60,7 @@ class TrajectoryServer:
     def __init__(
         self, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None, most_groups: int = 10_000
     ) -> None:
-        if token is None and not _only_this_machine(host):
+        if token is None and not only_this_machine(host):
             raise InvalidArgument("host", host, "others can connect there: set a token as well, or listen on 127.0.0.1")
         if token is not None and not token.strip():
             raise InvalidArgument("token", token, "give a text that clients send as 'Authorization: Bearer …'")
@@ -121,6 +124,20 @@ class TrajectoryServer:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+
+    async def serve(self, started: Callable[[], None] = lambda: None) -> None:
+        """Listen until SIGINT or SIGTERM.
+
+        Args:
+            started: called once it listens.
+        """
+        told = asyncio.Event()
+        async with self:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with contextlib.suppress(NotImplementedError):  # where a loop takes no signals, Ctrl-C raises
+                    asyncio.get_running_loop().add_signal_handler(number, told.set)
+            started()
+            await told.wait()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -271,12 +288,3 @@ def _json(body: Any) -> web.Response:
 
 def _detail(text: str, status: int) -> web.Response:
     return web.json_response({"detail": text}, status=status)
-
-
-def _only_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
