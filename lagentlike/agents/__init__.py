@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from .delegation import AgentTool, AsyncAgentTool
     from .guardrails import Guardrails, Refuse
-    from .handoffs import Handoff
+    from .handoffs import HandBack, Handoff
     from .internlm import AgentForInternLM, AsyncAgentForInternLM, AsyncMathCoder, MathCoder
     from .limits import RunLimits
     from .react import AsyncReAct, AsyncStreamingReAct, ReAct, StreamingReAct
@@ -53,6 +53,7 @@ __all__ = [
     "DropOldest",
     "Guardrails",
     "HFAgent",
+    "HandBack",
     "Handoff",
     "MathCoder",
     "ReAct",
@@ -84,7 +85,7 @@ __getattr__, __dir__ = attach(
         ],
         "delegation": ["AgentTool", "AsyncAgentTool"],
         "guardrails": ["Guardrails", "Refuse"],
-        "handoffs": ["Handoff"],
+        "handoffs": ["HandBack", "Handoff"],
         "internlm": ["AgentForInternLM", "AsyncAgentForInternLM", "AsyncMathCoder", "MathCoder"],
         # They are made of what stands above this package.
         "..rollouts.agents": ["AutoAgent", "CodeAgent", "HFAgent", "ReactAgent"],

@@ -74,7 +74,8 @@ class AIAgent(Workflow):
         guardrails: checks of input, calls and output.
         compressor: makes a conversation shorter that does not fit the model; None lets the run end instead, as it
             always does in `train()` mode.
-        handoffs: agents that may take the conversation over: `Handoff`s or agents.
+        handoffs: agents that may take the conversation over: `Handoff`s or agents. One with the tool `HandBack` can
+            give it back.
         delegation_depth: how deep sub-agents of the tool `delegate` may be nested; 0 leaves the tool out.
         memory, name, description, hooks: as for `Agent`.
 
@@ -270,8 +271,7 @@ class AIAgent(Workflow):
         for message in unasked:
             found += self.transcript.render(message, self.agent.name, None)
         if run.active in self.handoffs:
-            other = self.handoffs[run.active].agent
-            found += other.messages(task_id) if isinstance(other, AIAgent) else other._prompt(session_id)
+            found += self.handoffs[run.active].messages(session_id)
         return found
 
     def remembered(self, session_id: SessionId) -> list[AgentMessage]:

@@ -1,4 +1,4 @@
-"""Give a conversation to another agent, which then has it."""
+"""Give a conversation to another agent, which then has it until it gives it back."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..actions import FunctionTool
+from ..actions.base import BaseAction
 from ..errors import InvalidArgument
+from ..memory import SessionId
 from ..schema import AgentMessage
 from .agent import Agent
 from .run import KEY, Run, run_of
 
-__all__ = ["Handoff"]
+__all__ = ["HandBack", "Handoff"]
 
 
 @dataclass(frozen=True)
 class Handoff:
-    """Another agent that may take a conversation over, for good: it also gets what the user says later in the session.
+    """Another agent that may take a conversation over: it also gets what the user says later in the session.
 
-    The model is offered a tool `transfer_to_<name>`. The other agent is given the conversation so far as one text.
+    The model is offered a tool `transfer_to_<name>`. The other agent is given the conversation so far as one text. It
+    has it for good, unless it has the tool `HandBack`, or the handoff is one that `returns`. Whoever has the
+    conversation again is told what was said meanwhile.
 
     Args:
         agent: who takes over.
         description: when to hand over; the agent's description by default.
         brief: makes what the other agent is given of the conversation so far, a list of message dicts; `transcript` by
             default.
+        returns: whether the other agent has it for one answer only; what the user says next goes to this one again.
     """
 
     agent: Agent
     description: str = ""
     brief: Callable[[Sequence[Mapping[str, Any]]], str] = lambda messages: transcript(messages)
+    returns: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.agent, Agent):
@@ -53,31 +59,70 @@ class Handoff:
         about = self.description or self.agent.description or ""
         return FunctionTool(transfer, self.name, f"Hand the conversation over to {name}. {about}".strip())
 
+    def messages(self, session_id: SessionId) -> list[dict[str, Any]]:
+        """What the other agent knows of the session, as message dicts."""
+        told = getattr(self.agent, "messages", self.agent._prompt)  # only some agents have the former
+        messages: list[dict[str, Any]] = [] if self.agent.memory is None else told(session_id)
+        return messages
+
+    def report(self, session_id: SessionId, since: int, why: str = "") -> str:
+        """What who has the conversation again is told of the meantime."""
+        name = self.agent.name
+        lines = [f"{name} had the conversation:", *_lines(self.messages(session_id)[since:], name)]
+        return "\n".join([*lines, f"{name} hands it back: {why}" if why else "You have it again."])
+
     def passed_on(self, reply: AgentMessage, run: Run, sender: str) -> AgentMessage:
         """The reply of the agent that took over, as that of the one that handed over."""
+        own, theirs = run.dump(""), run_of(reply)
+        run.add(theirs)
         dumped = run.dump("")
-        theirs = run_of(reply)
-        for name in ("turns", "api_calls", "tool_calls"):
-            dumped[name] += theirs.get(name, 0)
-        usage = theirs.get("usage", {})
-        dumped["usage"] = {name: count + usage.get(name, 0) for name, count in dumped["usage"].items()}
         dumped.update({name: theirs[name] for name in ("detail", "pending") if name in theirs})
+        if "pending" in dumped:  # theirs goes on, and will be counted whole
+            dumped["own"] = own
         update = {"sender": sender, "usage": None, "tokens": None, "extra_info": {KEY: dumped}}
         return reply.model_copy(update={"finish_reason": "stop", **update} if not theirs else update)
 
 
+class HandBack(BaseAction):
+    """A tool that gives a conversation back to the agent that handed it over.
+
+    A run in which it is called ends, with `finish_reason` "handed_back"; the agent that handed over goes on with the
+    same message of the user.
+
+    >>> HandBack().name
+    'transfer_back'
+    """
+
+    def __init__(self, description: str | None = None, name: str = "transfer_back") -> None:
+        super().__init__(description, name)
+
+    def run(self, message: str = "") -> str:
+        """Hand the conversation back to the agent that you have it from, when your part is done or it is not for you.
+
+        Args:
+            message: what was done, and what is left to do.
+        """
+        return message or "the conversation is handed back"
+
+
 def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
     """A conversation as a text that another agent can go on from."""
-    lines = ["You take over this conversation. So far:"]
+    return "\n".join(["You take over this conversation. So far:", *_lines(messages, "assistant")])
+
+
+def _lines(messages: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """Messages line by line, those of the assistant under a name."""
+    lines = []
     for message in messages:
-        if message["role"] == "system":
+        role = name if message["role"] == "assistant" else message["role"]
+        if role == "system":
             continue
         if message.get("content"):
             content = message["content"]
             text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-            lines.append(f"{message['role']}: {text}")
+            lines.append(f"{role}: {text}")
         lines += [
-            f"{message['role']} calls {call['function']['name']}({call['function']['arguments']})"
+            f"{role} calls {call['function']['name']}({call['function']['arguments']})"
             for call in message.get("tool_calls") or ()
         ]
-    return "\n".join(lines)
+    return lines

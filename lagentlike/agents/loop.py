@@ -17,9 +17,10 @@ from .controls import Control
 from .conversation import NO_RESULT, results_message, system_message
 from .delegation import AnsweringTool
 from .guardrails import Refuse, screened
+from .handoffs import HandBack
 from .loop_model import EmptyReply, INTERRUPTED
 from .reasoning import refuses_reasoning
-from .run import FinishReason, KEY, Over, Run
+from .run import FinishReason, KEY, Over, Run, run_of
 from .workflow import Call, Steps
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Loop:
         self.tools = {**self.asking, "tools": tools} if tools else self.asking
         self.stopping = {"stop": control}
         self.sub_agents = [tool for tool in agent.actions.values() if isinstance(tool, AnsweringTool)]
+        back = [tool.name for tool in agent.actions.values() if isinstance(tool, HandBack)]
+        self.leaving = {*agent.handoffs, *back}  # the tools after which another agent has the conversation
         self.said: list[str] = []  # the pieces of an answer that is continued
         self.empty = self.refused = 0
         self.reply: AgentMessage | None = None  # the model's last one
@@ -75,10 +78,9 @@ class Loop:
         run = self.run
         try:
             if run.active:
-                if run.active not in self.agent.handoffs:
-                    raise StateError(f"the session was handed over to {run.active!r}, which is none of the handoffs")
-                return (yield from self._handed_over(run.active, messages))
-            given = yield from self._opening(messages)
+                given = yield from self._handed_over(run.active, messages)
+            else:
+                given = yield from self._opening(messages)
             if system is not None and (text := self.agent.instructed(system)) != self._instructions():
                 given.insert(0, system_message(text))
             while True:
@@ -267,11 +269,12 @@ class Loop:
         given = [results_message(results, agent.actions.name) if whole is None else whole]
         run.decisions = {}
         if stop is None:
-            if agent.handoffs:
-                target = next((one.name for one in results if one.success and one.name in agent.handoffs), None)
-                if target is not None:
-                    run.unasked = given
-                    raise Over("stop", "", reply=(yield from self._handed_over(target, ())))
+            leaving = next((one for one in results if one.success and one.name in self.leaving), None)
+            if leaving is not None:
+                run.unasked, run.since = given, 0
+                if leaving.name not in agent.handoffs:
+                    raise Over("handed_back", reply.content, leaving.output)
+                return (yield from self._handed_over(leaving.name, ()))
             run.bad_turns = run.bad_turns + 1 if any(map(self._is_bad, calls)) else 0
             if run.bad_turns >= TRIES:
                 stop = Over("invalid_tool_calls", reply.content, f"{TRIES} replies in a row called what is no tool")
@@ -385,16 +388,35 @@ class Loop:
 
     # Other agents
 
-    def _handed_over(self, name: str, messages: tuple[AgentMessage, ...]) -> Steps:
-        """The reply of the agent that has the conversation from here on."""
-        agent = self.agent
-        handoff = agent.handoffs[name]
-        self.run.active = name
-        if not messages:
+    def _handed_over(
+        self, name: str, messages: tuple[AgentMessage, ...]
+    ) -> Generator[Call, AgentMessage, list[AgentMessage]]:
+        """Let the agent of a handoff answer; what the model here is asked, if that hands the conversation back.
+
+        Raises:
+            Over: with its reply, if it does not.
+        """
+        agent, run = self.agent, self.run
+        if name not in agent.handoffs:
+            raise StateError(f"the session was handed over to {name!r}, which is none of the handoffs")
+        handoff, run.active, run.pending = agent.handoffs[name], name, []  # what waits is the other's
+        if self.control.reason is not None:
+            raise Over("interrupted", self._last_text(), self.control.reason)
+        if not run.since:
             shown = agent.transcript.aggregate(self._memory(), agent.agent.name)
-            messages = (unchecked_message(content=handoff.brief(shown)),)
+            messages = (unchecked_message(content=handoff.brief(shown)), *messages)
+            run.since = len(handoff.messages(self.session_id)) + 1
         reply: AgentMessage = yield Call(handoff.agent, messages, self.options)
-        return handoff.passed_on(reply, self.run, agent.name)
+        back = reply.finish_reason == "handed_back"
+        if back or (handoff.returns and reply.finish_reason != "approval_required"):
+            told = handoff.report(self.session_id, run.since, run_of(reply).get("detail", "") if back else "")
+            run.unasked.append(unchecked_message(content=told))
+            run.active, run.since = "", 0
+        if not back:
+            raise Over("stop", "", reply=handoff.passed_on(reply, run, agent.name))
+        run.add(run_of(reply))
+        given, run.unasked = run.unasked, []
+        return given
 
     def _memory(self) -> Memory:
         assert self.agent.agent.memory is not None

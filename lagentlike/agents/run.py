@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ FinishReason = Literal[
     "budget_exceeded",
     "interrupted",
     "approval_required",
+    "handed_back",
     "guardrail",
     "invalid_tool_calls",
     "empty_reply",
@@ -25,8 +27,8 @@ FinishReason = Literal[
     "error",
 ]
 """Why a run ended: the model answered; or the turns, the length of an answer or a limit was used up; or somebody
-stopped it; or a call waits for an approval; or a guardrail refused; or the model called no real tool, or said nothing,
-too often; or the conversation does not fit the model; or a model call failed."""
+stopped it; or a call waits for an approval; or the conversation was handed back; or a guardrail refused; or the model
+called no real tool, or said nothing, too often; or the conversation does not fit the model; or a model call failed."""
 
 
 class Over(Exception):  # the end of a run is no error
@@ -54,6 +56,7 @@ class Run:
         pending: calls of the last reply that wait for an approval: `id`, `name`, `arguments`.
         decisions: what was decided on calls, by their ids: approved or not, and why.
         active: name of the handoff whose agent has the conversation now.
+        since: from which of that agent's messages on it has it; 0 while it was not told of it.
     """
 
     turns: int = 0
@@ -66,6 +69,7 @@ class Run:
     pending: list[dict[str, Any]] = field(default_factory=list)
     decisions: dict[str, tuple[bool, str]] = field(default_factory=dict)
     active: str = ""
+    since: int = 0
     earlier: float = 0.0  # seconds until it was paused
     began: float = field(default_factory=time.monotonic)
 
@@ -73,6 +77,13 @@ class Run:
     def seconds(self) -> float:
         """How long it is under way."""
         return self.earlier + time.monotonic() - self.began
+
+    def add(self, other: Mapping[str, Any]) -> None:
+        """Count what another agent's run, as `run_of` gives it, used as well."""
+        self.turns += int(other.get("turns", 0))
+        self.api_calls += int(other.get("api_calls", 0))
+        self.tool_calls += int(other.get("tool_calls", 0))
+        self.usage += Usage(**other.get("usage", {}))
 
     def begin_anew(self) -> None:
         """Forget what was counted and left over: another run begins."""
@@ -93,7 +104,7 @@ class Run:
             dumped["unasked"] = [message.plain() for message in self.unasked]
         if self.results:
             dumped["results"] = [asdict(result) for result in self.results]
-        for name in ("bad_turns", "pending", "decisions", "active"):
+        for name in ("bad_turns", "pending", "decisions", "active", "since"):
             if getattr(self, name):
                 dumped[name] = getattr(self, name)
         return dumped
@@ -115,10 +126,12 @@ class Run:
                 pending=[dict(call) for call in dumped.get("pending", ())],
                 decisions={id_: (bool(yes), str(why)) for id_, (yes, why) in dumped.get("decisions", {}).items()},
                 active=str(dumped.get("active", "")),
+                since=int(dumped.get("since", 0)),
             )
             if run.pending:  # it goes on, or ends with the pending calls
-                run.turns, run.api_calls = int(dumped["turns"]), int(dumped["api_calls"])
-                run.tool_calls, run.usage = int(dumped["tool_calls"]), Usage(**dumped["usage"])
+                own = dumped.get("own", dumped)
+                run.turns, run.api_calls = int(own["turns"]), int(own["api_calls"])
+                run.tool_calls, run.usage = int(own["tool_calls"]), Usage(**own["usage"])
                 run.bad_turns, run.earlier = int(dumped.get("bad_turns", 0)), float(dumped["seconds"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StateError(f"the session's last reply holds no run that could go on: {error}") from error

@@ -19,6 +19,7 @@ from lagentlike.agents import (
     AsyncAIAgent,
     AsyncStreamingAIAgent,
     Guardrails,
+    HandBack,
     Handoff,
     Refuse,
     RunLimits,
@@ -260,6 +261,118 @@ def test_a_plain_agent_may_take_over() -> None:
     agent = make(AIAgent, [ToolCall("transfer_to_plain_one", {})], handoffs=[plain])
     result = run(agent, "go")
     assert (result["final_response"], result["finish_reason"]) == ("I am plain.", "stop")
+
+
+def _helped(kind: Any, boss: Any, expert: Any, **options: Any) -> Any:
+    """An agent and one that can take its conversations over, and hand them back."""
+    other = make(kind, expert, [add, delete, HandBack()], name="ops", description="Does things.", system_prompt="Do.")
+    return make(kind, boss, handoffs=[Handoff(other, **options)], system_prompt="Lead.")
+
+
+def _of(agent: Any) -> Any:
+    """The model of the agent that takes over."""
+    return agent.others["transfer_to_ops"].agent.llm
+
+
+TO_OPS, BACK = ToolCall("transfer_to_ops", {}), ToolCall("transfer_back", {"message": "added them"})
+
+
+@every_colour
+def test_a_conversation_is_handed_back_and_the_first_agent_goes_on(kind: Any) -> None:
+    agent = _helped(kind, [TO_OPS, "All is done.", TO_OPS, "Again."], [[call(), BACK], BACK])
+    result = run(agent, "1 + 2?", task_id="t")
+    assert (result["final_response"], result["finish_reason"]) == ("All is done.", "stop")
+    assert (result["turns"], result["api_calls"], result["tool_calls"]) == (3, 3, 3)
+    assert result["usage"]["requests"] == 3
+    assert_paired(result["messages"])
+    assert [message["role"] for message in result["messages"]] == [
+        "system", "user", "assistant", "tool", "user", "assistant",
+    ]  # fmt: skip
+    assert agent.agent.llm.requests[1].last == (
+        'ops had the conversation:\nops calls add({"a": 1, "b": 2})\nops calls transfer_back({"message": "added them"})'
+        "\ntool: 3\ntool: added them\nops hands it back: added them"
+    )
+    result = run(agent, "and again", task_id="t")  # it can be handed over again
+    assert result["final_response"] == "Again."
+    assert _of(agent).requests[1].last.startswith("You take over this conversation. So far:\nuser: 1 + 2?\n")
+    assert "All is done." in _of(agent).requests[1].last
+    assert agent.agent.llm.requests[3].last == (
+        'ops had the conversation:\nops calls transfer_back({"message": "added them"})\ntool: added them\n'
+        "ops hands it back: added them"
+    )
+    assert_paired(result["messages"])
+    for llm in (agent.agent.llm, _of(agent)):
+        for request in llm.requests:
+            assert_paired(request.messages)
+
+
+@every_colour
+def test_it_is_handed_back_messages_later_and_in_another_process(kind: Any, tmp_path: Path) -> None:
+    first = _helped(kind, [TO_OPS], ["What shall I do?"])
+    assert run(first, "help", task_id="t")["final_response"] == "What shall I do?"
+    first.save(tmp_path / "state.json")
+    second = _helped(kind, ["Gladly."], [BACK])
+    second.load(tmp_path / "state.json")
+    result = run(second, "thank you", task_id="t")
+    assert (result["final_response"], result["turns"]) == ("Gladly.", 2)
+    told = second.agent.llm.requests[0].last
+    assert "ops: What shall I do?\nuser: thank you\n" in told
+    assert told.endswith("ops hands it back: added them")
+    assert_paired(second.agent.llm.requests[0].messages)
+
+
+@every_colour
+def test_a_handoff_may_be_for_one_answer(kind: Any) -> None:
+    agent = _helped(kind, [TO_OPS, "You are welcome."], ["It is 3."], returns=True)
+    result = run(agent, "1 + 2?")
+    assert (result["final_response"], result["finish_reason"], result["turns"]) == ("It is 3.", "stop", 2)
+    result = run(agent, "thanks")
+    assert result["final_response"] == "You are welcome."
+    assert agent.agent.llm.requests[1].last == ("ops had the conversation:\nops: It is 3.\nYou have it again.\nthanks")
+    assert_paired(result["messages"])
+
+
+def test_one_that_waits_for_an_approval_has_it_until_its_answer() -> None:
+    agent = _helped(AIAgent, [TO_OPS, "Good."], [[call(), ToolCall("delete", {"path": "x"})], "Deleted."], returns=True)
+    result = run(agent, "delete x")
+    assert (result["finish_reason"], result["turns"], result["tool_calls"]) == ("approval_required", 2, 2)
+    result = decide(agent, agent.pending()[0]["id"], True)
+    assert (result["final_response"], result["finish_reason"]) == ("Deleted.", "stop")
+    assert (result["turns"], result["api_calls"], result["tool_calls"]) == (3, 3, 3)  # each counted once
+    assert result["usage"]["requests"] == 3
+    assert agent.pending() == []
+    assert run(agent, "thanks")["final_response"] == "Good."
+    assert "ops: Deleted." in agent.agent.llm.requests[1].last
+
+
+def test_two_agents_that_pass_a_conversation_to_and_fro_come_to_an_end() -> None:
+    agent = _helped(AIAgent, lambda messages, params: TO_OPS if params.get("tools") else "Enough.", lambda *_: BACK)
+    result = run(agent, "go")
+    assert (result["final_response"], result["finish_reason"]) == ("Enough.", "max_turns")
+    assert result["turns"] <= 22
+
+
+@every_colour
+def test_an_interrupt_before_the_other_has_begun_leaves_it_to_be_told_later(kind: Any) -> None:
+    agent = _helped(kind, [TO_OPS], ["Here I am."])
+    handle = agent.actions.register_forward_hook(lambda *_: agent.interrupt("t") and None)
+    result = run(agent, "go", task_id="t")
+    assert (result["finish_reason"], _of(agent).answered) == ("interrupted", 0)
+    handle.remove()
+    result = run(agent, "go on", task_id="t")
+    assert result["final_response"] == "Here I am."
+    assert _of(agent).requests[0].last == (
+        "You take over this conversation. So far:\nuser: go\nassistant calls transfer_to_ops({})\ngo on"
+    )
+
+
+@every_colour
+def test_an_agent_that_nobody_handed_over_to_may_say_so_too(kind: Any) -> None:
+    agent = make(kind, [Completion("Not mine.", tool_calls=[BACK])], [HandBack()])
+    result = run(agent, "go")
+    assert (result["final_response"], result["finish_reason"]) == ("Not mine.", "handed_back")
+    assert (result["detail"], result["completed"]) == ("added them", False)
+    assert_paired(result["messages"])
 
 
 # Trajectory files
