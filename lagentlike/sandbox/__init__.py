@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from .settings import SandboxSettings
     from .tool_server import ToolServer, ToolServerClient
     from .unsafe_local import UnsafeLocal
+    from .worker import CellResult, Worker
 
 __all__ = [
     "Artifact",
     "ArtifactEntry",
     "Bwrap",
+    "CellResult",
     "Completed",
     "Control",
     "ExecutionResult",
@@ -39,6 +41,7 @@ __all__ = [
     "ToolServer",
     "ToolServerClient",
     "UnsafeLocal",
+    "Worker",
     "create_tool_backend",
     "default_isolation",
     "isolation_of",
@@ -60,5 +63,6 @@ __getattr__, __dir__ = attach(
         "tool_server": ["ToolServer", "ToolServerClient"],
         "controls": ["Control", "Report", "report"],
         "unsafe_local": ["UnsafeLocal"],
+        "worker": ["CellResult", "Worker"],
     },
 )

@@ -11,14 +11,23 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, IO, Self
+from typing import Any, IO, Protocol, Self
 
 from ..errors import SandboxUnavailable
 from .limits import Limits, MIB
 from .output import Output
 from .spawner import closer
 
-__all__ = ["Completed", "Process", "run_to_end", "run_to_end_async"]
+__all__ = [
+    "Completed",
+    "Followed",
+    "Process",
+    "close_quietly",
+    "follow",
+    "follow_async",
+    "run_to_end",
+    "run_to_end_async",
+]
 
 FLOOD = 64 * MIB
 """Bytes that a program may write before it is killed."""
@@ -117,7 +126,7 @@ class Process(ABC):
             self.popen.wait(END_SECONDS)
         for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if pipe is not None:
-                _close_quietly(pipe)
+                close_quietly(pipe)
         self._release()
 
     async def close_async(self) -> None:
@@ -175,20 +184,7 @@ def run_to_end(process: Process, given: bytes, limits: Limits, stop: threading.E
     """Follow a process to its end, in this thread."""
     following = _Following(process, given, limits)
     try:
-        with selectors.DefaultSelector() as selector:
-            while not following.is_done:
-                if stop is not None and stop.is_set():
-                    following.end("stopped")
-                reads, writes = following.waits_for()
-                known = {key.fd: key.events for key in selector.get_map().values()}
-                wanted = dict.fromkeys(reads, selectors.EVENT_READ) | dict.fromkeys(writes, selectors.EVENT_WRITE)
-                for fd in known.keys() - wanted.keys():
-                    selector.unregister(fd)
-                for fd in wanted.keys() - known.keys():
-                    selector.register(fd, wanted[fd])
-                patience = following.patience()
-                selector.select(patience if stop is None else min(patience, _STOP_SECONDS))
-                following.advance()
+        follow(following, stop)
     finally:
         following.close()
     return following.completed()
@@ -197,27 +193,68 @@ def run_to_end(process: Process, given: bytes, limits: Limits, stop: threading.E
 async def run_to_end_async(process: Process, given: bytes, limits: Limits) -> Completed:
     """Follow a process to its end, awaited."""
     following = _Following(process, given, limits)
-    loop = asyncio.get_running_loop()
     try:
-        while not following.is_done:
-            reads, writes = following.waits_for()
-            ready = asyncio.Event()
-            for fd in reads:
-                loop.add_reader(fd, ready.set)
-            for fd in writes:
-                loop.add_writer(fd, ready.set)
-            try:
-                with contextlib.suppress(TimeoutError):  # whether it took too long is seen below
-                    await asyncio.wait_for(ready.wait(), following.patience())
-            finally:
-                for fd in reads:
-                    loop.remove_reader(fd)
-                for fd in writes:
-                    loop.remove_writer(fd)
-            following.advance()
+        await follow_async(following)
     finally:
         await asyncio.shield(asyncio.wrap_future(closer.call(following.close)))
     return following.completed()
+
+
+class Followed(Protocol):
+    """What is followed to its end, by whoever waits: an exchange with a process over several descriptors."""
+
+    is_done: bool
+
+    def waits_for(self) -> tuple[list[int], list[int]]:
+        """The descriptors that news come from: to be read, and to be written."""
+
+    def patience(self) -> float:
+        """Seconds after which it has to be looked at, whatever comes."""
+
+    def advance(self) -> None:
+        """Take and give what can be taken and given at once, and look at the clock."""
+
+    def stop(self) -> None:
+        """Come to an end soon."""
+
+
+def follow(followed: Followed, stop: threading.Event | None = None) -> None:
+    """Wait in this thread until it is done; `stop` ends it earlier when set."""
+    with selectors.DefaultSelector() as selector:
+        while not followed.is_done:
+            if stop is not None and stop.is_set():
+                followed.stop()
+            reads, writes = followed.waits_for()
+            wanted = dict.fromkeys(reads, selectors.EVENT_READ) | dict.fromkeys(writes, selectors.EVENT_WRITE)
+            known = {int(key.fd): key.events for key in selector.get_map().values()}
+            for fd in known.keys() - wanted.keys():
+                selector.unregister(fd)
+            for fd in wanted.keys() - known.keys():
+                selector.register(fd, wanted[fd])
+            patience = followed.patience()
+            selector.select(patience if stop is None else min(patience, _STOP_SECONDS))
+            followed.advance()
+
+
+async def follow_async(followed: Followed) -> None:
+    """Await that it is done."""
+    loop = asyncio.get_running_loop()
+    while not followed.is_done:
+        reads, writes = followed.waits_for()
+        ready = asyncio.Event()
+        for fd in reads:
+            loop.add_reader(fd, ready.set)
+        for fd in writes:
+            loop.add_writer(fd, ready.set)
+        try:
+            with contextlib.suppress(TimeoutError):  # whether it took too long is seen below
+                await asyncio.wait_for(ready.wait(), followed.patience())
+        finally:
+            for fd in reads:
+                loop.remove_reader(fd)
+            for fd in writes:
+                loop.remove_writer(fd)
+        followed.advance()
 
 
 class _Following:
@@ -246,12 +283,10 @@ class _Following:
         self.is_done = False
 
     def waits_for(self) -> tuple[list[int], list[int]]:
-        """The descriptors that news come from: to be read, and to be written."""
         reads = [*self._sources, *([] if self._gone_at is not None else [self._pidfd])]
         return reads, [] if self._sink is None else [self._sink]
 
     def patience(self) -> float:
-        """Seconds after which it has to be looked at, whatever comes."""
         if self._gone_at is not None:
             return max(self._gone_at + DRAIN_SECONDS - time.monotonic(), 0)
         return max(self._deadline - time.monotonic(), 0)
@@ -263,8 +298,10 @@ class _Following:
             self._deadline = time.monotonic() + END_SECONDS
             self._process.kill()
 
+    def stop(self) -> None:
+        self.end("stopped")
+
     def advance(self) -> None:
-        """Take and give what can be taken and given at once."""
         self._write()
         for fd in list(self._sources):
             self._read(fd)
@@ -327,10 +364,10 @@ class _Following:
         if self._sink is not None:
             self._sink = None
             assert self._process.stdin is not None
-            _close_quietly(self._process.stdin)
+            close_quietly(self._process.stdin)
 
 
-def _close_quietly(pipe: Any) -> None:
+def close_quietly(pipe: Any) -> None:
     """Close a pipe whose other end may be gone."""
     with contextlib.suppress(OSError):  # what was not written yet has no reader
         pipe.close()
