@@ -19,7 +19,7 @@ TOOLS = [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "text": {"text": 'a "b" \\ \n' * (MB // 9)},
     "numbers": {"items": [1234567] * (MB // 9)},
-    "objects": {"items": [{"a": 1}] * (MB // 10)},
+    "objects": {"items": [{"a": 1, "text": "x" * 180}] * (MB // 240)},  # of twice as many, all fit
 }
 PIECES = [
     '"', "`", "```\n", "~~~\n", "<think>", "</think>", "</think>\n", "\n", "> ", "“", "\\", " ",

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, create_model, Field, PydanticSchemaG
 from pydantic.errors import PydanticUserError
 
 from ..errors import InvalidArgument, ToolArgumentsError
-from ..prompts.parsers.tool_call import loads_strictly
+from ..prompts.parsers.tool_call import loads_strictly, Room
 from ..schema import copied
 from .result import as_json, clean_text
 
@@ -111,6 +111,8 @@ class ToolSchema:
             raise self._refusal(f"they must be a JSON object, not {_kind(arguments)}")
         if len(arguments) > MAX_ARGUMENTS:
             raise self._refusal(f"they have {len(arguments):,} characters, more than {MAX_ARGUMENTS:,}: send less")
+        if not Room().takes(arguments):
+            raise self._refusal(Room.FULL)
         try:
             value = loads_strictly(arguments)
         except ValueError as error:

@@ -87,7 +87,7 @@ def parse_arguments(text: str) -> dict[str, Any] | str:
 
 
 _FEW_DIGITS = 19
-_LONG_NUMBER = re.compile(r"\d{19}")
+_LONG_NUMBER = re.compile("[0-9]{19}")
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from ..errors import BadResponse, InvalidArgument, LLMError, ServerError, StreamTruncated
+from ..prompts.parsers.tool_call import Room
 from ..schema import ChatMessage, Completion, TokenSpan, ToolCall, Usage
 from .chunk_shape import ChunkShape
 from .codec import decode, encode, parse_arguments
@@ -451,10 +452,8 @@ class ChatAssembler:
         calls = self._calls
         if calls and all(call["index"] for call in calls):
             calls = sorted(calls, key=lambda call: int(call["index"]))
-        made = [
-            ToolCall(call["name"], parse_arguments(call["arguments"]), id=call["id"] or _new_id()) for call in calls
-        ]
-        return made or None
+        room = Room()
+        return [_call(call["name"], call["arguments"], call["id"], room) for call in calls] or None
 
     def _so_far(self) -> Completion:
         answer = Completion(self._text)  # and then only what is told: there is one of these for each chunk
@@ -606,20 +605,30 @@ def _tool_calls(message: dict[str, Any]) -> list[ToolCall] | None:
     if type(calls) is not list or not calls:
         legacy = message.get("function_call")
         calls = [{"function": legacy}] if type(legacy) is dict else []
-    made = [_tool_call(call) for call in calls if type(call) is dict]
+    room = Room()
+    made = [_tool_call(call, room) for call in calls if type(call) is dict]
     return made or None
 
 
-def _tool_call(call: dict[str, Any]) -> ToolCall:
+def _tool_call(call: dict[str, Any], room: Room) -> ToolCall:
     function = call.get("function")
     if type(function) is not dict:
         function = {}
     name, arguments, id_ = function.get("name"), function.get("arguments"), call.get("id")
-    if type(arguments) is str:
-        arguments = parse_arguments(arguments)
-    elif type(arguments) is not dict:
+    if type(arguments) is not str and type(arguments) is not dict:
         arguments = {}
-    return ToolCall(name if type(name) is str else "", arguments, id=id_ if type(id_) is str and id_ else _new_id())
+    return _call(name if type(name) is str else "", arguments, id_ if type(id_) is str else "", room)
+
+
+def _call(name: str, arguments: dict[str, Any] | str, id_: str, room: Room) -> ToolCall:
+    """A call whose arguments are read if there is room for them."""
+    error = ""
+    if type(arguments) is str:
+        if room.takes(arguments):
+            arguments = parse_arguments(arguments)
+        else:
+            error = Room.FULL
+    return ToolCall(name, arguments, id=id_ or _new_id(), error=error)
 
 
 def _new_id() -> str:

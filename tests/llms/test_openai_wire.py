@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lagentlike.llms.openai_wire import MessageEncoder
+from lagentlike.llms.openai_wire import ChatAssembler, MessageEncoder, parse_completion
+from lagentlike.prompts.parsers.tool_call import MAX_CONTAINERS
 from lagentlike.schema import ChatMessage
 
 
@@ -93,3 +94,23 @@ def test_a_copied_encoder_forgets_what_was_sent() -> None:
     encoder.joined(messages)
     assert not copy.deepcopy(encoder)._known
     assert _sent(copy.deepcopy(encoder), messages) == messages
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_calls_of_too_many_lists_and_objects_stay_text_and_are_not_made(streamed: bool) -> None:
+    half = json.dumps({"items": [[]] * (MAX_CONTAINERS // 2)})
+    text = json.dumps({"text": "[{" * MAX_CONTAINERS})
+    calls = [
+        {"index": index, "id": f"call_{index}", "function": {"name": "f", "arguments": arguments}}
+        for index, arguments in enumerate([text, half, half, half])
+    ]
+    if streamed:
+        assembler = ChatAssembler()
+        assembler.feed([json.dumps({"choices": [{"delta": {"tool_calls": calls}, "finish_reason": "stop"}]}).encode()])
+        [(_, answer)] = assembler.close()
+    else:
+        answer = parse_completion(json.dumps({"choices": [{"message": {"tool_calls": calls}}]}).encode())
+    made = answer.tool_calls or []
+    assert [isinstance(call.arguments, dict) for call in made] == [True, True, False, False]
+    assert ["lists and objects" in call.error for call in made] == [False, False, True, True]
+    assert made[2].arguments == half

@@ -24,7 +24,7 @@ from lagentlike.prompts.parsers import (
     tool_formats,
     ToolFormat,
 )
-from lagentlike.prompts.parsers.tool_call import ParsedCalls
+from lagentlike.prompts.parsers.tool_call import MAX_CONTAINERS, ParsedCalls
 from lagentlike.schema import AgentMessage, ToolCall
 
 NAMES = tool_format_names()
@@ -286,6 +286,35 @@ def test_a_broken_pythonic_call_is_told_to_the_model_and_spoils_no_other() -> No
     assert len(wrong) == len(broken)
     assert all("cannot be read" in call.error and call.name == "add" for call in wrong)
     assert (right.arguments, right.error) == ({"a": 1, "b": 2}, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_of_too_many_lists_and_objects_is_not_read_and_brackets_in_texts_are_none(name: str) -> None:
+    schema = {"type": "object", "properties": {"items": {"type": "array"}, "text": {"type": "string"}}}
+    form = tool_format(name, [{"type": "function", "function": {"name": "f", "parameters": schema}}])
+    fits = {"items": [[]] * (MAX_CONTAINERS - 10), "text": "[{" * MAX_CONTAINERS}
+    assert form.parse(form.write([ToolCall("f", fits)])).calls[0].arguments == fits
+    text = form.write([ToolCall("f", {"items": [[]] * MAX_CONTAINERS})])
+    parsed = form.parse(text)
+    [refused] = parsed.calls + [fault.as_call() for fault in parsed.errors]
+    [result] = ActionExecutor([f])(AgentMessage(content="", tool_calls=[refused])).tool_results
+    if isinstance(refused.arguments, dict):  # in formats without JSON around it, the one argument stays a text
+        assert isinstance(refused.arguments["items"], str)
+        assert "items" in result.error
+    else:
+        assert "10,000 lists and objects" in result.error
+
+
+def test_the_calls_of_a_reply_share_the_room_for_lists_and_objects() -> None:
+    call = tool_format("hermes").write([ToolCall("f", {"items": [[]] * (MAX_CONTAINERS // 3)})])
+    parsed = tool_format("hermes").parse("\n".join([call] * 5))
+    assert [bool(call.error) for call in parsed.calls] == [False, False, True]
+    assert ["10,000" in fault.message for fault in parsed.errors] == [True]
+
+
+def f(items: list[Any]) -> str:
+    """Take items."""
+    return f"{len(items)} items"
 
 
 # In an agent

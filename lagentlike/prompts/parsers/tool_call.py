@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import orjson
 
@@ -16,10 +16,12 @@ from .marks import Marks
 
 __all__ = [
     "MAX_CALLS",
+    "MAX_CONTAINERS",
     "MAX_REPLY",
     "CallFault",
     "CallScan",
     "ParsedCalls",
+    "Room",
     "call_of",
     "calls_in",
     "loads_strictly",
@@ -32,6 +34,9 @@ MAX_CALLS = 128
 
 MAX_REPLY = 4 * 1024 * 1024
 """Longest reply, in characters, that is searched for calls."""
+
+MAX_CONTAINERS = 10_000
+"""Most lists and objects in the calls of one reply: each takes a thousand times longer than a character of text."""
 
 
 FaultKind = Literal["unclosed", "nested", "too many", "too long"]
@@ -116,12 +121,45 @@ def _fault_of(arguments: str) -> str:
     return fault and f'{fault}; write {{"name": …, "arguments": {{…}}}} between <tool_call> and </tool_call>'
 
 
+class Room:
+    """How many lists and objects the calls of one reply may still hold; they are counted before any is made."""
+
+    FULL: ClassVar[str] = (
+        f"there are more than {MAX_CONTAINERS:,} lists and objects in the arguments: send less at once"
+    )
+
+    def __init__(self) -> None:
+        self._left = MAX_CONTAINERS
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there was something that it had no room for."""
+        return self._left < 0
+
+    def takes(self, text: str, at: int = 0) -> bool:
+        """Whether there is room for JSON that starts at a place; brackets in its strings take none."""
+        brackets = text.count("[", at) + text.count("{", at)
+        if brackets <= _FEW:
+            self._left -= brackets  # in strings or not
+        else:
+            while self._left >= 0 and (found := _UP_TO_BRACKET.match(text, at)) is not None:
+                self._left, at = self._left - 1, found.end()
+        return not self.is_full
+
+
+_FEW = MAX_CONTAINERS // MAX_CALLS // 2  # of which the calls of a reply may well have too many
+_UP_TO_BRACKET = re.compile(r'(?:[^"\[{]++|"(?:[^"\\]++|\\.)*+")*+[\[{]', re.DOTALL)
+
+
 def loads_strictly(text: str) -> Any:
     """JSON as RFC 8259 has it: no NaN, no key twice.
 
     Raises:
-        ValueError: it is not that, or is nested too deeply; the message says what is wrong and where.
+        ValueError: it is not that, is nested too deeply, or holds more than `MAX_CONTAINERS` lists and objects; the
+            message says what is wrong and where.
     """
+    if not Room().takes(text):
+        raise ValueError(Room.FULL)
     value = _loads_quickly(text)
     if value is not _UNSURE:
         return value
@@ -190,6 +228,7 @@ class CallScan:
         self.calls: list[ToolCall] = []
         self.errors: list[CallFault] = []
         self.marks = Marks(text, begin, end)
+        self.room = Room()
         self._around = around
         self._tried = self._passed = 0
         self._cuts: list[tuple[int, int]] = []
@@ -207,9 +246,15 @@ class CallScan:
             elif self._tried == MAX_CALLS:
                 message = f"there are more than {MAX_CALLS} calls: those after the first {MAX_CALLS} are not made"
                 self.marks.jump(self.fault("too many", message, at, -1))
+            elif self.room.is_full:
+                self.marks.jump(self.fault("too many", Room.FULL, at, -1))
             else:
                 self._tried += 1
+                known = len(self.calls)
                 self.marks.jump(self.read(at))
+                if self.room.is_full:
+                    for call in self.calls[known:]:
+                        call.error = Room.FULL
         return ParsedCalls(self._content(), self.calls, self.errors)
 
     def _content(self) -> str:
@@ -290,10 +335,14 @@ class CallScan:
         """
         closing = self.text.find(self.end, at) if upto is None else upto
         if closing >= 0:
-            value = _loads_quickly(self.text[at:closing])
+            inside = self.text[at:closing]
+            if not self.room.takes(inside):
+                return None, at
+            value = _loads_quickly(inside)
             if value is not _UNSURE:
                 return value, closing
-        return raw_json(self.text, _end_of_space(self.text, at)) or (None, at)
+        found = raw_json(self.text, _end_of_space(self.text, at))
+        return found if found is not None and self.room.takes(self.text[at : found[1]]) else (None, at)
 
 
 def raw_json(text: str, at: int) -> tuple[Any, int] | None:

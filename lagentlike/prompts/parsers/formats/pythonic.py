@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ....schema import ToolCall, ToolResult
-from ..shown import beginnings
-from ..tool_call import ParsedCalls, raw_json
+from ..tool_call import ParsedCalls, raw_json, Room
 from ..tool_formats import ToolFormat
 from .open_scan import MAX_FAILED, OpenScan
 from .values import parameters_of
@@ -23,7 +22,6 @@ MAX_LITERAL = 256 * 1024
 _BEGIN = re.compile(r"<\|python_start\|>|^[ \t]{0,8}\[\s{0,8}[A-Za-z_][\w.]{0,127}\(")
 _BEGIN_QUICK = re.compile(_BEGIN.pattern, re.MULTILINE)
 _START, _END = "<|python_start|>", "<|python_end|>"
-_UNFINISHED = rf"{beginnings(_START)}|^[ \t]{{0,8}}\[\s{{0,8}}(?:[A-Za-z_][\w.]{{0,127}})?"
 _HEAD = re.compile(r"\s*([A-Za-z_][\w.]{0,127})\(\s*")
 _KEY = re.compile(r"([A-Za-z_]\w{0,127})\s*=(?!=)\s*")
 _COMMA = re.compile(r"\s*,\s*")
@@ -49,8 +47,6 @@ class Pythonic(ToolFormat):
         '[tool_name1(argument1="value", argument2=2), tool_name2()]'
     )
 
-    begin, end, around, unfinished = _BEGIN, _END, (_START, _END), _UNFINISHED
-
     def parse(self, text: str) -> ParsedCalls:
         if _BEGIN_QUICK.search(text) is None:
             return ParsedCalls(text.strip(), [], [])
@@ -73,8 +69,9 @@ class _PythonicScan(OpenScan):
     usage = Pythonic.usage
 
     def __init__(self, text: str, form: Pythonic) -> None:
-        super().__init__(text, form.begin, form.end, form.around)
+        super().__init__(text, _BEGIN, _END, (_START, _END))
         self._known = parameters_of(form.tools)
+        self._counted = False
 
     def read(self, start: int) -> int:
         marked = self.text.startswith(_START, start)
@@ -82,6 +79,11 @@ class _PythonicScan(OpenScan):
         if marked and not self.text.startswith("[", at):
             return self.unreadable(start, at)
         values, at_item = [], at + 1
+        head = _HEAD.match(self.text, at_item)
+        if not self._counted and head is not None and _KEY.match(self.text, head.end()) is not None:
+            self._counted = True
+            if not self.room.takes(self.text, at):  # nothing but calls may follow
+                return self.fault("too many", Room.FULL, start, -1)
         while self.failed < MAX_FAILED and (found := python_call(self.text, at_item)) is not None:
             values.append(found[0])
             at_item = found[1]
@@ -91,7 +93,6 @@ class _PythonicScan(OpenScan):
         ends = _LIST_ENDS.match(self.text, at_item)
         if values and ends is not None:
             return self.take(start, ends.end(), values)
-        head = _HEAD.match(self.text, at + 1)
         name = head.group(1) if head else ""
         meant = marked or name in self._known
         if not meant and (head is None or _KEY.match(self.text, head.end()) is None):
