@@ -58,6 +58,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "Terminal",
         "Todo",
         "Toolset",
+        "UnsafeIPythonInteractive",
         "Vision",
         "WebBrowser",
         "availability",

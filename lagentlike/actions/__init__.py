@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .terminal import Process, Terminal, terminal_tools
     from .todo import Todo
     from .toolsets import availability, register_toolset, resolve_toolset, sample_toolsets, tools_of, Toolset
+    from .unsafe_ipython import UnsafeIPythonInteractive
     from .vision import Vision
     from .web_browser import AsyncWebBrowser, WebBrowser
     from .web_search import BingSearch, DuckDuckGoSearch
@@ -49,6 +50,7 @@ __all__ = [
     "Terminal",
     "Todo",
     "Toolset",
+    "UnsafeIPythonInteractive",
     "Vision",
     "WebBrowser",
     "availability",
@@ -84,6 +86,7 @@ __getattr__, __dir__ = attach(
         "terminal": ["Process", "Terminal", "terminal_tools"],
         "todo": ["Todo"],
         "toolsets": ["Toolset", "availability", "register_toolset", "resolve_toolset", "sample_toolsets", "tools_of"],
+        "unsafe_ipython": ["UnsafeIPythonInteractive"],
         "vision": ["Vision"],
         "web_tools": ["web_tools"],
     },

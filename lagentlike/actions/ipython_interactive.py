@@ -1,46 +1,43 @@
-"""Python code in an IPython shell in this process, one for each session."""
+"""Python code in an IPython shell in a sandbox, one for each session."""
 
 from __future__ import annotations
 
-import importlib
-import io
-import sys
-import threading
-import types
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+import weakref
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..errors import ToolTimeout
+from ..errors import KernelDied, ToolTimeout
 from ..memory import SessionId
-from ..schema import ActionReturn, ActionStatusCode
+from ..sandbox import Isolation, isolation_of
+from ..schema import ActionReturn
 from .base import BaseAction, tool_api
 from .code import extract_code
 from .function import checked_max_length, checked_timeout
-from .result import as_seen
-from .session import Unsaved
-from .workers import run_within
+from .ipython_manager import ShellWorkers
+from .result import failed
 
-__all__ = ["IPythonInteractive", "ShellResult", "Shells"]
+__all__ = ["IPythonInteractive"]
 
 
 class IPythonInteractive(BaseAction):
     """Run Python code in an IPython shell that keeps its variables; each session has a shell of its own.
 
-    The shells live in this process: they start at once and see its modules, and the code has all its rights, so they
-    are only for code that you trust. Code that takes too long is stopped where Python can stop it;
-    `IPythonInterpreter` runs code in processes of its own.
+    Each shell is a process in a sandbox, without a network and with a workspace in memory. It has no images, which
+    `IPythonInterpreter` has, and starts sooner. Code that takes too long is interrupted, and the process is killed if
+    that does not help.
 
     Args:
         timeout: seconds that a call may take; None for no limit.
         max_out_len: most characters of output.
+        isolation: how the shells are held back from this machine: `"bwrap"`, an `Isolation`, or `"unsafe_local"`, with
+            which they run as the user.
         description: what models are told, in place of the docstring of `run`.
         name: its name.
 
     >>> shell = IPythonInteractive()
     >>> shell("x = 20").state.name, shell("x + 1").format_result()
     ('SUCCESS', '21')
+    >>> shell.close()
     """
 
     aliases: ClassVar[Mapping[str, str]] = {"code": "command"}
@@ -49,13 +46,14 @@ class IPythonInteractive(BaseAction):
         self,
         timeout: float | None = 30,
         max_out_len: int = 8192,
+        isolation: Isolation | str | None = None,
         description: Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(description, name)
-        self.seconds = checked_timeout(timeout)
         self.max_length = checked_max_length(max_out_len)
-        self.shells = Shells()
+        self.workers = ShellWorkers(None, checked_timeout(timeout), self.max_length, isolation_of(isolation))
+        weakref.finalize(self, ShellWorkers.close, self.workers)
 
     @tool_api
     def run(self, command: str, session_id: SessionId = 0) -> ActionReturn:
@@ -65,147 +63,10 @@ class IPythonInteractive(BaseAction):
             command: The Python code.
         """
         try:
-            result = run_within(self.seconds, self.shells.run, session_id, extract_code(command))
-        except ToolTimeout as error:
-            return ActionReturn(type=self.name, errmsg=str(error), state=ActionStatusCode.API_ERROR)
-        return result.as_return(self.name)
+            return self.workers.run(session_id, extract_code(command)).as_return(self.name)
+        except (KernelDied, ToolTimeout) as error:
+            return failed(str(error), self.name)
 
-
-class ShellResult:
-    """What a piece of code wrote, and whether it failed."""
-
-    __slots__ = ("failed", "text")
-
-    def __init__(self, text: str, failed: bool) -> None:
-        self.text = text
-        self.failed = failed
-
-    def as_return(self, name: str) -> ActionReturn:
-        items = [{"type": "text", "content": self.text or "(no output)"}]
-        if not self.failed:
-            return ActionReturn(type=name, result=items)
-        return ActionReturn(type=name, errmsg=self.text or "the code failed", state=ActionStatusCode.API_ERROR)
-
-
-class Shells(Unsaved):
-    """IPython shells by session."""
-
-    def __init__(self) -> None:
-        self._shells: dict[SessionId, Any] = {}
-        self._guard = threading.Lock()
-
-    def session_ids(self) -> list[SessionId]:
-        return list(self._shells)
-
-    def reset(self, session_id: SessionId) -> None:
-        self._shells.pop(session_id, None)
-
-    def run(self, session_id: SessionId, code: str) -> ShellResult:
-        """Run code in the session's shell, in this thread."""
-        with self._guard:
-            if session_id not in self._shells:
-                self._shells[session_id] = _new_shell()
-            shell = self._shells[session_id]
-        with _captured() as written:
-            result = shell.run_cell(code, store_history=False)
-        text = as_seen(written.getvalue()).strip("\n")
-        if result.success:
-            return ShellResult(text, failed=False)
-        return ShellResult("\n".join(line for line in text.split("\n") if line.strip("-")), failed=True)
-
-
-_numbers = iter(range(sys.maxsize))
-
-
-def _new_shell() -> Any:
-    """A shell whose `__main__` is a module of its own, without history and without a terminal."""
-    shell_module = importlib.import_module("IPython.core.interactiveshell")
-    displayhook = importlib.import_module("IPython.core.displayhook")
-    config = importlib.import_module("traitlets.config").Config()
-    config.HistoryManager.enabled = False
-
-    class Hook(displayhook.DisplayHook):  # type: ignore[misc, name-defined]  # IPython has no types
-        """Shows a value without `Out[1]:` before it."""
-
-        def write_output_prompt(self) -> None:
-            """Nothing."""
-
-    class Shell(shell_module.InteractiveShell):  # type: ignore[misc, name-defined]  # IPython has no types
-        """An InteractiveShell that is not the only one."""
-
-        displayhook_class = Hook
-
-        def ask_exit(self) -> None:
-            """Nothing: `exit()` in code does not end this process."""
-
-    module = types.ModuleType(f"lagentlike_session_{next(_numbers)}")
-    shell = Shell(config=config, user_module=module)
-    del sys.modules[module.__name__]
-    shell.user_ns.update(__name__="__main__", input=_no_input)
-    return shell
-
-
-def _no_input(prompt: object = "") -> str:
-    raise EOFError("there is nobody to answer input() here: put the values into the code")
-
-
-_buffer: ContextVar[io.StringIO | None] = ContextVar("lagentlike_shell_output", default=None)
-
-
-class _Router:
-    """Stands in for stdout or stderr: what a shell's code writes goes to its buffer, all else where it went before."""
-
-    def __init__(self, original: Any) -> None:
-        self.original = original
-
-    def write(self, text: str) -> int:
-        buffer = _buffer.get()
-        return int((self.original if buffer is None else buffer).write(text))
-
-    def __getattr__(self, name: str) -> Any:
-        buffer = _buffer.get()
-        return getattr(self.original if buffer is None else buffer, name)
-
-
-class _Routing:
-    """Puts the routers in place while any shell runs code."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._running = 0
-        self._routers: tuple[_Router, _Router] | None = None
-
-    def begin(self) -> None:
-        with self._guard:
-            self._running += 1
-            if self._routers is None:
-                self._routers = _Router(sys.stdout), _Router(sys.stderr)
-                sys.stdout, sys.stderr = self._routers
-
-    def end(self) -> None:
-        with self._guard:
-            self._running -= 1
-            if self._running or self._routers is None:
-                return
-            out, err = self._routers
-            if sys.stdout is out:
-                sys.stdout = out.original
-            if sys.stderr is err:
-                sys.stderr = err.original
-            self._routers = None
-
-
-_routing = _Routing()
-
-
-@contextmanager
-def _captured() -> Iterator[io.StringIO]:
-    """What this thread writes to stdout and stderr meanwhile."""
-    written = io.StringIO()
-    token = _buffer.set(written)
-    _routing.begin()
-    try:
-        yield written
-    finally:
-        _routing.end()
-        _buffer.reset(token)
+    def close(self) -> None:
+        """End the processes."""
+        self.workers.close()

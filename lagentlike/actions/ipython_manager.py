@@ -5,41 +5,45 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import InvalidArgument, KernelDied, ToolTimeout
 from ..memory import SessionId
 from ..memory.state import check_session_id
+from ..sandbox import Isolation, isolation_of
 from ..schema import ActionReturn
 from .base import BaseAction, tool_api
 from .code import extract_code
 from .function import checked_max_length, checked_timeout
-from .ipython_interactive import ShellResult
-from .result import failed
+from .result import clean_text, failed
 from .running import PreparedCall, run_calls
 from .session import Unsaved
+from .unsafe_ipython import ShellResult
 
-__all__ = ["IPythonInteractiveManager"]
+__all__ = ["IPythonInteractiveManager", "ShellWorkers"]
 
 
 class IPythonInteractiveManager(BaseAction):
     """Run Python code in IPython shells that keep their variables, spread over several processes.
 
     Each session has a shell of its own, in one of the processes; code of sessions in different processes runs at once.
-    The processes run as the user and are only for code that you trust. One whose code takes too long is killed, and the
+    Each process is in a sandbox, without a network and with a workspace in memory; sessions that share one are not held
+    back from each other, as those of `IPythonInteractive` are. A process whose code takes too long is killed, and the
     variables of its sessions are gone.
 
     Args:
         max_workers: most processes; they are started when they are needed.
         timeout: seconds that a call may take.
         max_out_len: most characters of output.
+        isolation: how the processes are held back from this machine: `"bwrap"`, an `Isolation`, or `"unsafe_local"`,
+            with which they run as the user.
         description: what models are told, in place of the docstring of `run`.
         name: its name.
 
@@ -58,6 +62,7 @@ class IPythonInteractiveManager(BaseAction):
         max_workers: int = 4,
         timeout: float = 20,
         max_out_len: int = 8192,
+        isolation: Isolation | str | None = None,
         description: Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
@@ -68,8 +73,8 @@ class IPythonInteractiveManager(BaseAction):
         if seconds is None:
             raise InvalidArgument("timeout", timeout, "give seconds")
         self.max_length = checked_max_length(max_out_len)
-        self.workers = _Workers(max_workers, seconds, self.max_length)
-        weakref.finalize(self, _Workers.close, self.workers)
+        self.workers = ShellWorkers(max_workers, seconds, self.max_length, isolation_of(isolation))
+        weakref.finalize(self, ShellWorkers.close, self.workers)
 
     def __call__(  # type: ignore[override]  # also a list of calls
         self,
@@ -98,7 +103,7 @@ class IPythonInteractiveManager(BaseAction):
         calls: list[PreparedCall] = [
             api.prepare({"command": command}, session) for command, session in zip(commands, sessions, strict=True)
         ]
-        return run_calls(calls, self.workers.most)
+        return run_calls(calls, len(calls) if self.workers.most is None else self.workers.most)
 
     @tool_api
     def run(self, command: str, session_id: SessionId = 0) -> ActionReturn:
@@ -117,13 +122,21 @@ class IPythonInteractiveManager(BaseAction):
         self.workers.close()
 
 
-class _Workers(Unsaved):
-    """The worker processes, and which sessions are in which."""
+class ShellWorkers(Unsaved):
+    """Processes with shells, and which sessions are in which.
 
-    def __init__(self, most: int, timeout: float, max_length: int) -> None:
+    Args:
+        most: most processes; None for one for each session.
+        timeout: seconds that a piece of code may take; None for no limit.
+        max_length: most characters of output.
+        isolation: how the processes are held back from this machine.
+    """
+
+    def __init__(self, most: int | None, timeout: float | None, max_length: int, isolation: Isolation) -> None:
         self.most = most
-        self._timeout = timeout
+        self._timeout = threading.TIMEOUT_MAX if timeout is None else timeout
         self._max_length = max_length
+        self._isolation = isolation
         self._guard = threading.Lock()
         self._workers: list[_Worker] = []
         self._homes: dict[SessionId, _Worker] = {}
@@ -134,7 +147,11 @@ class _Workers(Unsaved):
     def reset(self, session_id: SessionId) -> None:
         with self._guard:
             worker = self._homes.pop(session_id, None)
-        if worker is not None:
+        if worker is None:
+            return
+        if self.most is None:
+            self._drop(worker)
+        else:
             worker.forget(session_id)
 
     def run(self, session_id: SessionId, code: str) -> ShellResult:
@@ -142,11 +159,7 @@ class _Workers(Unsaved):
         try:
             return worker.run(session_id, code, self._timeout, self._max_length)
         except (KernelDied, ToolTimeout):
-            with self._guard:
-                self._homes = {one: home for one, home in self._homes.items() if home is not worker}
-                if worker in self._workers:
-                    self._workers.remove(worker)
-            worker.close()
+            self._drop(worker)
             raise
 
     def close(self) -> None:
@@ -155,31 +168,39 @@ class _Workers(Unsaved):
         for worker in workers:
             worker.close()
 
+    def _drop(self, worker: _Worker) -> None:
+        with self._guard:
+            self._homes = {one: home for one, home in self._homes.items() if home is not worker}
+            if worker in self._workers:
+                self._workers.remove(worker)
+        worker.close()
+
     def _home(self, session_id: SessionId) -> _Worker:
         """The session's worker; for a new session, the one with the fewest."""
         with self._guard:
             if session_id not in self._homes:
-                if len(self._workers) < self.most:
-                    self._workers.append(_Worker())
                 homes = list(self._homes.values())
-                self._homes[session_id] = min(self._workers, key=homes.count)
+                if self.most is None or len(self._workers) < self.most:
+                    self._workers.append(_Worker(self._isolation))
+                    self._homes[session_id] = self._workers[-1]
+                else:
+                    self._homes[session_id] = min(self._workers, key=homes.count)
             return self._homes[session_id]
 
 
 class _Worker:
     """A process with shells, which is sent code as a line of JSON and answers with one."""
 
-    def __init__(self) -> None:
+    def __init__(self, isolation: Isolation) -> None:
         self._lock = threading.Lock()
         self._forgotten: list[str] = []
-        self._owner = os.getpid()
         self._started = False
-        self._process = subprocess.Popen(
+        self._pending = b""
+        self._process = isolation.start(
             [sys.executable, "-m", f"{__package__}.shell_worker"],
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
         )
 
     def run(self, session_id: SessionId, code: str, timeout: float, max_length: int) -> ShellResult:
@@ -190,8 +211,8 @@ class _Worker:
             self._send({"session": repr(session_id), "code": code, "forget": forgotten, "max_length": max_length})
             answer = self._answer(timeout)
             if answer is not None:
-                return ShellResult(str(answer["text"]), bool(answer["failed"]))
-            os.killpg(self._process.pid, signal.SIGINT)
+                return answer
+            self._process.interrupt()
             if self._answer(GRACE_SECONDS) is not None:
                 return ShellResult(
                     f"the code took longer than {timeout:g} seconds and was interrupted; variables are kept",
@@ -204,15 +225,7 @@ class _Worker:
         self._forgotten.append(repr(session_id))
 
     def close(self) -> None:
-        if self._owner != os.getpid():
-            return
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        self._process.close()
 
     def _send(self, request: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -222,21 +235,36 @@ class _Worker:
         except (OSError, ValueError) as error:
             raise self._died() from error
 
-    def _answer(self, seconds: float) -> Mapping[str, Any] | None:
-        """The next answer, if it comes in time."""
+    def _answer(self, seconds: float) -> ShellResult | None:
+        """The next answer, if it comes in time; what runs there may have written it, so it is read with care."""
         pipe = self._process.stdout
         assert pipe is not None
+        until = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
-            try:
-                selector.register(pipe, selectors.EVENT_READ)
-                return json.loads(pipe.readline()) if selector.select(seconds) else None
-            except (OSError, ValueError) as error:
-                raise self._died() from error
+            selector.register(pipe, selectors.EVENT_READ)
+            while b"\n" not in self._pending:
+                if not selector.select(max(until - time.monotonic(), 0)):
+                    return None
+                piece = os.read(pipe.fileno(), 65536)
+                self._pending += piece
+                if not piece or len(self._pending) > MAX_ANSWER:
+                    raise self._died()
+        line, _, self._pending = self._pending.partition(b"\n")
+        try:
+            answer = json.loads(line)
+            return ShellResult(clean_text(str(answer["text"])), bool(answer["failed"]))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise self._died() from error
 
     def _died(self) -> KernelDied:
-        code = self._process.poll()
-        return KernelDied("the process died: all variables are gone; the next call starts a new one", returncode=code)
+        self._process.close()
+        return KernelDied(
+            "the process died: all variables are gone; the next call starts a new one",
+            returncode=self._process.returncode,
+        )
 
 
 START_SECONDS = 60.0
 GRACE_SECONDS = 2.0
+MAX_ANSWER = 8 * 1024 * 1024
+"""Bytes of the largest answer that is read."""

@@ -1,20 +1,20 @@
-"""A Python program that computes an answer, run in this process."""
+"""A Python program that computes an answer, run in a sandbox."""
 
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ..errors import InvalidArgument, ToolError
+from ..errors import InvalidArgument
+from ..sandbox import CellResult, Isolation, isolation_of, Worker
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .code import extract_code
 from .function import checked_timeout
 from .result import failed
-from .workers import run_within
 
 __all__ = ["PythonInterpreter"]
 
@@ -22,8 +22,7 @@ __all__ = ["PythonInterpreter"]
 class PythonInterpreter(BaseAction):
     """Run a Python program and give back what it computes; each call starts from nothing.
 
-    The program runs in this process with all its rights, so it is only for code that you trust; `IPythonInterpreter`
-    runs code in a process of its own.
+    The program runs in a sandbox of its own, without a network and with a workspace in memory.
 
     Args:
         answer_symbol: name of the variable that holds the answer.
@@ -31,6 +30,8 @@ class PythonInterpreter(BaseAction):
             neither, the last line of the program is the expression.
         answer_from_stdout: the last line that is printed is the answer; goes before both.
         timeout: seconds it may take.
+        isolation: how it is held back from this machine: `"bwrap"`, an `Isolation`, or `"unsafe_local"`, with which it
+            runs as the user.
         description: what models are told, in place of the docstring of `run`.
         name: its name.
 
@@ -44,16 +45,19 @@ class PythonInterpreter(BaseAction):
         answer_expr: str | None = "solution()",
         answer_from_stdout: bool = False,
         timeout: float = 20,
+        isolation: Isolation | str | None = None,
         description: Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(description, name)
-        if answer_expr is not None:
-            _parsed(answer_expr, "eval", "answer_expr")
+        for argument, code in (("answer_symbol", answer_symbol), ("answer_expr", answer_expr)):
+            if code is not None:
+                _check_expression(code, argument)
         self.answer_symbol = answer_symbol
         self.answer_expr = answer_expr
         self.answer_from_stdout = answer_from_stdout
         self.seconds = checked_timeout(timeout)
+        self.isolation = isolation_of(isolation)
 
     @tool_api
     def run(self, command: str) -> ActionReturn:
@@ -68,56 +72,40 @@ class PythonInterpreter(BaseAction):
         Args:
             command: The Python code.
         """
-        code = extract_code(command)
-        try:
-            answer = run_within(self.seconds, self._answer, code)
-        except SyntaxError as error:
-            return failed(f"SyntaxError: {error}", self.name, state=ActionStatusCode.ARGS_ERROR)
-        return ActionReturn(type=self.name, result=[{"type": "text", "content": str(answer)}])
+        seconds = UNLIMITED_SECONDS if self.seconds is None else self.seconds
+        until = time.monotonic() + seconds
+        with Worker(self.isolation, limits=replace(self.isolation.limits, seconds=seconds)) as worker:
+            worker.start()
+            result = worker.run(extract_code(command), show="str")
+            expression = self.answer_symbol or self.answer_expr
+            if result.ok and expression is not None and not self.answer_from_stdout:
+                result = worker.run(expression, max(until - time.monotonic(), 0.01), show="str")
+                if self.answer_symbol is not None and result.error.rstrip().endswith("is not defined"):
+                    return failed(f"the code must set the variable {self.answer_symbol!r}", self.name)
+        return self._returned(result)
 
-    def _answer(self, code: str) -> Any:
-        scope: dict[str, Any] = {"__name__": "__main__"}
+    def _returned(self, result: CellResult) -> ActionReturn:
+        if result.ending == "interrupted":
+            return failed(f"it took longer than {self.seconds:g} seconds and was stopped", self.name)
+        if not result.ok:
+            wrong = not result.error.startswith("Traceback") and result.ending == "done"  # as its syntax is
+            state = ActionStatusCode.ARGS_ERROR if wrong else ActionStatusCode.API_ERROR
+            return failed(result.error.strip(), self.name, state=state)
+        answer = result.value
         if self.answer_from_stdout:
-            return _last_printed(code, scope)
-        if self.answer_symbol is not None:
-            _execute(code, scope)
-            if self.answer_symbol not in scope:
-                raise ToolError(f"the code must set the variable {self.answer_symbol!r}")
-            return scope[self.answer_symbol]
-        if self.answer_expr is not None:
-            _execute(code, scope)
-            return _value(ast.parse(self.answer_expr, mode="eval"), scope)
-        tree = ast.parse(code)
-        last = tree.body[-1] if tree.body else None
-        if not isinstance(last, ast.Expr):
-            raise ToolError("the last line of the code must be an expression: the answer")
-        _execute(ast.Module(tree.body[:-1], []), scope)
-        return _value(ast.Expression(last.value), scope)
+            answer = next(reversed(result.output.strip().splitlines()), None)
+        if answer is None:
+            if self.answer_from_stdout:
+                return failed("the code must print the answer", self.name)
+            return failed("the last line of the code must be an expression: the answer", self.name)
+        return ActionReturn(type=self.name, result=[{"type": "text", "content": answer}])
 
 
-def _execute(code: str | ast.Module, scope: dict[str, Any]) -> None:
-    exec(compile(code, "<code>", "exec"), scope)  # noqa: S102  # running code is what this tool is for
+UNLIMITED_SECONDS = 7 * 86_400.0
 
 
-def _value(expression: ast.Expression, scope: dict[str, Any]) -> Any:
-    scope["__answer__"] = None
-    target = ast.Name("__answer__", ast.Store())
-    _execute(ast.fix_missing_locations(ast.Module([ast.Assign([target], expression.body)], [])), scope)
-    return scope["__answer__"]
-
-
-def _last_printed(code: str, scope: dict[str, Any]) -> str:
-    written = io.StringIO()
-    with contextlib.redirect_stdout(written):
-        _execute(code, scope)
-    lines = written.getvalue().strip().splitlines()
-    if not lines:
-        raise ToolError("the code must print the answer")
-    return lines[-1]
-
-
-def _parsed(code: str, mode: str, argument: str) -> None:
+def _check_expression(code: str, argument: str) -> None:
     try:
-        ast.parse(code, mode=mode)
+        ast.parse(code, mode="eval")
     except SyntaxError as error:
         raise InvalidArgument(argument, code, f"give a Python expression ({error})") from error

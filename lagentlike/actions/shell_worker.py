@@ -6,20 +6,16 @@ import json
 import os
 import signal
 import sys
-import threading
-import time
 from typing import Any, BinaryIO
 
-from .ipython_interactive import ShellResult, Shells
 from .result import clean_text, shortened
+from .unsafe_ipython import ShellResult, Shells
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Answer each line of JSON on stdin (`session`, `code`, `forget`, `max_length`) with one on stdout."""
-    parent = os.getppid()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = _private_pipes()
     shells = Shells()
@@ -57,13 +53,6 @@ def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
     os.dup2(nothing, 1)
     os.close(nothing)
     return requests, answers
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

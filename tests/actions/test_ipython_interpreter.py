@@ -58,13 +58,13 @@ def outside(interpreter: IPythonInterpreter, inner: list[int], session_id: Any =
     """The numbers here of processes that have others in the kernel's sandbox."""
     kernel = interpreter.kernels._slots[session_id].kernel
     assert kernel is not None
-    namespace = os.readlink(f"/proc/{kernel.process.first_process()}/ns/pid")  # type: ignore[attr-defined]
+    namespace = Path(f"/proc/{kernel.process.first_process()}/ns/pid").readlink()  # type: ignore[attr-defined]
     found = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/{name}/ns/pid") == namespace:
-                (line,) = re.findall(r"NSpid:.*", Path(f"/proc/{name}/status").read_text())
-                found[int(line.split()[-1])] = int(name)
+            if (process / "ns/pid").readlink() == namespace:
+                (line,) = re.findall(r"NSpid:.*", (process / "status").read_text())
+                found[int(line.split()[-1])] = int(process.name)
     return [found[number] for number in inner]
 
 

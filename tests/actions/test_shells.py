@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from lagentlike.actions import (
     IPythonInteractive,
     IPythonInteractiveManager,
     PythonInterpreter,
+    UnsafeIPythonInteractive,
 )
 from lagentlike.errors import InvalidArgument
 from lagentlike.schema import ActionStatusCode, AgentMessage
@@ -34,12 +34,19 @@ def manager() -> Iterator[IPythonInteractiveManager]:
     manager.close()
 
 
-Shell = IPythonInteractive | IPythonInteractiveManager
+Shell = IPythonInteractive | IPythonInteractiveManager | UnsafeIPythonInteractive
 
 
-@pytest.fixture(scope="module", params=["interactive", "manager"])
-def shell(request: pytest.FixtureRequest, manager: IPythonInteractiveManager) -> Shell:
-    return IPythonInteractive() if request.param == "interactive" else manager
+@pytest.fixture(scope="module", params=["interactive", "manager", "in this process"])
+def shell(request: pytest.FixtureRequest, manager: IPythonInteractiveManager) -> Iterator[Shell]:
+    if request.param == "manager":
+        yield manager
+    elif request.param == "interactive":
+        shell = IPythonInteractive()
+        yield shell
+        shell.close()
+    else:
+        yield UnsafeIPythonInteractive()
 
 
 def text(shell: Shell, code: str, session_id: Any = 0) -> str:
@@ -99,7 +106,7 @@ def test_what_is_written_is_shown(shell: Shell, code: str, shown: str) -> None:
 
 
 def test_the_own_streams_and_main_module_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    shell = IPythonInteractive()
+    shell = UnsafeIPythonInteractive()
     out, err, main = sys.stdout, sys.stderr, sys.modules["__main__"]
     other = threading.Thread(target=lambda: [(sys.stdout.write("mine\n"), time.sleep(0.01)) for _ in range(20)])
     other.start()
@@ -112,7 +119,7 @@ def test_the_own_streams_and_main_module_are_left_alone(capsys: pytest.CaptureFi
 
 
 def test_sessions_in_one_process_run_at_once_and_keep_their_output() -> None:
-    shell = IPythonInteractive()
+    shell = UnsafeIPythonInteractive()
     code = "import time\nfor i in range(20): print({0}); time.sleep(0.001)"
 
     async def main() -> list[str]:
@@ -126,7 +133,7 @@ def test_sessions_in_one_process_run_at_once_and_keep_their_output() -> None:
 
 
 def test_code_in_this_process_that_takes_too_long_is_stopped() -> None:
-    shell = IPythonInteractive(timeout=0.3)
+    shell = UnsafeIPythonInteractive(timeout=0.3)
     text(shell, "x = 3")
     started = time.monotonic()
     assert "was stopped" in text(shell, "while True: pass")
@@ -136,7 +143,7 @@ def test_code_in_this_process_that_takes_too_long_is_stopped() -> None:
 
 
 def test_code_that_cannot_be_stopped_is_left_running() -> None:
-    shell = IPythonInteractive(timeout=0.1)
+    shell = UnsafeIPythonInteractive(timeout=0.1)
     assert "is still running" in text(shell, "import time; time.sleep(2)")
     assert text(shell, "1", "other") == "1"
 
@@ -144,10 +151,10 @@ def test_code_that_cannot_be_stopped_is_left_running() -> None:
 def test_several_pieces_of_code_run_at_once_in_workers(manager: IPythonInteractiveManager) -> None:
     returned = manager(["x = 1", "x = 2"], ["p", "q"])
     assert [one.text for one in returned] == ["(no output)"] * 2
-    returned = manager(["import os; (x, os.getpid())"] * 2, ["p", "q"])
+    returned = manager(["import os; (x, os.readlink('/proc/self/ns/pid'))"] * 2, ["p", "q"])
     (first, one), (second, other) = (eval(item.text) for item in returned)
     assert (first, second) == (1, 2)
-    assert len({one, other, os.getpid()}) == 3
+    assert len({one, other, str(Path("/proc/self/ns/pid").readlink())}) == 3, "each in a sandbox of its own"
     with pytest.raises(InvalidArgument, match="indexes"):
         manager(["1", "2"], [0])
 
@@ -169,7 +176,9 @@ def test_a_worker_ends_with_its_parent() -> None:
     code = (
         "import os, sys\n"
         "from lagentlike.actions import IPythonInteractiveManager\n"
-        "print(IPythonInteractiveManager(max_workers=1)('import os; os.getpid()').text, flush=True)\n"
+        "manager = IPythonInteractiveManager(max_workers=1)\n"
+        "manager('1')\n"
+        "print(manager.workers._workers[0]._process.first_process(), flush=True)\n"
         "os._exit(0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
