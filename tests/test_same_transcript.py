@@ -1,0 +1,115 @@
+"""One agent, defined once, says and remembers the same wherever and however it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from lagentlike.agents import AsyncReAct, ReAct
+from lagentlike.serving import (
+    AgentServer,
+    AsyncHTTPAgentClient,
+    AsyncStreamingHTTPAgentClient,
+    HTTPAgentClient,
+    HTTPAgentServer,
+    StreamingHTTPAgentClient,
+)
+
+from .transcript import define, KINDS, QUESTIONS, SESSION, talk, Transcript
+
+
+@asynccontextmanager
+async def served(kind: type[ReAct], store: Path | None = None) -> AsyncIterator[AgentServer]:
+    async with AgentServer(define(kind), port=0, store=store) as server:
+        yield server
+
+
+async def in_this_process(kind: type[ReAct], folder: Path) -> Transcript:
+    return await talk(define(kind))
+
+
+async def behind_http(kind: type[ReAct], client: type[HTTPAgentClient], folder: Path) -> Transcript:
+    async with served(kind) as server:
+        return await talk(client(url=server.url))
+
+
+async def in_another_process(folder: Path) -> Transcript:
+    with HTTPAgentServer(config="tests.transcript.define", port=0) as agent:
+        return await talk(agent)
+
+
+async def behind_chat_completions(stream: bool, folder: Path) -> Transcript:
+    replies, session = [], str(SESSION)
+    async with (
+        served(AsyncReAct) as server,
+        openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client,
+    ):
+        for question in QUESTIONS:
+            asked = {"model": "assistant", "messages": [{"role": "user", "content": question}], "user": session}
+            if stream:
+                chunks = await client.chat.completions.create(**asked, stream=True)  # type: ignore[call-overload]
+                replies.append("".join([chunk.choices[0].delta.content or "" async for chunk in chunks]))
+            else:
+                answer = await client.chat.completions.create(**asked)  # type: ignore[call-overload]
+                replies.append(answer.choices[0].message.content)
+        return replies, server.unit.state_dict(session)
+
+
+async def in_a_store_between_turns(folder: Path) -> Transcript:
+    """Each turn in a new server, over what the last one kept."""
+    replies = []
+    for question in QUESTIONS:
+        async with served(AsyncReAct, folder / "sessions.db") as server:
+            replies.append((await AsyncHTTPAgentClient(url=server.url)(question, session_id=SESSION)).content)
+            state = await asyncio.to_thread(HTTPAgentClient(url=server.url).state_dict, SESSION)
+    return replies, state
+
+
+CLIENTS = (HTTPAgentClient, AsyncHTTPAgentClient, StreamingHTTPAgentClient, AsyncStreamingHTTPAgentClient)
+
+# Where an agent runs, by name: a new way of running agents gets a line here.
+FORMS: dict[str, Callable[[Path], Awaitable[Transcript]]] = {
+    **{f"{kind.__name__}": partial(in_this_process, kind) for kind in KINDS},
+    **{
+        f"{kind.__name__} through {client.__name__}": partial(behind_http, kind, client)
+        for kind, client in zip(KINDS, CLIENTS, strict=True)
+    },
+    "in another process": in_another_process,
+    "as chat completions": partial(behind_chat_completions, False),
+    "as streamed chat completions": partial(behind_chat_completions, True),
+    "in a store between turns": in_a_store_between_turns,
+}
+
+
+@pytest.fixture(scope="module")
+def expected() -> Transcript:
+    """What it says where it is simplest."""
+    return asyncio.run(talk(define(ReAct)))
+
+
+def test_the_conversation_is_one_worth_comparing(expected: Transcript) -> None:
+    replies, state = expected
+    assert replies[1:3] == ["The result of 12 * 34 is 408.", "Your name is Ann."]
+    assert list(state) == ["memory", "agent.memory"]
+    assert len(state["agent.memory"]) == 10  # four questions, four answers, a call and its result
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_says_and_remembers_the_same(form: str, expected: Transcript, tmp_path: Path) -> None:
+    replies, state = asyncio.run(FORMS[form](tmp_path))
+    assert replies == expected[0]
+    assert without_call_ids(state) == without_call_ids(expected[1])
+
+
+def without_call_ids(state: dict[str, Any]) -> Any:
+    """A state without the ids of tool calls, which are drawn."""
+    return json.loads(re.sub(r"call_\w+", "call", json.dumps(state)))
