@@ -115,8 +115,8 @@ class AgentServer(HTTPFace):
         self.unit = _unit(agent)
         self.name = name or self.unit.name
         self.params = frozenset(_sampling(self.unit) if params is None else params)
-        self._store = SQLiteSessions(store) if isinstance(store, str | Path) else store
-        self.sessions = Sessions(self.unit, self._store, max_sessions, ttl, on_evict)
+        self._store = store
+        self.sessions = Sessions(self.unit, max_sessions, ttl, on_evict)
         self._sweep_every = min(60.0, (ttl or 240.0) / 4)
         self._started = int(time.time())
 
@@ -127,7 +127,7 @@ class AgentServer(HTTPFace):
 
     def app(self) -> web.Application:
         app = super().app()
-        app.cleanup_ctx.append(self._sweeping)
+        app.cleanup_ctx.append(self._keeping)
         return app
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -311,19 +311,21 @@ class AgentServer(HTTPFace):
             headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
-    async def _sweeping(self, app: web.Application) -> AsyncIterator[None]:
-        """Let go of old sessions now and then, while the server runs; close the store after it."""
+    async def _keeping(self, app: web.Application) -> AsyncIterator[None]:
+        """Open the store while the server runs, and let go of old sessions now and then."""
 
         async def sweep() -> None:
             while True:
                 await asyncio.sleep(self._sweep_every)
                 self.sessions.sweep()
 
+        store = SQLiteSessions(self._store) if isinstance(self._store, str | Path) else self._store
+        self.sessions.store = store
         sweeping = asyncio.create_task(sweep())
         yield
         sweeping.cancel()
-        if self._store is not None:
-            await self._store.close()
+        if store is not None:
+            await store.close()
 
 
 class _Said:

@@ -70,23 +70,20 @@ class Sessions:
 
     Args:
         unit: what has them in memory.
-        store: where they are kept after each turn; None for memory alone.
         max_sessions: most sessions in memory; the ones not used for longest go first.
         ttl: seconds after which a session that is not used goes.
         on_evict: called with owner and id of each session that goes. It is in the store still, if there is one; else
             it is forgotten.
+
+    Attributes:
+        store: where they are kept after each turn; None for memory alone.
     """
 
     def __init__(
-        self,
-        unit: Module,
-        store: SessionStore | None,
-        max_sessions: int,
-        ttl: float | None,
-        on_evict: Callable[[str, str], None] | None,
+        self, unit: Module, max_sessions: int, ttl: float | None, on_evict: Callable[[str, str], None] | None
     ) -> None:
         self._unit = unit
-        self._store = store
+        self.store: SessionStore | None = None
         self._max_sessions = max_sessions
         self._ttl = ttl
         self._on_evict = on_evict
@@ -130,8 +127,8 @@ class Sessions:
             NotKept: it cannot be kept; the session is as it was kept last.
         """
         last = (turn, reply.plain("the reply")) if turn is not None and reply is not None else None
-        if self._store is not None:
-            await _surely(self._save(session, self._store, last))
+        if self.store is not None:
+            await _surely(self._save(session, self.store, last))
         session.last, session.spoken, session.loaded = last, True, True
 
     async def fork(self, session: Session, new: Session) -> None:
@@ -141,15 +138,15 @@ class Sessions:
 
     async def delete(self, session: Session) -> None:
         """Forget a session for good."""
-        if self._store is not None:
-            await _surely(self._store.delete(session.key))
+        if self.store is not None:
+            await _surely(self.store.delete(session.key))
         self._unit.reset(session.unit_id, recursive=True)
         session.spoken, session.last = False, None
 
     async def names(self, owner: str) -> list[str]:
         """The sessions of an owner, the oldest first."""
-        if self._store is not None:
-            return [key.partition("/")[2] for key in await self._store.keys(f"{owner}/")]
+        if self.store is not None:
+            return [key.partition("/")[2] for key in await self.store.keys(f"{owner}/")]
         here = [session for session in self._known.values() if session.owner == owner and session.spoken]
         return [session.name for session in sorted(here, key=lambda session: session.began)]
 
@@ -173,7 +170,7 @@ class Sessions:
         self._unit.reset(session.unit_id, recursive=True)
 
     async def _load(self, session: Session) -> None:
-        kept = None if self._store is None else await self._store.get(session.key)
+        kept = None if self.store is None else await self.store.get(session.key)
         if kept is not None:
             self._unit.load_state_dict(kept["state"], session.unit_id)
             last = kept.get("last")

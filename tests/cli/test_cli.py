@@ -94,7 +94,7 @@ def test_help_shows_every_command_with_examples(lagentlike: Callable[..., Outcom
     assert all(name in out for name in ("demo", "chat", "run", "summary", "serve-model", "examples:"))
 
 
-@pytest.mark.parametrize("command", ["demo", "chat", "run", "summary", "serve-model"])
+@pytest.mark.parametrize("command", ["demo", "chat", "run", "summary", "serve", "serve-model"])
 def test_each_command_teaches_by_example(lagentlike: Callable[..., Outcome], command: str) -> None:
     code, out, _ = lagentlike(command, "--help")
     assert code == 0
