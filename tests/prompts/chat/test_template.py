@@ -279,3 +279,55 @@ def test_jinja_and_transformers_are_loaded_by_rendering_alone() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+_ROUND: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "1 + 1?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "calc", "arguments": {"e": "1+1"}}}],
+    },
+    {"role": "tool", "content": "2", "name": "calc"},
+    {"role": "assistant", "content": "It is 2."},
+    {"role": "user", "content": "Thanks."},
+]
+_OFFERED = [{"type": "function", "function": {"name": "calc", "description": "计算"}}]
+
+
+@pytest.mark.parametrize(
+    ("name", "tools", "wanted"),
+    [
+        (
+            "deepseek-v3",
+            None,
+            "<｜begin▁of▁sentence｜>Be brief.<｜User｜>1 + 1?<｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>"
+            'function<｜tool▁sep｜>calc\n```json\n{"e": "1+1"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+            "<｜end▁of▁sentence｜><｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>2<｜tool▁output▁end｜>"
+            "<｜tool▁outputs▁end｜>It is 2.<｜end▁of▁sentence｜><｜User｜>Thanks.<｜Assistant｜>",
+        ),
+        (
+            "glm-4",
+            _OFFERED,
+            "[gMASK]<sop><|system|>\n你是一个名为 ChatGLM 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，"
+            "你的任务是针对用户的问题和要求提供适当的答复和支持。\n\n# 可用工具\n## calc\n\n"
+            '{\n    "name": "calc",\n    "description": "计算"\n}\n在调用上述函数时，请使用 Json 格式表示调用的参数。'
+            '<|system|>\nBe brief.<|user|>\n1 + 1?<|assistant|>calc\n{"e": "1+1"}<|observation|>\n2<|assistant|>\nIt is 2.'
+            "<|user|>\nThanks.<|assistant|>",
+        ),
+    ],
+)
+def test_templates_that_were_written_here_give_the_text_of_the_models_own(name: str, tools: Any, wanted: str) -> None:
+    assert ChatTemplate.named(name).render(_ROUND, tools, add_generation_prompt=True) == wanted
+
+
+def test_phi_4_writes_turns_and_refuses_calls() -> None:
+    template, chat = ChatTemplate.named("phi-4"), [*_ROUND[:2], *_ROUND[4:]]
+    assert template.render(chat, add_generation_prompt=True) == (
+        "<|im_start|>system<|im_sep|>Be brief.<|im_end|><|im_start|>user<|im_sep|>1 + 1?<|im_end|>"
+        "<|im_start|>assistant<|im_sep|>It is 2.<|im_end|><|im_start|>user<|im_sep|>Thanks.<|im_end|>"
+        "<|im_start|>assistant<|im_sep|>"
+    )
+    with pytest.raises(InvalidArgument, match="no form for tool calls"):
+        template.render(_ROUND)

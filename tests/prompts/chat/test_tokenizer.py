@@ -417,7 +417,8 @@ def test_the_next_prompt_goes_on_from_sampled_ids_that_are_not_canonical(name: s
     tokenizer = of(name, kind)
     chat: list[dict[str, Any]] = []
     ids: list[int] = []
-    for turn, answer in enumerate(("It is 2, I think: 你好 <|im_end|>", "Still {2}.", "Yes!")):
+    line = "\n" if name == "glm-4" else ""  # whose models write the end of the role's line themselves
+    for turn, answer in enumerate((f"{line}It is 2, I think: 你好 <|im_end|>", f"{line}Still {{2}}.", f"{line}Yes!")):
         chat.append({"role": "user", "content": f"What is 1 + 1? ({turn})"})
         prompt = tokenizer.continue_ids(ids, chat) if ids else tokenizer.encode_chat(chat, add_generation_prompt=True)
         assert prompt[: len(ids)] == ids
