@@ -296,27 +296,23 @@ _ROUND: list[dict[str, Any]] = [
 _OFFERED = [{"type": "function", "function": {"name": "calc", "description": "计算"}}]
 
 
+_DEEPSEEK_V3 = (
+    "<｜begin▁of▁sentence｜>Be brief.<｜User｜>1 + 1?<｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>"
+    'function<｜tool▁sep｜>calc\n```json\n{"e": "1+1"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+    "<｜end▁of▁sentence｜><｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>2<｜tool▁output▁end｜>"
+    "<｜tool▁outputs▁end｜>It is 2.<｜end▁of▁sentence｜><｜User｜>Thanks.<｜Assistant｜>"
+)
+_GLM_4 = (
+    "[gMASK]<sop><|system|>\n你是一个名为 ChatGLM 的人工智能助手。"
+    "你是基于智谱AI训练的语言模型 GLM-4 模型开发的，你的任务是针对用户的问题和要求提供适当的答复和支持。"
+    '\n\n# 可用工具\n## calc\n\n{\n    "name": "calc",\n    "description": "计算"\n}\n'
+    "在调用上述函数时，请使用 Json 格式表示调用的参数。<|system|>\nBe brief.<|user|>\n1 + 1?<|assistant|>calc\n"
+    '{"e": "1+1"}<|observation|>\n2<|assistant|>\nIt is 2.<|user|>\nThanks.<|assistant|>'
+)
+
+
 @pytest.mark.parametrize(
-    ("name", "tools", "wanted"),
-    [
-        (
-            "deepseek-v3",
-            None,
-            "<｜begin▁of▁sentence｜>Be brief.<｜User｜>1 + 1?<｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>"
-            'function<｜tool▁sep｜>calc\n```json\n{"e": "1+1"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
-            "<｜end▁of▁sentence｜><｜tool▁outputs▁begin｜><｜tool▁output▁begin｜>2<｜tool▁output▁end｜>"
-            "<｜tool▁outputs▁end｜>It is 2.<｜end▁of▁sentence｜><｜User｜>Thanks.<｜Assistant｜>",
-        ),
-        (
-            "glm-4",
-            _OFFERED,
-            "[gMASK]<sop><|system|>\n你是一个名为 ChatGLM 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，"
-            "你的任务是针对用户的问题和要求提供适当的答复和支持。\n\n# 可用工具\n## calc\n\n"
-            '{\n    "name": "calc",\n    "description": "计算"\n}\n在调用上述函数时，请使用 Json 格式表示调用的参数。'
-            '<|system|>\nBe brief.<|user|>\n1 + 1?<|assistant|>calc\n{"e": "1+1"}<|observation|>\n2<|assistant|>\nIt is 2.'
-            "<|user|>\nThanks.<|assistant|>",
-        ),
-    ],
+    ("name", "tools", "wanted"), [("deepseek-v3", None, _DEEPSEEK_V3), ("glm-4", _OFFERED, _GLM_4)]
 )
 def test_templates_that_were_written_here_give_the_text_of_the_models_own(name: str, tools: Any, wanted: str) -> None:
     assert ChatTemplate.named(name).render(_ROUND, tools, add_generation_prompt=True) == wanted
