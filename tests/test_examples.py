@@ -30,6 +30,7 @@ SAYS: dict[str, tuple[str, ...]] = {
     "state_save_load": ("missing_keys=[], unexpected_keys=[]", "True\n", "[] ['first.memory', 'second.memory']"),
     "streaming": ("TinyLM", "True"),
     "testing": ("Hello, Ann!", "You said 4 things."),
+    "train_from_batch": ("24 of 24 conversations are right", "it has learnt: True"),
     "tools": ('"enum"', "a ok - 26.22 miles", "b failed - Error:", "c ok - ann: buy milk", "2.2 pounds"),
 }
 

@@ -13,6 +13,7 @@ from .rollout import read_queries, reward_named
 
 if TYPE_CHECKING:
     from ..training import Policy, Trainer
+    from ..trajectory import Trajectory
 
 __all__ = ["add_options", "main"]
 
@@ -29,13 +30,15 @@ It trains for real on a CPU, models of some million parameters; for large models
 
 EXAMPLES = """examples:
   lagentlike train sft --data trajectories.jsonl --min-reward 1 --out runs/sft
+  lagentlike train sft --data data/my_run --min-reward 1 --out runs/sft
   lagentlike train grpo --data questions.jsonl --reward math_equality --steps 30 --out runs/grpo
   lagentlike train grpo --data questions.jsonl --reward my_rewards.py:score --agent my_agents.py:team --lora 8
   lagentlike train ppo --data questions.jsonl --reward math_equality --critic --updates 4 --out runs/ppo
   lagentlike train grpo --data questions.jsonl --reward math_equality --out runs/grpo --resume
 
 questions.jsonl: {"prompt": "What is 12 * 34?", "answer": "408"} on each line (or "messages" in place of "prompt").
-trajectories.jsonl: what `lagentlike rollout --out` writes, or {"messages": [...]} with the answers in it."""
+trajectories.jsonl: what `lagentlike rollout --out` writes, or {"messages": [...]} with the answers in it.
+data/my_run: what `lagentlike batch` wrote; with --token_ids, the very tokens are learnt from."""
 
 METHODS = ("sft", "grpo", "rloo", "reinforce", "ppo")
 
@@ -167,28 +170,22 @@ def _rl(options: argparse.Namespace, policy: Policy, shared: dict[str, Any]) -> 
 
 
 def _trajectories(path: Path, policy: Policy, min_reward: float | None) -> list[Any]:
-    """The trajectories of a file, or its conversations as such."""
+    """The trajectories of a file, or its conversations as such; a batch run's folder stands for its records."""
     from ..errors import LagentlikeError
-    from ..training import conversation
-    from ..trajectory import Trajectory
+    from ..records import records_beside
 
-    found = []
+    if path.is_dir():
+        path = records_beside(path / "trajectories.jsonl")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
         raise UsageError(f"{str(path)!r} cannot be read: {error}") from None
+    found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            saved = json.loads(line)
-            if not isinstance(saved, dict) or "messages" not in saved:
-                raise ValueError("give an object with 'messages'")
-            if "segments" in saved:
-                found.append(Trajectory.from_dict(saved))
-            else:
-                found.append(conversation(policy, saved["messages"], saved.get("tools")))
-                found[-1].reward = saved.get("reward")
+            found.append(_trajectory(line, policy))
         except (ValueError, KeyError, TypeError, LagentlikeError) as error:
             raise UsageError(f"{path}, line {number}: {error}") from None
     if min_reward is not None:
@@ -196,6 +193,29 @@ def _trajectories(path: Path, policy: Policy, min_reward: float | None) -> list[
     if not found:
         raise UsageError(f"{str(path)!r} holds nothing to learn from" + (" above --min-reward" if min_reward else ""))
     return found
+
+
+def _trajectory(line: bytes, policy: Policy) -> Trajectory:
+    """What a line holds: a trajectory, a record, a conversation in ShareGPT form, or one as chat messages."""
+    from ..records import ConversationRecord, from_sharegpt, to_openai, to_trajectory
+    from ..training import conversation
+    from ..trajectory import Trajectory
+
+    saved = json.loads(line)
+    if isinstance(saved, dict) and "segments" in saved:
+        return Trajectory.from_dict(saved)
+    reward = None
+    if isinstance(saved, dict) and ("conversations" in saved or "sum" in saved):
+        record = from_sharegpt(saved) if "conversations" in saved else ConversationRecord.from_line(line)
+        found = to_trajectory(record)
+        if found.segments:
+            return found
+        saved, reward = to_openai(record), found.reward
+    if not isinstance(saved, dict) or "messages" not in saved:
+        raise ValueError("give an object with 'messages'")
+    made = conversation(policy, saved["messages"], saved.get("tools"))
+    made.reward = saved.get("reward", reward)
+    return made
 
 
 class _Printer:

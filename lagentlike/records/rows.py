@@ -26,8 +26,8 @@ def to_trajectory(record: ConversationRecord, **details: Any) -> Trajectory:
     and reinforcement learning.
 
     Args:
-        record: the record.
-        details: further fields of the trajectory, such as `reward`.
+        record: the record; its reward is the one that a batch run left in `metadata["reward"]`.
+        details: further fields of the trajectory, or others than the record tells.
     """
     messages = to_openai(record)["messages"]
     answers = [message for message in record.messages if record.role_of(message) == "assistant"]
@@ -38,6 +38,7 @@ def to_trajectory(record: ConversationRecord, **details: Any) -> Trajectory:
     values: dict[str, Any] = {
         "segments": ledger.segments,
         "tools": record.tools,
+        "reward": _reward(record),
         "finish_reason": _reason(record),
         "agent": record.agent,
         "session_id": record.id,
@@ -47,6 +48,12 @@ def to_trajectory(record: ConversationRecord, **details: Any) -> Trajectory:
         "counts": ledger.counts,
     }
     return Trajectory([as_parts(message) for message in messages], **{**values, **details})
+
+
+def _reward(record: ConversationRecord) -> float | None:
+    kept = record.metadata.get("reward")
+    reward = kept.get("reward") if isinstance(kept, dict) else None
+    return reward if isinstance(reward, int | float) else None
 
 
 def _reason(record: ConversationRecord) -> FinishReason:
