@@ -6,25 +6,27 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
 import time
-import uuid
 import weakref
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, IO, Literal
 
 from ..errors import InvalidArgument, ToolError
 from ..memory import SessionId
 from ..memory.state import SessionValue
+from ..sandbox import Isolation, isolation_of
+from ..sandbox.environment import is_secret_name
+from ..sandbox.keeper import MARK
+from ..sandbox.output import Output
+from ..sandbox.room import Room
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .danger import danger_of
-from ..sandbox.environment import is_secret_name, without_secrets
 from .function import checked_max_length, checked_timeout
 from .result import as_seen, clean_text, shortened
 from .session import Unsaved
@@ -39,6 +41,10 @@ MAX_TIMEOUT = 600.0
 MAX_PROCESSES = 16
 """Most programs in the background of one session."""
 
+MAX_STATE = 1024 * 1024
+"""Bytes of a working directory and variables that are read."""
+
+_KILL_SECONDS = 5.0
 _DRAIN_SECONDS = 0.3
 """How long output is waited for that a program left behind may still write."""
 
@@ -46,19 +52,23 @@ _DRAIN_SECONDS = 0.3
 class Terminal(BaseAction):
     """Run shell commands; each session has a working directory and environment variables of its own.
 
-    Each command is a process of its own, in a process group of its own. `cd` and exported variables last from one
-    command to the next, and are saved and forked with the session. Commands run as the user, with all of the user's
-    rights: run agents that you do not trust in a container. They do not get environment variables whose names speak of
-    keys, tokens, secrets or passwords.
+    Each session has a sandbox, in which each command is a process of its own, in a process group of its own. All that
+    it can change is the directory where it begins, with all below it, and a `/tmp` of its own; it has no network, other
+    than the one between its own programs. `cd` and exported variables last from one command to the next, and are saved
+    and forked with the session.
 
     A command that takes too long is killed with its process group, and one that writes more than 64 MiB too. What it
     started and left behind is killed when the session is reset, with `close()`, and when this object is no longer used.
 
     Args:
-        cwd: where sessions begin; this process's working directory by default.
+        cwd: where sessions begin, and what they can change; this process's working directory by default.
         timeout: seconds that a command may take where the call does not say, at most 600.
         max_out_len: most characters of output; longer ones keep their head and their tail.
         env: more environment variables.
+        network: whether commands reach the network, and with it the servers of this machine.
+        isolation: how commands are held back from this machine: `"bwrap"`, an `Isolation`, or `"unsafe_local"`, with
+            which they run as the user and with the user's environment variables, but for those whose names speak of
+            keys, tokens, secrets or passwords. `lagentlike.sandbox.set_default_isolation` changes the default.
         description: what models are told, in place of the docstring of `run`.
         name: its name.
     """
@@ -69,6 +79,8 @@ class Terminal(BaseAction):
         timeout: float = 60,
         max_out_len: int = 16_384,
         env: Mapping[str, str] | None = None,
+        network: bool = False,
+        isolation: Isolation | str | None = None,
         description: Mapping[str, Any] | str | None = None,
         name: str | None = "terminal",
     ) -> None:
@@ -76,9 +88,12 @@ class Terminal(BaseAction):
         self.seconds = _bounded_timeout(timeout)
         self.max_length = checked_max_length(max_out_len)
         self.needs_approval = _danger_of_call
-        self.places = _Places(Path.cwd() if cwd is None else Path(cwd).resolve())
-        self.processes = _Processes(self.max_length)
-        self._env = dict(env or {})
+        workspace = Path.cwd() if cwd is None else Path(cwd).resolve()
+        chosen = isolation_of(isolation)
+        limits = replace(chosen.limits, network=network or chosen.limits.network)
+        self.places = _Places(workspace)
+        self.processes = _Processes(lambda: Room(chosen, workspace, limits))
+        self._env = {**chosen.environment(workspace), **(env or {})}
         weakref.finalize(self, _Processes.kill_all, self.processes)
 
     @tool_api
@@ -111,25 +126,24 @@ class Terminal(BaseAction):
             self.processes.reset(one)
 
     def _start(self, session_id: SessionId, command: str) -> str:
-        place, mark = self.places[session_id], self.processes.mark(session_id)
-        program = _Program(command, place["cwd"], self._environment(place), mark, stdin=True)
+        place = self.places[session_id]
+        program = self.processes.start(session_id, command, place["cwd"], self._environment(place), stdin=True)
         return self.processes.add(session_id, program)
 
     def _run(self, session_id: SessionId, command: str, seconds: float, stop: threading.Event) -> ActionReturn:
         with self.processes.turn(session_id):
             place = self.places[session_id]
-            with tempfile.TemporaryDirectory(prefix="lagentlike-shell-") as folder:
-                state = Path(folder, "state")
-                script = _SCRIPT.format(state=state)
-                mark = self.processes.mark(session_id)
-                program = _Program(command, place["cwd"], self._environment(place), mark, script=script)
+            with _memory_file() as state:
+                environment = self._environment(place)
+                program = self.processes.start(session_id, command, place["cwd"], environment, state=state.fileno())
                 ending = program.wait(seconds, stop)
-                if state.exists():
-                    self.places[session_id] = _place(state.read_bytes(), place, self._environment(None))
+                written = os.pread(state.fileno(), MAX_STATE, 0)
+            if written:
+                self.places[session_id] = _place(written, place, self._environment(None))
         return self._returned(program, ending, seconds)
 
     def _returned(self, program: _Program, ending: str, seconds: float) -> ActionReturn:
-        output = shortened(program.output.text(), self.max_length)
+        output = shortened(_shown(program.output.content()), self.max_length)
         if ending == "ended" and program.returncode == 0:
             return _text(output or "(no output)")
         problem = {
@@ -146,7 +160,7 @@ class Terminal(BaseAction):
 
     def _environment(self, place: Mapping[str, Any] | None) -> dict[str, str]:
         """What a command of a session is given; None for a session that has changed nothing."""
-        kept = {**without_secrets(), **self._env}
+        kept = dict(self._env)
         if place is not None:
             kept.update(place["set"])
             for name in place["unset"]:
@@ -212,83 +226,39 @@ def terminal_unavailable() -> str | None:
     return None if os.name == "posix" and _shell() else "it needs a POSIX system with bash or sh"
 
 
-class _Output:
-    """What a program writes: its head, its tail, and how much there was between them."""
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._guard = threading.RLock()  # what comes between a look and the clearing would be lost
-        self._head = bytearray()
-        self._tail: deque[bytes] = deque()
-        self._tail_size = 0
-        self.size = 0
-
-    def add(self, piece: bytes) -> None:
-        with self._guard:
-            self.size += len(piece)
-            taken = piece[: max(self._room - len(self._head), 0)]
-            self._head += taken
-            rest = piece[len(taken) :]
-            if rest:
-                self._tail.append(rest)
-                self._tail_size += len(rest)
-            while self._tail and self._tail_size - len(self._tail[0]) >= self._room:
-                self._tail_size -= len(self._tail.popleft())
-
-    def text(self) -> str:
-        """All that is kept."""
-        with self._guard:
-            tail = b"".join(self._tail)[-self._room :]
-            missing = self.size - len(self._head) - len(tail)
-            note = f"\n… {missing:,} bytes are left out here …\n".encode() if missing else b""
-            kept = bytes(self._head) + note + tail
-        return as_seen(clean_text(kept.decode("utf-8", "replace"))).strip("\n")
-
-    def take(self) -> str:
-        """What came since the last time."""
-        with self._guard:
-            text = self.text()
-            self._head.clear()
-            self._tail.clear()
-            self._tail_size = self.size = 0
-        return text
-
-
 class _Program:
     """A shell command that runs in a process group of its own.
 
     Args:
+        room: the sandbox it runs in.
         command: the command.
         cwd: where.
         env: its environment.
-        mark: value of the environment variable by which all it starts is found again.
-        script: shell code that runs the command, which it finds as its first argument.
         stdin: whether it has an input that can be written to.
+        state: descriptor of a file that gets its last working directory and variables.
 
     Raises:
         ToolError: it cannot be started.
     """
 
     def __init__(
-        self, command: str, cwd: str, env: Mapping[str, str], mark: str, script: str = 'eval "$1"', stdin: bool = False
+        self, room: Room, command: str, cwd: str, env: Mapping[str, str], stdin: bool = False, state: int | None = None
     ) -> None:
         shell = _shell()
         if shell is None or "\0" in command:
             raise ToolError("there is no shell here" if shell is None else "a command cannot hold a NUL character")
-        if not Path(cwd).is_dir():
-            raise ToolError(f"the working directory {cwd} is gone: go elsewhere")
+        if room.is_full:
+            room.close()  # what fills it has to go, or nothing will ever run again
+            raise ToolError("there were too many processes: all programs of this session were ended")
         self.command = command
-        self.output = _Output(MAX_KEPT)
+        self.output = Output(2 * MAX_KEPT)
+        script = 'eval "$1"' if state is None else _SCRIPT
         try:
-            self._process = subprocess.Popen(
-                [shell, "-c", script, "shell", clean_text(command)],
-                cwd=cwd,
-                env={**env, _MARK: mark},
-                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self._process = room.start(
+                [shell, "-c", script, "shell", clean_text(command)], cwd, env, stdin=stdin, extra=state
             )
+        except FileNotFoundError:
+            raise ToolError(f"the working directory {cwd} is gone: go elsewhere") from None
         except (OSError, ValueError) as error:
             raise ToolError(f"the command cannot be started: {error}") from None
         self.began = time.monotonic()
@@ -344,15 +314,15 @@ class _Program:
 
     def kill(self) -> None:
         """Kill it with its process group."""
-        with contextlib.suppress(ProcessLookupError):  # all of it has ended
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel lets it go in its own time
+            self._process.wait(_KILL_SECONDS)
         self._reader.join(_DRAIN_SECONDS)
 
     def news(self) -> str:
         """Its state and what it wrote since the last time."""
         state = "running" if self.is_running else f"ended with exit code {self.returncode}"
-        written = self.output.take()
+        written = _shown(self.output.take())
         return f"({state})\n{written}" if written else f"({state}; nothing new was written)"
 
     def _read(self) -> None:
@@ -364,8 +334,7 @@ class _Program:
                 self.output.add(piece)
                 self._total += len(piece)
                 if self._total > MAX_OUTPUT:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(self._process.pid, signal.SIGKILL)
+                    self._process.kill()
         if self._process.stdin is not None:
             self._process.wait()
             self._process.stdin.close()
@@ -388,24 +357,40 @@ class _Places(SessionValue[dict[str, Any]]):
 
 
 class _Processes(Unsaved):
-    """The programs that sessions have in the background, and the marks by which all that they started is found."""
+    """The sandboxes of sessions, and the programs that run in their background.
 
-    def __init__(self, max_length: int) -> None:
-        self._max_length = max_length
+    Args:
+        open_room: opens a sandbox.
+    """
+
+    def __init__(self, open_room: Callable[[], Room]) -> None:
+        self._open_room = open_room
         self._programs: dict[SessionId, dict[str, _Program]] = {}
-        self._marks: dict[SessionId, str] = {}
+        self._rooms: dict[SessionId, Room] = {}
+        self._opening: dict[SessionId, threading.Lock] = {}
         self._started: dict[SessionId, int] = {}
         self._turns: dict[SessionId, threading.Lock] = {}
         self._owner = os.getpid()
 
     def session_ids(self) -> list[SessionId]:
-        return list(self._marks) if self._owner == os.getpid() else []
+        return list(self._rooms) if self._owner == os.getpid() else []
 
-    def mark(self, session_id: SessionId) -> str:
-        """The mark of a session's programs."""
+    def start(self, session_id: SessionId, command: str, cwd: str, env: Mapping[str, str], **options: Any) -> _Program:
+        """Start a command in the session's sandbox.
+
+        Raises:
+            ToolError: it cannot be started.
+            SandboxUnavailable: there is no sandbox here.
+        """
         if self._owner != os.getpid():  # forked: the programs are the parent's
-            self.__init__(self._max_length)  # type: ignore[misc]
-        return self._marks.setdefault(session_id, uuid.uuid4().hex)
+            self.__init__(self._open_room)  # type: ignore[misc]
+        with self._opening.setdefault(session_id, threading.Lock()):
+            room = self._rooms.get(session_id)
+            if room is None or not room.is_open:
+                if room is not None:
+                    room.close()
+                room = self._rooms[session_id] = self._open_room()
+        return _Program(room, command, cwd, env, **options)
 
     def turn(self, session_id: SessionId) -> threading.Lock:
         """Held while a command of the session runs, so that the next one finds what it left."""
@@ -437,25 +422,24 @@ class _Processes(Unsaved):
         return "\n".join(lines) or "nothing runs in the background"
 
     def reset(self, session_id: SessionId) -> None:
-        mark = self._marks.pop(session_id, None)
-        programs = self._programs.pop(session_id, {})
+        room = self._rooms.pop(session_id, None)
+        self._programs.pop(session_id, None)
         self._started.pop(session_id, None)
         self._turns.pop(session_id, None)
-        if mark is not None and self._owner == os.getpid():
-            for program in programs.values():
-                program.kill()
-            _kill_marked({mark})
+        self._opening.pop(session_id, None)
+        if room is not None and self._owner == os.getpid():
+            room.close()
 
     def kill_all(self) -> None:
         for session_id in self.session_ids():
             self.reset(session_id)
 
 
-_MARK = "LAGENTLIKE_SHELL"
-_SCRIPT = """trap 'r=$?; {{ pwd; printf "\\0"; /usr/bin/env -0; }} >"{state}" 2>/dev/null; exit $r' EXIT
+_SCRIPT = """lagentlike_state=$2
+trap 'r=$?; { pwd; printf "\\0"; /usr/bin/env -0; } >"/dev/fd/$lagentlike_state" 2>/dev/null; exit $r' EXIT
 eval "$1"
 """
-_SHELLS_OWN = frozenset({"_", "SHLVL", "PWD", "OLDPWD", _MARK})
+_SHELLS_OWN = frozenset({"_", "SHLVL", "PWD", "OLDPWD", "lagentlike_state", MARK})
 
 
 def _place(written: bytes, before: Mapping[str, Any], base: Mapping[str, str]) -> dict[str, Any]:
@@ -478,46 +462,16 @@ def _place(written: bytes, before: Mapping[str, Any], base: Mapping[str, str]) -
     }
 
 
-def _kill_marked(marks: set[str]) -> None:
-    """Kill all processes that were started under one of the marks, also those that left their group; on Linux only."""
-    wanted = {f"{_MARK}={mark}".encode() for mark in marks}
-    for _ in range(100):  # what is started while this looks is found the next time
-        environs = {pid: _environ_of(pid) for pid in _process_ids()}
-        found = [pid for pid, environ in environs.items() if environ and not wanted.isdisjoint(environ.split(b"\0"))]
-        if not found and not any(_is_starting(pid) for pid, environ in environs.items() if environ == b""):
-            return
-        for pid in found:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue  # it ended by itself, or is somebody else's by now
-        time.sleep(0.01)
+def _memory_file() -> IO[bytes]:
+    """A file without a name, in memory where there is such a thing."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("state"), "wb", 0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
-def _process_ids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name.isdigit()]
-
-
-def _environ_of(pid: int) -> bytes | None:
-    """A process's environment; None if it is gone or not ours, b"" while it goes from one program to another."""
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
-
-
-def _is_starting(pid: int) -> bool:
-    """Whether a process without an environment may yet get one: it is young, and neither dead nor the kernel's."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-    except OSError:
-        return False
-    age = uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return fields[0] not in "ZX" and fields[1] not in ("0", "2") and age < _STARTING_SECONDS
-
-
-_STARTING_SECONDS = 5.0
+def _shown(written: bytes) -> str:
+    """What a program wrote, as text."""
+    return as_seen(clean_text(written.decode("utf-8", "replace"))).strip("\n")
 
 
 def _shell() -> str | None:

@@ -197,6 +197,10 @@ class _BwrapProcess(Process):
     def never_ran(self) -> bool:
         return self.popen.poll() == 1 and not self._killed and b'"exit-code"' not in self._status_text(0)
 
+    @property
+    def is_full(self) -> bool:
+        return self._group.is_full()
+
     def interrupt(self) -> None:
         first = self.first_process()
         if first is not None and self.popen.poll() is None:

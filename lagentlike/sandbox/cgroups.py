@@ -84,6 +84,14 @@ class Cgroup:
                         return int(count)
         return 0
 
+    def is_full(self) -> bool:
+        """Whether hardly another process can be started."""
+        for folder in self.folders:
+            with suppress(OSError, ValueError):
+                now, most = ((folder / f"pids.{name}").read_text() for name in ("current", "max"))
+                return int(now) >= int(most) - _OWN_PROCESSES
+        return False
+
     def remove(self) -> bool:
         """Remove the group; whether it is gone: not while processes are in it."""
         gone = [_remove(folder) for folder in self.folders]

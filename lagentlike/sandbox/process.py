@@ -138,6 +138,11 @@ class Process(ABC):
         """Whether it ended before the program was started; then what it wrote says why."""
         return False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it has so many processes that hardly another one can be started; False where that is not known."""
+        return False
+
     @abstractmethod
     def _release(self) -> None:
         """Give back what it held, after its end."""

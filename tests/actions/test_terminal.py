@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -42,6 +44,19 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def outside(executor: Any, inner: int, session_id: Any = 0) -> int:
+    """The number here of a process that has another in the session's sandbox."""
+    room = executor["terminal"].processes._rooms[session_id]
+    namespace = Path(f"/proc/{room._process.first_process()}/ns/pid").readlink()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "ns/pid").readlink() == namespace:
+                (line,) = re.findall(r"NSpid:.*", (process / "status").read_text())
+                if int(line.split()[-1]) == inner:
+                    return int(process.name)
+    raise ProcessLookupError(inner)
 
 
 def gone(pid: int, seconds: float = 10) -> bool:
@@ -86,7 +101,7 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children(shell: Action
     assert not result.success
     assert "begun" in result.text
     assert "took longer than 1 seconds and was killed" in result.text
-    assert gone(int((tmp_path / "pid").read_text()))
+    assert "No such process" in do(shell, "kill -0 $(cat pid)").text
     assert do(shell, "echo again").text == "again"
 
 
@@ -118,7 +133,7 @@ def test_what_a_command_leaves_behind_lives_until_the_session_ends(shell: Action
     script = "import os, time\nos.setsid() if os.fork() == 0 else os._exit(0)\nopen('pid', 'w').write(str(os.getpid()))"
     (tmp_path / "daemon.py").write_text(script + "\ntime.sleep(600)\n")
     assert do(shell, f"{sys.executable} daemon.py; while [ ! -s pid ]; do sleep 0.05; done; echo on").text == "on"
-    pid = int((tmp_path / "pid").read_text())
+    pid = outside(shell, int((tmp_path / "pid").read_text()))
     assert is_alive(pid)
     shell.reset(0, recursive=True)
     assert gone(pid)
@@ -126,8 +141,9 @@ def test_what_a_command_leaves_behind_lives_until_the_session_ends(shell: Action
 
 def test_not_even_a_program_that_is_just_starting_outlives_its_session(shell: ActionExecutor) -> None:
     pids = []
-    for session_id in range(60):
-        pids.append(int(do(shell, "sleep 600 >/dev/null 2>&1 & echo $!", session_id).text))
+    for session_id in range(20):
+        inner = int(do(shell, "sleep 600 >/dev/null 2>&1 & echo $!", session_id).text)
+        pids.append(outside(shell, inner, session_id))
         shell.reset(session_id, recursive=True)
     assert all(gone(pid) for pid in pids)
 
@@ -158,7 +174,7 @@ def test_nothing_runs_when_the_terminal_is_no_longer_used(tmp_path: Path) -> Non
     do(executor, "echo $$ > pid; sleep 600", background=True)
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         time.sleep(0.01)
-    pid = int((tmp_path / "pid").read_text())
+    pid = outside(executor, int((tmp_path / "pid").read_text()))
     assert is_alive(pid)
     del executor
     for _ in range(100):  # a thread may hold the last call for a moment
@@ -180,10 +196,11 @@ async def test_a_cancelled_call_kills_its_command(tmp_path: Path) -> None:
     task = asyncio.create_task(executor(message))
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         await asyncio.sleep(0.01)
+    pid = outside(executor, int((tmp_path / "pid").read_text()))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(gone, int((tmp_path / "pid").read_text()))
+    assert await asyncio.to_thread(gone, pid)
 
 
 async def test_commands_of_one_session_run_one_after_another(tmp_path: Path) -> None:
@@ -208,3 +225,35 @@ def test_a_shell_that_is_killed_keeps_the_state_from_before(shell: ActionExecuto
     do(shell, "export A=1")
     do(shell, "export A=2; kill -9 $$")
     assert do(shell, "echo $A; pwd").text == f"1\n{tmp_path}"
+
+
+def test_a_program_in_the_background_is_reached_by_the_next_command(shell: ActionExecutor) -> None:
+    do(shell, f"{sys.executable} -m http.server 8123 --bind 127.0.0.1", background=True)
+    fetch = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8123').status)"
+    assert do(shell, f'until {sys.executable} -c "{fetch}" 2>/dev/null; do sleep 0.1; done').text == "200"
+    assert "refused" in do(shell, f'{sys.executable} -c "{fetch}"', session_id="another").text
+
+
+def test_a_session_that_is_full_of_processes_starts_again(shell: ActionExecutor) -> None:
+    do(shell, "for i in $(seq 100); do setsid sleep 600 & done", timeout=1)
+    assert "too many processes: all programs of this session were ended" in do(shell, "echo on").text
+    assert do(shell, "echo on").text == "on"
+
+
+def test_only_the_working_directory_can_be_changed(shell: ActionExecutor, tmp_path: Path) -> None:
+    other = tmp_path.parent / "other"
+    other.mkdir(exist_ok=True)
+    (other / "file").write_text("private")
+    assert "No such file" in do(shell, f"cat {other}/file").text
+    assert "Read-only" in do(shell, f"touch {sys.prefix}/x").text
+    assert do(shell, "touch here && ls").text == "here"
+
+
+def test_no_isolation_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "hush")
+    monkeypatch.setenv("PLAIN", "seen")
+    executor = ActionExecutor(terminal_tools(tmp_path, isolation="unsafe_local"))
+    assert do(executor, "echo ${SOME_API_KEY-nothing} $PLAIN; cd /").text == "nothing seen"
+    pid = int(do(executor, "pwd > /dev/null; setsid sleep 600 >/dev/null 2>&1 & echo $!").text)
+    executor["terminal"].close()  # type: ignore[attr-defined]
+    assert gone(pid)
