@@ -9,11 +9,12 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from ..concurrency import in_thread
 from ..errors import StateError
-from ..memory import Memory, SessionId
+from ..memory import Memory, MemoryManager, SessionId
 from ..module import Module
 from ..schema import AgentMessage
 from .stores import SessionStore
@@ -172,17 +173,26 @@ class Sessions:
     async def _load(self, session: Session) -> None:
         kept = None if self.store is None else await self.store.get(session.key)
         if kept is not None:
-            self._unit.load_state_dict(kept["state"], session.unit_id)
+            load = partial(self._unit.load_state_dict, kept["state"], session.unit_id)
+            long = sum(len(value) for value in kept["state"].values() if isinstance(value, list)) > _LONG
+            await in_thread(load) if long else load()
             last = kept.get("last")
             session.last = (last["turn"], last["reply"]) if last else None
             session.spoken = True
         session.loaded = True
 
+    async def _state(self, session_id: SessionId) -> dict[str, Any]:
+        """What the unit remembers of a session."""
+        memories = [state for _, state in self._unit.named_states() if isinstance(state, MemoryManager)]
+        if sum(len(memory.get(session_id)) for memory in memories) > _LONG:
+            return await in_thread(self._unit.state_dict, session_id)
+        return self._unit.state_dict(session_id)
+
     async def _save(self, session: Session, store: SessionStore, last: tuple[str, dict[str, Any]] | None) -> None:
         try:
             value: Mapping[str, Any] = {
                 "version": 1,
-                "state": await in_thread(self._unit.state_dict, session.unit_id),
+                "state": await self._state(session.unit_id),
                 "last": last and {"turn": last[0], "reply": last[1]},
             }
             await store.put(session.key, value)
@@ -191,6 +201,9 @@ class Sessions:
             self._unit.reset(session.unit_id, recursive=True)
             session.loaded = False
             raise NotKept(f"the turn cannot be kept, and is taken back: {error}") from error
+
+
+_LONG = 200  # messages: more take milliseconds to read or to write down, which is done in a thread
 
 
 async def _surely(work: Coroutine[Any, Any, T]) -> T:
