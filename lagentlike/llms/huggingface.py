@@ -94,6 +94,7 @@ class HFTransformer(_HF, LocalLLM):
         **gen_params: `logprobs=True` gives token ids and log-probabilities in `Completion.tokens`, `top_logprobs=k`
             the k likeliest tokens of each step as well; `tools` takes JSON schemas; `tool_choice` is "auto",
             "none", "required" or names a function, which is then called: those words are given, not sampled;
+            `tool_format` is the text format of the model's calls, by its name where it is not given;
             `prompt_ids` takes the token ids to go on from, instead of the messages (for a batch, a list of lists).
 
     Raises:

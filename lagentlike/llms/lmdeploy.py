@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any, ClassVar
 
+from ..concurrency import result_of
 from ..errors import ContextLengthExceeded, MissingExtra
 from ..prompts.chat.template import ChatTemplate
 from ..schema import Completion, TokenSpan
@@ -128,7 +129,7 @@ class LMDeployPipeline(_LMDeploy, BaseLLM):
     def _chat(self, messages: Conversation, params: Params) -> Completion:
         asked = self._submit(messages, params)
         try:
-            return asked.result()
+            return result_of(asked)
         except BaseException:
             asked.cancel()
             raise

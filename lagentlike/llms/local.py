@@ -69,7 +69,9 @@ class _Local(_LLM):
     def _request(self, messages: Conversation, params: Params, index: int = 0) -> _Asked:
         """A conversation as the engine takes it; the `index`-th of a batch draws with a seed of its own."""
         options = sampling(params, self.kind, index)
-        prompt = prompt_of(messages, params, index, self.kind, self.engine.render, self.tokenize, self._vocab_size)
+        prompt = prompt_of(
+            messages, params, index, self.kind, self.path, self.engine.render, self.tokenize, self._vocab_size
+        )
         limit = self.engine.max_length
         used = len(prompt.ids)
         if used >= limit:
@@ -157,11 +159,11 @@ class _Asked:
     def __init__(self, model: str, request: Request, prompt: Prompt, with_tokens: bool, scheduler: Scheduler) -> None:
         self._model = model
         self._request = request
-        self._with_tools = prompt.offers_tools
+        self._form = prompt.form
         self._with_tokens = with_tokens
         self._scheduler = scheduler
         self._forced = self._text = prompt.forced
-        self._calls = tool_format("hermes").shown() if prompt.offers_tools else None
+        self._calls = None if prompt.form is None else prompt.form.shown()
         self._shown = self._taken = 0
 
     def submit(self, on_step: OnStep | None = None) -> Future[Generation]:
@@ -183,8 +185,8 @@ class _Asked:
     def read(self, generation: Generation) -> Completion:
         """What the engine gave, as an answer."""
         text, calls, reason = self._forced + generation.text, None, str(generation.finish_reason)
-        if self._with_tools:
-            text, calls = text_and_calls(text)
+        if self._form is not None:
+            text, calls = text_and_calls(text, self._form)
             reason = "tool_calls" if calls else reason
         return Completion(
             text,
@@ -240,6 +242,8 @@ def sampling(params: Mapping[str, Any], kind: str, index: int = 0) -> SamplingPa
         if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not value >= low):
             raise InvalidArgument(name, value, cure)
     wanted_tool(params)
+    if params.get("tool_format") is not None:
+        tool_format(params["tool_format"])
     if values.get("seed") is not None:
         values["seed"] += index
     try:
@@ -261,7 +265,7 @@ _SAMPLING = {
     "seed": "seed",
     "top_logprobs": "top_logprobs",
 }
-_KNOWN = {*_SAMPLING, "stop_words", "logprobs", "prompt_ids", "tools", "tool_choice"}
+_KNOWN = {*_SAMPLING, "stop_words", "logprobs", "prompt_ids", "tools", "tool_choice", "tool_format"}
 _RANGES: dict[str, tuple[Any, float, str]] = {
     "max_new_tokens": (int, 1, "give a whole number of at least 1"),
     "temperature": ((int, float), 0, "give 0 for the most likely token, or a number above"),

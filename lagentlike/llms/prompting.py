@@ -9,25 +9,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import InvalidArgument
-from ..prompts.parsers.tool_call import parse_tool_calls
+from ..prompts.parsers.tool_formats import tool_format, tool_format_for, ToolFormat
 from ..schema import ToolCall
 from .base import Conversation, Params
 
 __all__ = ["CALL", "Prompt", "prompt_of", "text_and_calls", "wanted_tool"]
 
 CALL = "<tool_call>"
-"""What a tool call begins with in the text of these models."""
+"""What a call that must be made begins with."""
 
 
 class Prompt(NamedTuple):
     """What a model goes on from.
 
-    `forced` is the text that `ids` end with and the answer begins with: its tokens were not sampled.
+    `forced` is the text that `ids` end with and the answer begins with: its tokens were not sampled. `form` is the
+    format of the calls in the answer, None where no tools are on offer.
     """
 
     ids: list[int]
     forced: str
-    offers_tools: bool
+    form: ToolFormat | None
 
 
 class Render(Protocol):
@@ -43,6 +44,7 @@ def prompt_of(
     params: Params,
     index: int,
     kind: str,
+    model: str,
     render: Render,
     tokenize: Callable[[str], list[int]],
     vocab_size: int | None = None,
@@ -51,8 +53,9 @@ def prompt_of(
 
     Args:
         messages: the conversation.
-        params: of the call; `prompt_ids`, `tools` and `tool_choice` are looked at.
+        params: of the call; `prompt_ids`, `tools`, `tool_choice` and `tool_format` are looked at.
         kind: what errors call the model.
+        model: its name or path, which tells the format of its calls where `tool_format` does not.
         render: makes ids of a conversation.
         tokenize: makes ids of a text.
         vocab_size: ids are below it; None leaves that to the model.
@@ -65,12 +68,13 @@ def prompt_of(
     if ids is None:
         ids = render([_readable(message, place, kind) for place, message in enumerate(messages)], tools)
     forced = _forced(params, tools)
-    return Prompt(ids + tokenize(forced) if forced else ids, forced, bool(tools))
+    form = _form(params, tools, model, forced) if tools else None
+    return Prompt(ids + tokenize(forced) if forced else ids, forced, form)
 
 
-def text_and_calls(text: str) -> tuple[str, list[ToolCall] | None]:
+def text_and_calls(text: str, form: ToolFormat) -> tuple[str, list[ToolCall] | None]:
     """What a model wrote, apart from its tool calls; calls that cannot be read are told to it by the executor."""
-    parsed = parse_tool_calls(text)
+    parsed = form.parse(text)
     if not parsed.calls and not parsed.errors:
         return text, None
     calls = [*parsed.calls, *(fault.as_call() for fault in parsed.errors)]
@@ -127,6 +131,20 @@ def wanted_tool(params: Mapping[str, Any]) -> str | None:
         cure = "give 'auto', 'none', 'required' or {'type': 'function', 'function': {'name': …}}"
         raise InvalidArgument("tool_choice", choice, cure)
     return name
+
+
+def _form(params: Params, tools: Sequence[Mapping[str, Any]], model: str, forced: str) -> ToolFormat:
+    """The format in which a model writes its calls."""
+    form = tool_format_for(model.rstrip("/").rpartition("/")[2], tools, override=params.get("tool_format"))
+    if not forced or form.begin == CALL:
+        return form
+    if params.get("tool_format") is not None:
+        raise InvalidArgument(
+            "tool_choice",
+            params["tool_choice"],
+            f"no call can be required in the format {form.tool_type!r}: use 'auto'",
+        )
+    return tool_format("hermes", tools)
 
 
 def _forced(params: Params, tools: Sequence[Mapping[str, Any]]) -> str:

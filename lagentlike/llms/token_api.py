@@ -98,8 +98,8 @@ class TokenAPI(_TokenAPI, BaseLLM):
         extra_body: further fields of the request's body, which go before all others.
         max_new_tokens, temperature, top_p, top_k, repetition_penalty, stop_words: as for any model.
         **gen_params: `logprobs=True` puts ids and log-probabilities into `Completion.tokens`; `seed`, which LMDeploy's
-            server does not take; `tools`, `tool_choice` and `prompt_ids` as for `HFTransformer`; any other sampling
-            parameter of the engine.
+            server does not take; `tools`, `tool_choice`, `tool_format` and `prompt_ids` as for `HFTransformer`; any
+            other sampling parameter of the engine.
 
     Log-probabilities are as the engine gives them; see the guide to rollouts for how to start each server so that they
     are the model's own.
@@ -144,7 +144,8 @@ class AsyncTokenAPI(_TokenAPI, AsyncBaseLLM):
 
 
 _OWN_PARAMETERS = frozenset(
-    "model_type tokenizer server template prompt_ids retry key api_base proxies timeout headers transport".split()
+    "model_type tokenizer server template prompt_ids tool_format retry key api_base proxies timeout headers "
+    "transport".split()
 )
 
 

@@ -38,7 +38,7 @@ class _TokenModel(_LLM):
         """What the model goes on from for the `index`-th conversation of a call."""
         if params.get("n") not in (None, 1):
             raise InvalidArgument("n", params["n"], "one answer a conversation is read: use llm.chat([messages] * n)")
-        return prompt_of(messages, params, index, type(self).__name__, self._render, self.tokenize)
+        return prompt_of(messages, params, index, type(self).__name__, self.path, self._render, self.tokenize)
 
     def _render(self, messages: Any, tools: Any = None) -> list[int]:
         return self.prompts.encode_chat(messages, tools, add_generation_prompt=True)
@@ -63,8 +63,8 @@ class _TokenModel(_LLM):
         if drops_last:
             text = self.detokenize(span.ids[:-1] if answer.finish_reason == "stop" else span.ids)
         text, reason, calls = prompt.forced + text, answer.finish_reason, None
-        if prompt.offers_tools:
-            text, calls = text_and_calls(text)
+        if prompt.form is not None:
+            text, calls = text_and_calls(text, prompt.form)
             reason = "tool_calls" if calls else reason
         with_tokens = any(params.get(name) for name in ("logprobs", "top_logprobs", "return_token_ids"))
         return Completion(

@@ -145,8 +145,8 @@ def sampling_fields(params: Params, all_tokens: int) -> Body:
 
 
 _OURS = frozenset(
-    "max_new_tokens stop_words tools tool_choice parallel_tool_calls prompt_ids logprobs top_logprobs return_token_ids "
-    "n extra_body".split()
+    "max_new_tokens stop_words tools tool_choice tool_format parallel_tool_calls prompt_ids logprobs top_logprobs "
+    "return_token_ids n extra_body".split()
 )
 
 

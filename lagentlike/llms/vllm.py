@@ -13,7 +13,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-from ..concurrency import LoopThread
+from ..concurrency import LoopThread, result_of
 from ..errors import MissingExtra
 from ..prompts.chat.template import ChatTemplate
 from ..schema import Completion, TokenSpan
@@ -82,7 +82,7 @@ class _Vllm(_TokenModel):
             "cached_tokens": getattr(output, "num_cached_tokens", None),
         }
         answer = answer_of(sampled.text, TokenSpan(ids, logprobs, prompt_ids), sampled.finish_reason, counts)
-        return self._read(asked.prompt or Prompt(prompt_ids, "", False), answer, params)
+        return self._read(asked.prompt or Prompt(prompt_ids, "", None), answer, params)
 
 
 class _Asked(NamedTuple):
@@ -121,7 +121,7 @@ class VllmModel(_Vllm, BaseLLM):
 
     def _chat(self, messages: Conversation, params: Params) -> Completion:
         asked = self._asked(messages, params)
-        return self._answer(asked, self._batches.submit(asked).result(), params)
+        return self._answer(asked, result_of(self._batches.submit(asked)), params)
 
     def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
         asked = []
