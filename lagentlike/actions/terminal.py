@@ -19,7 +19,7 @@ from typing import Any, IO, Literal
 from ..errors import InvalidArgument, ToolError
 from ..memory import SessionId
 from ..memory.state import SessionValue
-from ..sandbox import Isolation, isolation_of
+from ..sandbox import Isolation, isolation_of, sandbox_unavailable
 from ..sandbox.environment import is_secret_name
 from ..sandbox.keeper import MARK
 from ..sandbox.output import Output
@@ -223,7 +223,7 @@ def terminal_tools(cwd: str | os.PathLike[str] | None = None, **options: Any) ->
 
 def terminal_unavailable() -> str | None:
     """Why there is no terminal here; None if there is one."""
-    return None if os.name == "posix" and _shell() else "it needs a POSIX system with bash or sh"
+    return sandbox_unavailable() if os.name == "posix" and _shell() else "it needs a POSIX system with bash or sh"
 
 
 class _Program:

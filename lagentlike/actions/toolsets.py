@@ -273,6 +273,7 @@ for _toolset in (
         "code",
         "Run Python in a session that keeps its variables.",
         [{"type": "lagentlike.actions.IPythonInterpreter", "name": "code_interpreter"}],
+        available=lambda: import_object("lagentlike.sandbox.sandbox_unavailable")(),
     ),
     Toolset(
         "delegation",

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..errors import LagentlikeError
-from . import batch, chat, demo, env, rollout, run, serve, serve_model, summary, train
+from ..sandbox import set_default_isolation
+from . import batch, chat, demo, env, rollout, run, sandbox, serve, serve_model, summary, train
 from .common import UsageError
 
 __all__ = ["main"]
@@ -31,6 +32,7 @@ _EXAMPLES = """examples:
   lagentlike train grpo --data questions.jsonl --reward math_equality --out runs/grpo
   lagentlike serve my_agents.py:coder              your agent behind a server, with sessions
   lagentlike env process my_envs.py:Coding --groups 10
+  lagentlike sandbox                               what holds back the code that models write
   lagentlike serve-model --port 8000               the embedded model behind an OpenAI-compatible server
 
 `lagentlike COMMAND --help` tells more about each."""
@@ -49,7 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parse(arguments)
         command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
+        if not options.unsafe_local:
+            return command(options)
+        set_default_isolation("unsafe_local")
+        try:
+            return command(options)
+        finally:
+            set_default_isolation(None)
     except SystemExit as stop:  # argparse ends this way, after --help too
         return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
@@ -101,6 +109,9 @@ class _Version(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     shared = _Parser(add_help=False)
     shared.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    shared.add_argument(
+        "--unsafe-local", action="store_true", help="run code that a model writes as yourself, without a sandbox"
+    )
     parser = _Parser(
         prog="lagentlike",
         description=_DESCRIPTION,
@@ -110,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (demo, chat, run, summary, rollout, batch, train, env, serve, serve_model):
+    for module in (demo, chat, run, summary, rollout, batch, train, env, serve, serve_model, sandbox):
         text = module.HELP
         command = commands.add_parser(
             module.NAME,

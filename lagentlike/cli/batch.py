@@ -6,7 +6,7 @@ import argparse
 import errno
 import random
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
@@ -128,15 +128,17 @@ class _OwnAgent:
     """Makes the agent that `--agent` names."""
 
     agent: str
+    unsafe_local: bool = False
 
     def __call__(self) -> Any:
+        _isolate(self)
         return load_unit(self.agent)
 
     def with_server(self, *_: Any) -> _OwnAgent:
         place, colon, name = self.agent.rpartition(":")
         if place.endswith(".py"):  # a worker on a cluster is in another folder
             place = str(Path(place).absolute())
-        return _OwnAgent(place + colon + name)
+        return replace(self, agent=place + colon + name)
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class _ToolAgent:
     system_prompt: str | None
     temperature: float | None
     max_new_tokens: int | None
+    unsafe_local: bool = False
 
     def with_server(self, base_url: str | None, at_once: int) -> Any:
         from functools import partial
@@ -163,6 +166,7 @@ def _made(options: _ToolAgent, base_url: str | None, at_once: int) -> Any:
     from ..agents import AsyncAIAgent
     from ..tools import calculator
 
+    _isolate(options)
     llm = _model(options, base_url, at_once)
     agents: dict[tuple[str, ...], Agent] = {}
 
@@ -182,6 +186,14 @@ def _made(options: _ToolAgent, base_url: str | None, at_once: int) -> Any:
         return lambda key: agent_with(tuple(sample_toolsets(distribution, random.Random(key))), [])
     names = tuple(name.strip() for name in (options.toolsets or "").split(",") if name.strip())
     return agent_with(names, [] if names else [calculator])
+
+
+def _isolate(options: _OwnAgent | _ToolAgent) -> None:
+    """Run code in this process, which may be a worker's, as the command line says."""
+    if options.unsafe_local:
+        from ..sandbox import set_default_isolation
+
+        set_default_isolation("unsafe_local")
 
 
 def _model(options: _ToolAgent, base_url: str | None, at_once: int) -> Any:
@@ -204,12 +216,12 @@ def _source(options: argparse.Namespace) -> Any:
             if getattr(options, name) is not None:
                 raise UsageError(f"--{name} goes with --model: --agent names a whole agent")
         load_unit(options.agent)  # what is wrong with it is said before anything is written
-        return _OwnAgent(options.agent)
+        return _OwnAgent(options.agent, options.unsafe_local)
     if options.base_url is not None and options.model is None:
         raise UsageError("--base_url needs --model, the name of a model that the server has")
     if options.toolsets is not None and options.distribution is not None:
         raise UsageError("--toolsets and --distribution both choose the tools: give one of them")
-    names = (name for name in own if name != "base_url")
+    names = (name for name in (*own, "unsafe_local") if name != "base_url")
     return _ToolAgent(max_turns=options.max_turns, **{name: getattr(options, name) for name in names})
 
 

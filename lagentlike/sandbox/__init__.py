@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from .bubblewrap import Bwrap
     from .controls import Control, Report, report
     from .executor import ToolExecutor
-    from .isolation import default_isolation, Isolation, isolation_of, Mount, set_default_isolation
+    from .isolation import (
+        default_isolation,
+        Isolation,
+        isolation_of,
+        Mount,
+        sandbox_unavailable,
+        set_default_isolation,
+    )
     from .limits import Limits
     from .process import Completed, Process
     from .settings import SandboxSettings
@@ -46,6 +53,7 @@ __all__ = [
     "default_isolation",
     "isolation_of",
     "report",
+    "sandbox_unavailable",
     "set_default_isolation",
 ]
 
@@ -56,7 +64,14 @@ __getattr__, __dir__ = attach(
         "base": ["Artifact", "ArtifactEntry", "ExecutionResult", "Slot", "SlotRequest", "ToolBackend"],
         "bubblewrap": ["Bwrap"],
         "executor": ["ToolExecutor"],
-        "isolation": ["Isolation", "Mount", "default_isolation", "isolation_of", "set_default_isolation"],
+        "isolation": [
+            "Isolation",
+            "Mount",
+            "default_isolation",
+            "isolation_of",
+            "sandbox_unavailable",
+            "set_default_isolation",
+        ],
         "limits": ["Limits"],
         "process": ["Completed", "Process"],
         "settings": ["SandboxSettings"],

@@ -12,13 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, SandboxUnavailable
 from ..registry import import_object
 from .limits import Limits
 from .process import Completed, Process, run_to_end, run_to_end_async
 from .spawner import spawner
 
-__all__ = ["ISOLATIONS", "Isolation", "Mount", "default_isolation", "isolation_of", "set_default_isolation"]
+__all__ = [
+    "ISOLATIONS",
+    "Isolation",
+    "Launch",
+    "Mount",
+    "default_isolation",
+    "isolation_of",
+    "sandbox_unavailable",
+    "set_default_isolation",
+]
 
 SCRATCH = "/workspace"
 """Where the workspace is in a sandbox that was given none: in memory, and gone with the sandbox."""
@@ -216,9 +225,9 @@ def default_isolation() -> Isolation:
     return _default[0] if _default else isolation_of("bwrap")
 
 
-def set_default_isolation(isolation: Isolation | str) -> None:
-    """Say how code is run from now on, in this process, where nothing else is said."""
-    _default[:] = [isolation_of(isolation)]
+def set_default_isolation(isolation: Isolation | str | None) -> None:
+    """Say how code is run from now on, in this process, where nothing else is said; None for bubblewrap again."""
+    _default[:] = [] if isolation is None else [isolation_of(isolation)]
 
 
 def isolation_of(given: Isolation | str | None) -> Isolation:
@@ -239,6 +248,15 @@ def isolation_of(given: Isolation | str | None) -> Isolation:
         made: Isolation = import_object(ISOLATIONS[given])()
         return made
     raise InvalidArgument("isolation", given, f"give {' or '.join(map(repr, ISOLATIONS))}, or an Isolation")
+
+
+def sandbox_unavailable() -> str | None:
+    """Why code cannot be run here as it would be where nothing else is said; None if it can."""
+    try:
+        default_isolation().check()
+    except SandboxUnavailable as error:
+        return str(error)
+    return None
 
 
 _default: list[Isolation] = []

@@ -52,10 +52,13 @@ def _answer(request: dict[str, Any], scope: dict[str, Any]) -> dict[str, Any]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             tree = ast.parse(request["code"], name)
-            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            last = tree.body[-1] if tree.body else None
+            if isinstance(last, ast.Expr):  # its value is kept as `_`, as Python's own prompt does
+                kept = ast.Name("_", ast.Store(), lineno=last.lineno, col_offset=last.col_offset)
+                tree.body[-1] = ast.copy_location(ast.Assign([kept], last.value), last)
             exec(compile(tree, name, "exec"), scope)  # noqa: S102  # running code is what this is for
-            if last is not None:
-                value = eval(compile(ast.Expression(last.value), name, "eval"), scope)  # noqa: S307
+            if isinstance(last, ast.Expr):
+                value = scope["_"]
                 answer["value"] = None if value is None and shown is repr else shown(value)[:MAX_TEXT]
             answer["ok"] = True
         finally:
