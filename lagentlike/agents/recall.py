@@ -29,7 +29,8 @@ def trajectory_of(root: Agent, path: str, unit: Agent, session_id: SessionId) ->
     for index, answer in placed(messages, answers):
         ledger.add(answer.tokens, index)
         usage += answer.usage or Usage()
-        if answer.tokens is not None and answer.tokens.ids and hasattr(unit.llm, "detokenize"):
+        whole = answer.reasoning is None  # else the thinking was told apart, and the text of the ids has it once more
+        if whole and answer.tokens is not None and answer.tokens.ids and hasattr(unit.llm, "detokenize"):
             shown[index] = as_parts(messages[index], unit.llm.detokenize(answer.tokens.ids))
     return Trajectory(
         messages=shown,

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 
 from ...errors import InvalidArgument
 from .answers import answer_like, Piece, Probe, Written
+from .harmony import answer_of, CALL, parts_of, writes_harmony
 from .template import ChatTemplate, plain_data, plain_messages, read_json, special_tokens
 
 __all__ = ["ChatTokenizer"]
@@ -140,6 +141,21 @@ class ChatTokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
 
+    @cached_property
+    def splits_answers(self) -> bool:
+        """Whether an answer of this model is more than a text, so that `answer` must read its ids."""
+        return writes_harmony(self.template.source)
+
+    def answer(self, ids: Iterable[int]) -> dict[str, Any]:
+        """What a model sampled, as the chat message that `continue_ids` takes.
+
+        `content` is the text of the ids; of gpt-oss what it said to the user, with its `thinking` and its `tool_calls`
+        beside.
+        """
+        if self.splits_answers:
+            return answer_of(self.decode(ids, skip_special_tokens=False))
+        return {"role": "assistant", "content": self.decode(ids)}
+
     def encode_chat(
         self, messages: Messages, tools: Tools = None, add_generation_prompt: bool = False, **template_variables: Any
     ) -> list[int]:
@@ -189,8 +205,8 @@ class ChatTokenizer:
         Args:
             ids: the conversation up to and including its last answer, as the model read and wrote it; the end-of-turn
                 token may be missing.
-            messages: the conversation now. The content of an answer is the text that was sampled, calls and all; its
-                `tool_calls` are then not written once more.
+            messages: the conversation now, its answers as `answer` gives them: the content is the text that was
+                sampled, calls and all; its `tool_calls` are then not written once more.
             tools, **template_variables: as for `encode_chat`.
 
         Returns:
@@ -208,7 +224,7 @@ class ChatTokenizer:
                 if conversation is messages:
                     raise
                 continue
-            at = self._reach(rendered, so_far)
+            at = self._behind_call(rendered, so_far) if self.splits_answers else self._reach(rendered, so_far)
             if at is not None:
                 return so_far + self._encode(rendered, at, len(rendered.text))
         return self.encode_chat(messages, tools, True, **template_variables)
@@ -223,6 +239,20 @@ class ChatTokenizer:
                 return None
             at = piece.stop
         return at
+
+    def _behind_call(self, rendered: _Rendered, ids: list[int]) -> int | None:
+        """Where in a text of Harmony these ids end with a call, if they say the same: a head may be written otherwise.
+
+        After anything but a call the template drops what was thought, and writes the history anew.
+        """
+        call = self._special.get(CALL)
+        ends = [piece.stop for piece in rendered.pieces if piece.id is not None and piece.id == call]
+        count = ids.count(call) if call is not None else 0
+        if not count or ids[-1] != call or len(ends) < count:
+            return None
+        at = ends[count - 1]
+        same = parts_of(self.decode(ids, skip_special_tokens=False)) == parts_of(rendered.text[:at])
+        return at if same else None
 
     def _same(self, rendered: _Rendered, piece: Piece, run: int | list[int]) -> bool:
         """Whether ids stand for a piece, however its text was cut into tokens."""

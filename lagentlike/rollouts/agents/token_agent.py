@@ -29,8 +29,13 @@ class PromptBuilder(Protocol):
         """The next prompt: `ids`, which stand for the messages up to the last answer, and what came after."""
         ...
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, without special tokens."""
+    @property
+    def splits_answers(self) -> bool:
+        """Whether an answer is more than a text."""
+        ...
+
+    def answer(self, ids: Iterable[int]) -> dict[str, Any]:
+        """What a model sampled, as the chat message that `continue_ids` takes."""
         ...
 
     def rows(self, messages: Any, tools: Any = None) -> tuple[list[int], list[int]]:
@@ -87,8 +92,14 @@ class TokenAgent(AsyncAgent):
         if self.prompts is not None:
             ids = self._prompt_ids(self.prompts, messages, session_id, kwargs.get("tools"))
             asking["prompt_ids"] = ids
+            if self.prompts.splits_answers:
+                asking["logprobs"] = True  # with them come the ids that its parts are read from
             self._fit(asking, len(ids))
         answer = self._read(await self._model().chat(messages, **asking))
+        if self.prompts is not None and self.prompts.splits_answers and answer.tokens is not None:
+            read = self.prompts.answer(answer.tokens.ids)
+            answer.content, answer.reasoning = read["content"], read.get("thinking")
+            answer.tool_calls = [_call(call) for call in read.get("tool_calls", ())] or None
         if self.tool_parser is not None and not answer.tool_calls:
             answer.tool_calls = self.tool_parser(answer.content) or None
         return answer
@@ -104,7 +115,7 @@ class TokenAgent(AsyncAgent):
         said = [dict(message) for message in messages]
         for index, answer in placed(messages, answers):
             if answer.tokens is not None and answer.tokens.ids:
-                said[index] = {"role": "assistant", "content": prompts.decode(answer.tokens.ids)}
+                said[index] = prompts.answer(answer.tokens.ids)
         return prompts.continue_ids([*span.prompt_ids, *span.ids], said, tools)
 
     def _fit(self, asking: dict[str, Any], used: int) -> None:
