@@ -8,12 +8,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 PROJECT := setup.cfg pyproject.toml
 
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo test lint types docs bench system clean
 
-demo: $(VENV)/.demo
+demo: system $(VENV)/.demo
 	$(BIN)/lagentlike demo
 
-test: $(VENV)/.dev
+test: system $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.dev
@@ -26,8 +26,11 @@ types: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/.demo
+bench: system $(VENV)/.demo
 	$(BIN)/python -m benchmarks.run
+
+system:
+	@.ci/system-packages
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
