@@ -316,9 +316,9 @@ class _Events:
         try:
             await asyncio.wait({getting, work}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if work.done() and not getting.done():
-                await work
+                await work  # which raises, unless its events are there by now
             self._begun = True
-            return getting.result() if getting.done() else _PING
+            return await getting if work.done() or getting.done() else _PING
         finally:
             getting.cancel()
 
