@@ -48,7 +48,7 @@ class _Keeper:
         os.posix_spawn(
             sys.executable,
             [sys.executable, "-I", "-S", "-B", program, f"{MARK}={self._name}-", *groups],
-            {},
+            {"LAGENTLIKE_KEEPER": self._name},  # one without variables would look like one that just starts
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((source, null, null))],
             setsid=True,
         )

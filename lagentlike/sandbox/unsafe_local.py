@@ -82,9 +82,10 @@ class _LocalProcess(Process):
 
     def kill(self) -> None:
         if self._owner == os.getpid():
-            for pid in _descendants(self.pid) if self.popen.poll() is None else ():
-                _kill(pid)
+            below = _descendants(self.pid) if self.popen.poll() is None else []
             self._signal(signal.SIGKILL)
+            for pid in below:
+                _kill(pid)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):  # all of it has ended
