@@ -135,7 +135,12 @@ class AIAgent(Workflow):
         self.handoffs = {handoff.name: handoff for handoff in taking_over}
         own = [*tools, *(handoff.tool() for handoff in taking_over)]
         self.actions = self.executor_class(own)
-        settings = {"enabled_toolsets": enabled_toolsets, "disabled_toolsets": disabled_toolsets, "tools": tools}
+        settings = {
+            "enabled_toolsets": enabled_toolsets,
+            "disabled_toolsets": disabled_toolsets,
+            "tools": tools,
+            "tool_format": tool_format,
+        }
         for tool in tools_of(enabled_toolsets, disabled_toolsets):
             if tool.name in self.actions:
                 continue

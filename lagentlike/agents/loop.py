@@ -101,7 +101,7 @@ class Loop:
                     given = yield from self._called(reply)
                 elif reply.tool_calls:
                     run.unasked = [results_message(self._unmade(reply.tool_calls, NO_RESULT), self.agent.actions.name)]
-                    raise Over("max_turns", reply.content)
+                    raise Over("max_turns", self._text_of(reply))
                 else:
                     given = yield from self._answered(reply, last)
         except Over as over:
@@ -161,9 +161,7 @@ class Loop:
     def _over(self, reason: FinishReason, unasked: list[AgentMessage], detail: str) -> Over:
         """The end of a run whose model was not given these messages; the next run gives it them."""
         self.run.unasked = [message for message in unasked if not is_mark(message) and message.type != _NOTICE]
-        if self.said or self.reply is None:
-            return Over(reason, "".join(self.said), detail)
-        return Over(reason, self.reply.content, detail)
+        return Over(reason, "".join(self.said) if self.said else self._text_of(self.reply), detail)
 
     def _reply(self, over: Over) -> AgentMessage:
         last = self.reply
@@ -263,7 +261,7 @@ class Loop:
                 raise
             stop = over
         except BudgetExceeded as error:
-            stop = Over("budget_exceeded", reply.content, str(error))
+            stop = Over("budget_exceeded", self._text_of(reply), str(error))
         if stop is not None:
             results += self._unmade(calls[len(results) :], f"this call was not made: {stop.detail}")
         given = [results_message(results, agent.actions.name) if whole is None else whole]
@@ -273,11 +271,12 @@ class Loop:
             if leaving is not None:
                 run.unasked, run.since = given, 0
                 if leaving.name not in agent.handoffs:
-                    raise Over("handed_back", reply.content, leaving.output)
+                    raise Over("handed_back", self._text_of(reply), leaving.output)
                 return (yield from self._handed_over(leaving.name, ()))
             run.bad_turns = run.bad_turns + 1 if any(map(self._is_bad, calls)) else 0
             if run.bad_turns >= TRIES:
-                stop = Over("invalid_tool_calls", reply.content, f"{TRIES} replies in a row called what is no tool")
+                why = f"{TRIES} replies in a row called what is no tool"
+                stop = Over("invalid_tool_calls", self._text_of(reply), why)
         if stop is not None:
             run.unasked = given
             raise stop
@@ -290,10 +289,10 @@ class Loop:
         agent, run = self.agent, self.run
         while len(results) < len(calls):
             if self.control.reason is not None:
-                raise Over("interrupted", reply.content, self.control.reason)
+                raise Over("interrupted", self._text_of(reply), self.control.reason)
             used_up = agent.limits.used_up(run)
             if used_up:
-                raise Over("budget_exceeded", reply.content, used_up)
+                raise Over("budget_exceeded", self._text_of(reply), used_up)
             group = self._group(calls, len(results))
             made, refusals = yield from self._permitted(group, calls, results)
             if not made:
@@ -341,18 +340,19 @@ class Loop:
                     try:
                         decision = verdict((yield asking).formatted)
                     except Stopped as stopped:
-                        raise Over("interrupted", self._last_text(), str(stopped)) from None
+                        raise Over("interrupted", self._text_of(self.reply), str(stopped)) from None
                 if decision is None:
                     run.pending = self._pending([screening, *calls[place + 1 :]])
-                    raise Over("approval_required", self._last_text(), why)
+                    raise Over("approval_required", self._text_of(self.reply), why)
                 if not decision[0]:
                     refusals[call.id] = _refused(call, f"not approved{decision[1] and ': ' + decision[1]}")
                     continue
             made.append(screening)
         return made, refusals
 
-    def _last_text(self) -> str:
-        return "" if self.reply is None else self.reply.content
+    def _text_of(self, reply: AgentMessage | None) -> str:
+        """What a reply says beside its calls."""
+        return "" if reply is None else self.agent._shown(reply).content
 
     def _pending(self, calls: list[ToolCall]) -> list[dict[str, Any]]:
         """Those of the calls that wait for a decision."""
@@ -401,7 +401,7 @@ class Loop:
             raise StateError(f"the session was handed over to {name!r}, which is none of the handoffs")
         handoff, run.active, run.pending = agent.handoffs[name], name, []  # what waits is the other's
         if self.control.reason is not None:
-            raise Over("interrupted", self._last_text(), self.control.reason)
+            raise Over("interrupted", self._text_of(self.reply), self.control.reason)
         if not run.since:
             shown = agent.transcript.aggregate(self._memory(), agent.agent.name)
             messages = (unchecked_message(content=handoff.brief(shown)), *messages)

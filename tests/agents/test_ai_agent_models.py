@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from lagentlike.actions import calculator
-from lagentlike.agents import AIAgent, AsyncAIAgent, Compressed, DropOldest, StreamingAIAgent
+from lagentlike.agents import AIAgent, AsyncAIAgent, Compressed, DropOldest, RunLimits, StreamingAIAgent
 from lagentlike.agents.reasoning import split_thinking
 from lagentlike.concurrency import run_in_background
 from lagentlike.errors import ContextLengthExceeded, InvalidArgument
 from lagentlike.llms import AsyncTinyLM, GPTAPI, ScriptedLLM, TinyLM
 from lagentlike.memory import Memory
-from lagentlike.prompts.parsers.tool_formats import tool_format_names
-from lagentlike.schema import AgentMessage, Completion
+from lagentlike.prompts.parsers.tool_formats import tool_format, tool_format_names
+from lagentlike.schema import AgentMessage, Completion, ToolCall
 from lagentlike.serving import ModelServer
 
 from ..llms.fault_server import answer, chunk, completion, events, FaultServer, raw, refuse, reply, reset, stream_of
@@ -424,3 +424,15 @@ def test_an_empty_reply_ends_a_run_in_training() -> None:
     agent = make(AIAgent, [""]).train()
     assert run(agent, "go")["finish_reason"] == "empty_reply"
     assert len(agent.agent.memory.get()) == 2  # it was sampled
+
+
+@every_colour
+def test_what_a_run_that_ended_early_says_has_no_text_of_calls(kind: Any) -> None:
+    said = f"Let me see.\n{tool_format('hermes').write([call()])}"
+    agent = make(kind, [said, said], tool_format="hermes", max_turns=1)
+    assert run(agent, "go")["final_response"] == "Let me see."  # calls of the last turn
+    agent = make(kind, [said] * 3, tool_format="hermes", limits=RunLimits(tool_calls=1))
+    assert run(agent, "go")["final_response"] == "Let me see."
+    bad = f"Hm.\n{tool_format('hermes').write([ToolCall('nothing', {})])}"
+    agent = make(kind, [bad] * 3, tool_format="hermes")
+    assert run(agent, "go")["final_response"] == "Hm."

@@ -28,6 +28,7 @@ from lagentlike.agents import (
 from lagentlike.agents.recording import record_of
 from lagentlike.errors import ContextLengthExceeded, InvalidArgument, ServerError
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
+from lagentlike.prompts.parsers import tool_format
 from lagentlike.records import read_records, read_sharegpt, records_beside, to_openai
 from lagentlike.schema import Completion, ToolCall, Usage
 
@@ -157,6 +158,21 @@ def test_an_interrupt_reaches_the_sub_agent() -> None:
     assert result["finish_reason"] == "interrupted"
     assert "interrupted by the user" in next(iter(results_of(result["messages"]).values()))
     assert_paired(result["messages"])
+
+
+def test_a_sub_agent_writes_its_calls_as_its_agent_does() -> None:
+    form = tool_format("hermes")
+
+    def boss(messages: Any) -> Any:
+        return form.write([task("x")]) if len(messages) == 2 else "well done"
+
+    def worker(messages: Any) -> Any:
+        return form.write([call(2, 3)]) if len(messages) == 2 else messages[-1]["content"]
+
+    agent = team(AIAgent, lambda messages, params: by_role(messages, boss, worker), tool_format="hermes")
+    result = run(agent, "go")
+    assert list(results_of(result["messages"]).values()) == ["<tool_response>\n5\n</tool_response>"]
+    assert all(not request.tools for request in agent.agent.llm.requests)
 
 
 def test_delegation_is_known_wherever_toolsets_are() -> None:
