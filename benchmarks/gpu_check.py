@@ -25,7 +25,7 @@ import transformers
 from lagentlike.agents import AsyncAgent
 from lagentlike.llms import AsyncHFTransformer, TinyLM
 from lagentlike.llms.tiny.engine import WEIGHTS
-from lagentlike.rollouts import rollout, tokenize_trajectories
+from lagentlike.rollouts import rollout, RunResult, tokenize_trajectories
 from lagentlike.schema import Completion, TokenSpan
 from lagentlike.training import AdamW, conversation, Objective, Policy, RLTrainer, SFTTrainer
 from lagentlike.trajectory import Trajectory
@@ -154,7 +154,7 @@ def losses(device: str) -> Figures:
                 else:
                     agent = AsyncAgent(policy.llm())
                     trainer = RLTrainer(policy, agent, ["?"], None, Objective("grpo", kl=0.1, entropy=0.01))
-                    told.append(trainer._update(trainer._lesson(chains)))
+                    told.append(trainer._learn(RunResult(chains)))
                 weights.append(policy.weights())
             off = {key: abs(told[0][key] - told[1][key]) / max(1.0, abs(told[0][key])) for key in ("loss", "grad_norm")}
             moved = max(float((weights[0][key] - weights[1][key].cpu()).abs().max()) for key in weights[0])

@@ -194,7 +194,7 @@ class Trainer:
             StateError: the file is no checkpoint, or of another run than this; nothing was changed.
         """
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             version, settings = state["version"], state["settings"]
         except Exception as error:
             raise StateError(f"{os.fspath(path)!r} is no checkpoint of a trainer: {error}") from error

@@ -209,9 +209,10 @@ class RLTrainer(Trainer):
         metrics["tokens_per_second"] = metrics["tokens"] / max(result.wall_time, 1e-9)
         aim = self.objective
         taught = lesson.teaching(everything=bool(aim.kl or aim.entropy or self.critic is not None))
+        reference = self.policy.reference_logprobs(taught.rows) if aim.kl else None
         for number in range(aim.updates):
             first = number == 0
-            told = self._update(taught, first) if len(taught.rows["input_ids"]) else {"skipped": 1.0}
+            told = self._update(taught, reference, first) if len(taught.rows["input_ids"]) else {"skipped": 1.0}
             if self.critic is not None and lesson.returns is not None:
                 value = self.critic.update(lesson.rows, lesson.returns, lesson.weights)
                 told |= {"value_loss": value["loss"], "value_explained": lesson.explained}
@@ -276,7 +277,7 @@ class RLTrainer(Trainer):
         found = iter(self._advantages(torch.tensor(returns), _numbered(places)))
         return [[next(found) for _ in range(_turns(one))] for one in known]
 
-    def _update(self, lesson: _Lesson, first: bool = True) -> Metrics:
+    def _update(self, lesson: _Lesson, reference: Tensor | None, first: bool) -> Metrics:
         """One step down the gradient, with what can be seen on the way.
 
         At the `first` the weights are those that were sampled from, and the module's own log-probabilities take the
@@ -284,7 +285,6 @@ class RLTrainer(Trainer):
         """
         aim, rows = self.objective, lesson.rows
         behaviour, mask = rows["logprobs"], rows["action_mask"].bool()
-        reference = self.policy.reference_logprobs(rows) if aim.kl else None
         seen = {"ratio": 0.0, "off": 0.0, "clip": 0.0, "kl": 0.0, "entropy": 0.0}
 
         def loss(picked: Tensor, logprobs: Tensor, entropies: Tensor | None) -> Tensor:

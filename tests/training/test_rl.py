@@ -182,7 +182,7 @@ def test_rows_that_teach_nothing_change_nothing_but_the_time(small: Path) -> Non
     for everything in (False, True):
         trainer = trainer_of(small)
         lesson = trainer._lesson(mixed).teaching(everything)
-        trainer._update(lesson)
+        trainer._update(lesson, reference=None, first=True)
         gradients.append((len(lesson.advantages), copy.deepcopy(trainer.policy.state_dict()["trained"])))
     assert [count for count, _ in gradients] == [2, 4]
     for name, value in gradients[0][1].items():
