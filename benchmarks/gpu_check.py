@@ -34,7 +34,7 @@ __all__ = ["main"]
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "train_grpo.py"
 CLOSE = 1e-4  # what float32 on two devices may differ in
-CLOSE_BF16 = 0.15  # in nats, of single log-probabilities
+CLOSE_BF16 = 0.3  # in nats, of single log-probabilities
 
 Figures = dict[str, Any]
 
