@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     )
     from .limits import Limits
     from .process import Completed, Process
+    from .server import SandboxServer
     from .settings import SandboxSettings
+    from .slot_user import SlotUser
     from .tool_server import ToolServer, ToolServerClient
     from .unsafe_local import UnsafeLocal
     from .worker import CellResult, Worker
@@ -40,9 +42,11 @@ __all__ = [
     "Mount",
     "Process",
     "Report",
+    "SandboxServer",
     "SandboxSettings",
     "Slot",
     "SlotRequest",
+    "SlotUser",
     "ToolBackend",
     "ToolExecutor",
     "ToolServer",
@@ -74,7 +78,9 @@ __getattr__, __dir__ = attach(
         ],
         "limits": ["Limits"],
         "process": ["Completed", "Process"],
+        "server": ["SandboxServer"],
         "settings": ["SandboxSettings"],
+        "slot_user": ["SlotUser"],
         "tool_server": ["ToolServer", "ToolServerClient"],
         "controls": ["Control", "Report", "report"],
         "unsafe_local": ["UnsafeLocal"],

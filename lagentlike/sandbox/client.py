@@ -107,6 +107,13 @@ class RemoteHost(SlotHost):
         self._names[name] = workspace
         return name
 
+    async def alive(self) -> bool:
+        try:
+            await self._request("GET", "/slots", None, BEAT_SECONDS)
+        except SandboxError:
+            return False
+        return True
+
     async def ended(self) -> str:
         waits = [asyncio.ensure_future(self._silent())]
         if self._gone is not None:
@@ -128,11 +135,7 @@ class RemoteHost(SlotHost):
         """Ask now and then, and at once when a connection breaks, until it does not answer."""
         missed = 0
         while missed < MISSED_BEATS:
-            try:
-                await self._request("GET", "/slots", None, BEAT_SECONDS)
-                missed = 0
-            except SandboxError:
-                missed += 1
+            missed = 0 if await self.alive() else missed + 1
             self._broken.clear()
             try:
                 async with asyncio.timeout(BEAT_SECONDS if not missed else 0.2):
@@ -172,7 +175,7 @@ class RemoteHost(SlotHost):
                 if response.status != 200:
                     raise _refusal(response.status, await read_body(response))
                 yield response
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:  # the last of a closed session
             self._broken.set()
             raise SlotLost(
                 f"the connection to the sandbox broke ({type(error).__name__}); what was in it is gone"

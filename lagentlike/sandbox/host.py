@@ -50,6 +50,10 @@ class SlotHost(ABC):
             SandboxError: there is no clean slot to be had in place of this one.
         """
 
+    async def alive(self) -> bool:
+        """Whether it is still there, as far as can be seen at once."""
+        return True
+
     @abstractmethod
     async def ended(self) -> str:
         """Wait until the host is gone; why it is."""

@@ -58,10 +58,10 @@ class NomadBackend(PooledBackend):
         self._session = aiohttp.ClientSession(headers={"X-Nomad-Token": token} if token else {})
         self._count, self._adopted = self.settings.min_containers, set()
         try:
-            await self._ask("GET", "/v1/agent/health")
+            await self._tell("GET", "/v1/agent/health")
             if self.settings.purge_job_on_start:
                 await self._purge()
-            await self._ask("POST", "/v1/jobs", {"Job": job_specification(self.settings, self._token)})
+            await self._tell("POST", "/v1/jobs", {"Job": job_specification(self.settings, self._token)})
         except SandboxError as error:
             await self._session.close()
             self._session = None
@@ -124,7 +124,7 @@ class NomadBackend(PooledBackend):
 
     async def _address(self, allocation: str) -> str:
         """Where the server of an allocation listens."""
-        found = await self._ask("GET", f"/v1/allocation/{quote(allocation, safe='')}")
+        found = await self._tell("GET", f"/v1/allocation/{quote(allocation, safe='')}")
         try:
             ports = found["AllocatedResources"]["Shared"]["Ports"]
             port = next(port for port in ports if port["Label"] == "http")
@@ -150,22 +150,22 @@ class NomadBackend(PooledBackend):
         if not self._running:
             return  # the whole job ends
         await self._scale(max(len(self._adopted), self._least))
-        await self._ask("POST", f"/v1/allocation/{quote(allocation, safe='')}/stop")
+        await self._tell("POST", f"/v1/allocation/{quote(allocation, safe='')}/stop")
 
     async def _scale(self, count: int) -> None:
         body = {"Count": count, "Target": {"Group": GROUP}, "Message": "slots wanted by lagentlike"}
-        await self._ask("POST", f"{self._job}/scale", body)
+        await self._tell("POST", f"{self._job}/scale", body)
         self._count = count
 
     async def _allocations(self) -> list[dict[str, Any]]:
-        found = await self._ask("GET", f"{self._job}/allocations")
+        found = await self._tell("GET", f"{self._job}/allocations")
         return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
     async def _purge(self) -> None:
         """End the job, and let Nomad forget it."""
-        await self._ask("DELETE", f"{self._job}?purge=true", missing_ok=True)
+        await self._tell("DELETE", f"{self._job}?purge=true", missing_ok=True)
 
-    async def _ask(self, method: str, path: str, body: Any = None, *, missing_ok: bool = False) -> Any:
+    async def _tell(self, method: str, path: str, body: Any = None, *, missing_ok: bool = False) -> Any:
         """What Nomad answers.
 
         Raises:

@@ -101,7 +101,22 @@ class PooledBackend(ToolBackend):
         if kept is not None and not kept.lost:
             self._pool.take(kept, trajectory_id)
             return kept
-        return await self._pool.lease(trajectory_id, self._patience() if timeout_s is None else timeout_s)
+        patience = self._patience() if timeout_s is None else timeout_s
+        deadline = asyncio.get_running_loop().time() + patience
+        while True:
+            slot = await self._pool.lease(trajectory_id, max(deadline - asyncio.get_running_loop().time(), 0))
+            host = self._hosts.get(slot.container)
+            try:
+                alive = host is not None and await host.alive()
+            except asyncio.CancelledError:
+                self._pool.give_back(slot)
+                self._pool.add(slot)
+                raise
+            if alive:
+                return slot
+            self._pool.give_back(slot)
+            if host is not None:
+                await self._drop(host, "it does not answer any more")
 
     async def release(self, slot: Slot, reset_workspace: bool = False) -> None:
         trajectory_id = slot.trajectory_id

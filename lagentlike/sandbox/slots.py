@@ -73,7 +73,7 @@ class SlotPool:
         except TimeoutError:
             self._give_up(waiter)
             raise SlotTimeout(
-                f"no sandbox slot came free within {timeout_s:g} seconds: {self.leased} are in use and "
+                f"no sandbox slot came free within {timeout_s:.3g} seconds: {self.leased} are in use and "
                 f"{self.waiting} others wait; raise acquire_timeout_s, or have more slots"
             ) from None
         except asyncio.CancelledError:
