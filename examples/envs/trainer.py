@@ -4,8 +4,10 @@
     python examples/envs/trainer.py --api http://127.0.0.1:8000    with an API that runs already, such as atroposlib's
 
 The environment (`arithmetic.py`) samples from the very policy that is trained, and its groups reach the trainer over
-HTTP. What was sampled from older weights than those it meets is taken for what it is by a clipped ratio. The weights are
-shaken first: the embedded model is hardly ever wrong, and where all tries are right there is nothing to learn.
+HTTP. What was sampled from older weights than those it meets is taken for what it is by a clipped ratio.
+
+The weights are shaken first: the embedded model is hardly ever wrong, and where all tries are right there is nothing to
+learn.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import torch
-from arithmetic import Arithmetic
+from arithmetic import Arithmetic  # type: ignore[import-not-found]  # it is beside this file
 
 from lagentlike.envs import ScoredGroup, TrajectoryClient, TrajectoryServer
 from lagentlike.training import AdamW, Policy
@@ -84,7 +86,7 @@ async def trajectory_api(url: str | None) -> AsyncIterator[str]:
 async def train(policy: Policy, steps: int, batch_size: int, url: str | None) -> list[dict[str, float]]:
     """Let the environment serve while the trainer makes its steps; what each step told."""
     env = Arithmetic(server_configs=policy.llm())
-    history = []
+    history: list[dict[str, float]] = []
     async with trajectory_api(url) as api, TrajectoryClient(api) as trainer:
         await trainer.register(batch_size=batch_size, max_token_len=1024, num_steps=steps)
         await trainer.batch()  # which lets environments in

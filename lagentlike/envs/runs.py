@@ -129,6 +129,9 @@ class _Serving:
                 break
             for item, groups in await self.workers.finished(_PAUSE):
                 await self._send(item, groups)
+        if self.evaluating is not None:
+            await asyncio.wait([self.evaluating])
+            self._evaluate(self.summary.steps)
         return self.summary
 
     async def stop(self) -> None:

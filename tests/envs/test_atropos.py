@@ -11,19 +11,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-pytest.importorskip("atroposlib", reason="the extra lagentlike[atropos] is not installed")
-
-# What atroposlib and the libraries it imports warn of is not ours.
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
-
 from lagentlike.envs import AtroposAgent, ScoredGroup, TrajectoryClient, TrajectoryServer
-from lagentlike.envs.atropos import over_atropos
 from lagentlike.llms import AsyncTinyLM
 from lagentlike.tools import calculator
 
@@ -31,8 +26,23 @@ from .test_agent import QUESTION, teacher_forced, TEXT
 from .trajectory_api.conversation import talk
 from .trajectory_api.test_wire import RECORDED
 
+pytestmark = [
+    pytest.mark.skipif(find_spec("atroposlib") is None, reason="the extra lagentlike[atropos] is not installed"),
+    pytest.mark.filterwarnings("default"),  # what atroposlib and the libraries it imports warn of is not ours
+    pytest.mark.timeout(300),
+]
+
 WILD = 2.0
-"""A temperature at which the embedded model is wrong at times; log-probabilities are those of the model all the same."""
+"""A temperature at which the embedded model is wrong at times; log-probabilities are the model's own all the same."""
+
+OverAtropos = Callable[..., Any]
+
+
+@pytest.fixture
+def over_atropos() -> OverAtropos:
+    from lagentlike.envs.atropos import over_atropos
+
+    return over_atropos
 
 
 @pytest.fixture
@@ -105,7 +115,7 @@ async def test_our_environment_serves_a_trainer_over_atroposlibs_api(
 
 
 async def test_atroposlibs_environment_serves_a_trainer_over_our_api(
-    example: Callable[[str], ModuleType],
+    over_atropos: OverAtropos, example: Callable[[str], ModuleType]
 ) -> None:
     over = over_atropos(example("arithmetic").Arithmetic, AsyncTinyLM())
     async with TrajectoryServer(port=0) as server, TrajectoryClient(server.url) as trainer:
@@ -122,7 +132,7 @@ async def test_atroposlibs_environment_serves_a_trainer_over_our_api(
 
 
 async def test_an_agent_on_a_server_manager_has_the_tokens_of_the_model_itself(
-    example: Callable[[str], ModuleType],
+    over_atropos: OverAtropos, example: Callable[[str], ModuleType]
 ) -> None:
     over = over_atropos(example("arithmetic").Arithmetic, AsyncTinyLM())
     env = over(*over.config_init())
@@ -139,8 +149,7 @@ def test_atroposlibs_command_line_takes_our_settings_and_writes_groups(tmp_path:
         "from arithmetic import Arithmetic\n"
         "from lagentlike.envs.atropos import over_atropos\n"
         "from lagentlike.llms import AsyncTinyLM\n"
-        "over = over_atropos(Arithmetic, AsyncTinyLM())\n"
-        "over.cli()\n"
+        "over_atropos(Arithmetic, AsyncTinyLM()).cli()\n"
     )
     examples = Path(__file__).resolve().parents[2] / "examples" / "envs"
     out = tmp_path / "groups.jsonl"
