@@ -391,7 +391,8 @@ class _Exchange:
             self._out = self._out[:0]
             self._deadline = min(self._deadline, time.monotonic() + GRACE_SECONDS)
         elif answers:
-            if len(answers) > 1 or answers[0].get("id") != self._id:
+            number = answers[0].get("id")
+            if len(answers) > 1 or number != self._id or isinstance(number, bool):
                 self._kill("the process broke the protocol and was killed: it gave an answer to nothing")
             else:
                 self._answer = answers[0]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +198,9 @@ def test_the_default_is_chosen_in_one_place() -> None:
 
 
 @pytest.fixture
-def unchecked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has not started a sandbox yet."""
     monkeypatch.setattr("lagentlike.sandbox.bubblewrap._checked", set())
-    yield
 
 
 def test_without_bwrap_nothing_is_run_and_the_cure_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

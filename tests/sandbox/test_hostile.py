@@ -1,0 +1,343 @@
+"""Code that does its worst in a sandbox, and what this machine notices of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lagentlike.sandbox import Bwrap, Limits
+from lagentlike.sandbox.cgroups import controllers
+from lagentlike.sandbox.limits import MIB
+from lagentlike.sandbox.process import Completed, FLOOD
+
+needs_memory_group = pytest.mark.skipif("memory" not in controllers().parents, reason="no control group for memory")
+needs_pids_group = pytest.mark.skipif("pids" not in controllers().parents, reason="no control group for processes")
+
+
+def python(code: str, limits: Limits | None = None, **options: object) -> Completed:
+    bounded = replace(limits or Limits(), seconds=20)
+    return Bwrap().run([sys.executable, "-I", "-S", "-c", code], limits=bounded, **options)
+
+
+def available() -> int:
+    """Bytes of memory that this machine has left."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+# Memory and processes
+
+
+@needs_memory_group
+def test_a_memory_bomb_is_killed_at_its_limit() -> None:
+    done = python("x = []\nwhile True: x.append(bytes(10 << 20))", Limits(memory=128 * MIB))
+    assert (done.ending, done.returncode) == ("memory", -9)
+    assert "more than 128 MiB" in done.problem(Limits(memory=128 * MIB))
+
+
+EIGHT = """
+import os, time
+start, lowest = time.monotonic(), None
+for _ in range(8):
+    if not os.fork():
+        x = bytearray()
+        while len(x) < 256 << 20:
+            x += b"x" * (8 << 20)
+        time.sleep(1)
+        os._exit(0)
+done = [os.wait()[1] for _ in range(8)]
+print(sum(status == 0 for status in done))
+"""
+
+
+@needs_memory_group
+def test_eight_memory_bombs_have_one_limit_together() -> None:
+    """2 GiB are asked for where 256 MiB are allowed."""
+    before = available()
+    done = python(EIGHT, Limits(memory=256 * MIB))
+    assert done.stdout.text().strip() in ("", "0")
+    assert before - available() < 512 * MIB, "all of it is given back"
+
+
+@needs_pids_group
+def test_a_fork_bomb_ends_at_its_limit_and_leaves_nothing() -> None:
+    code = """
+import os, time
+count = 0
+try:
+    while True:
+        if os.fork() == 0:
+            try:
+                while True: os.fork()
+            except OSError:
+                time.sleep(60)
+        count += 1
+except OSError as error:
+    seen = sum(name.isdigit() for name in os.listdir("/proc"))
+    print(error.errno, seen, flush=True)
+"""
+    done = python(code, Limits(processes=32))
+    number, seen = map(int, done.stdout.text().split())
+    assert number == 11, "EAGAIN"
+    assert seen <= 32 + 1, "and bwrap's own"
+    until = time.monotonic() + 5
+    while living(code) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not living(code)
+
+
+def living(code: str) -> list[int]:
+    """Processes that run a piece of code."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if code.encode() in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_what_leaves_its_session_ends_with_the_sandbox(tmp_path: Path) -> None:
+    bwrap = Bwrap()
+    workspace = bwrap.scratch_folder(tmp_path / "work")
+    code = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        while True:
+            open("alive", "a").write("x")
+            time.sleep(0.02)
+    os._exit(0)
+os.wait()
+while not os.path.exists("alive"): time.sleep(0.01)
+"""
+    assert python(code, workspace=workspace).ok
+    time.sleep(0.2)
+    before = (workspace / "alive").stat().st_size
+    time.sleep(0.2)
+    assert (workspace / "alive").stat().st_size == before
+
+
+# Output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "head -c 1G /dev/zero",
+        "yes | tr -d '\\n'",
+        "yes",
+        "cat /dev/urandom",
+    ],
+    ids=["a gigabyte", "no newline", "lines", "binary"],
+)
+def test_a_flood_of_output_is_cut_and_killed(command: str) -> None:
+    bwrap = Bwrap()
+    bwrap.run(["true"])
+    before = resident()
+    done = bwrap.run(["sh", "-c", f"echo first; {command}"])
+    assert done.ending == "flood"
+    assert done.stdout.text().startswith("first")
+    assert "bytes are left out here" in done.stdout.text()
+    assert done.stdout.size < FLOOD + MIB
+    assert resident() - before < 8 * MIB
+
+
+def test_two_million_lines_keep_their_head_and_tail() -> None:
+    done = Bwrap().run(["seq", "2000000"])
+    assert done.ok
+    shown = done.stdout.text()
+    assert shown.startswith("1\n2\n")
+    assert shown.endswith("1999999\n2000000\n")
+    assert len(shown) < 1.01 * MIB
+
+
+# Disk
+
+
+def filling(folder: str) -> str:
+    return f"""
+import errno, os
+try:
+    for number in range(64):
+        with open(f"{folder}/{{number}}", "wb") as file:
+            file.write(bytes(1 << 20))
+except OSError as error:
+    print(errno.errorcode[error.errno], number)
+"""
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/dev/shm", "/workspace"])
+def test_what_is_in_memory_fills_up(folder: str) -> None:
+    done = python(filling(folder), Limits(tmp=8 * MIB, disk=8 * MIB))
+    problem, count = done.stdout.text().split()
+    assert problem == "ENOSPC"
+    assert int(count) <= 8
+
+
+@pytest.mark.parametrize("folder", ["/", "/usr", "/var/lib", "/run", "/home"])
+def test_nothing_else_can_be_written_to(folder: str) -> None:
+    assert python(filling(folder)).stdout.text().split()[0] in ("EROFS", "ENOENT", "EACCES")
+
+
+def test_a_workspace_on_disk_does_not_grow_without_end(tmp_path: Path) -> None:
+    workspace = Bwrap().scratch_folder(tmp_path / "work")
+    code = """
+import time
+for number in range(1000):
+    with open(str(number), "wb") as file:
+        file.write(bytes(1 << 20))
+    time.sleep(0.01)
+"""
+    done = python(code, Limits(disk=16 * MIB), workspace=workspace)
+    assert done.ending == "disk"
+    assert len(list(workspace.iterdir())) < 500, "it is looked at twice a second"
+
+
+def test_one_file_has_a_limit_at_once(tmp_path: Path) -> None:
+    workspace = Bwrap().scratch_folder(tmp_path / "work")
+    code = "open('big', 'wb').write(bytes(20 << 20))"
+    done = python(code, Limits(disk=8 * MIB), workspace=workspace)
+    assert not done.ok
+    assert (workspace / "big").stat().st_size <= 8 * MIB
+
+
+# Input
+
+
+@pytest.mark.parametrize(
+    "code", ["input()", "import sys; sys.stdin.read() or 1/0", "import getpass; getpass.getpass()"]
+)
+def test_nobody_waits_for_input(code: str) -> None:
+    done = python(code)
+    assert (done.ending, done.returncode) == ("ended", 1)
+
+
+@pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_no_harm(closing: str) -> None:
+    done = Bwrap().run(["sh", "-c", f"exec {closing}; exec {sys.executable} -I -S -c 'raise SystemExit(3)'"])
+    assert (done.ending, done.returncode) == ("ended", 3)
+
+
+# What is seen
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """Another session's file, readable to everybody here."""
+    file = tmp_path / "another" / "file"
+    file.parent.mkdir(mode=0o755)
+    file.write_text("private")
+    tmp_path.chmod(0o755)
+    return file
+
+
+def test_files_of_this_machine_are_not_there(secret: Path) -> None:
+    paths = [
+        *(str(secret), "/etc/shadow", "/etc/hostname", "/root/.bashrc", "/proc/kcore", "/sys/kernel", "/var/log"),
+        *(f"/proc/{os.getpid()}/environ", f"/proc/{os.getpid()}/root/{secret}", "/var/run/docker.sock", "/boot"),
+    ]
+    code = f"""
+for path in {paths!r}:
+    try:
+        open(path).read()
+        print(path)
+    except OSError:
+        continue
+"""
+    done = python(code)
+    assert (done.ok, done.stdout.text()) == (True, "")
+
+
+def test_a_workspace_does_not_lead_out_of_itself(secret: Path, tmp_path: Path) -> None:
+    bwrap = Bwrap()
+    workspace = bwrap.scratch_folder(tmp_path / "work")
+    (workspace / "link").symlink_to(secret)
+    done = bwrap.run(["sh", "-c", f"cat link; cat ../another/file; ls .. ; cat {secret}"], workspace=workspace)
+    assert "private" not in done.stdout.text()
+    assert "another" not in [line.strip() for line in done.stdout.text().splitlines()]
+
+
+def test_servers_of_this_machine_are_not_reached() -> None:
+    name = f"\0lagentlike-test-{os.getpid()}"
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind(name)
+        abstract.listen()
+        code = f"""
+import socket
+for family, address in ((2, ("127.0.0.1", {tcp.getsockname()[1]})), (1, {name!r}), (2, ("169.254.169.254", 80))):
+    with socket.socket(family) as connection:
+        connection.settimeout(2)
+        try:
+            connection.connect(address)
+            print(address)
+        except OSError:
+            continue
+"""
+        done = python(code)
+    assert (done.ok, done.stdout.text()) == (True, "")
+
+
+def test_what_is_typed_into_a_terminal_is_refused() -> None:
+    code = """
+import fcntl, os, pty
+main, other = pty.openpty()
+for request in (0x5412, 0x541C):
+    try:
+        fcntl.ioctl(other, request, b"x")
+        print("typed")
+    except PermissionError:
+        print("refused")
+"""
+    assert python(code).stdout.text() == "refused\nrefused\n"
+
+
+@pytest.mark.parametrize("workspace", [False, True], ids=["in memory", "of this user"])
+def test_the_kernels_settings_cannot_be_changed(workspace: bool, tmp_path: Path) -> None:
+    """A file such as core_pattern is the way out of a sandbox whose code is root outside, whatever it may not do."""
+    code = """
+import os
+for path in ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/vm/drop_caches", "/sys/power/state"):
+    try:
+        os.open(path, os.O_WRONLY)
+        print(path)
+    except OSError:
+        continue
+"""
+    done = python(code, workspace=tmp_path if workspace else None)
+    assert (done.ok, done.stdout.text()) == (True, "")
+
+
+# Many
+
+
+def count(folder: str) -> int:
+    return sum(1 for _ in Path(folder).iterdir())
+
+
+def test_many_sandboxes_leave_nothing_behind() -> None:
+    bwrap = Bwrap()
+    for _ in range(3):
+        bwrap.run(["true"])
+    groups = {folder for parent in controllers().parents.values() for folder in parent.glob("lagentlike-*")}
+    before = [count(folder) for folder in ("/proc/self/fd", "/proc/self/task")]
+    for _ in range(60):
+        bwrap.run(["true"])
+    after = [count(folder) for folder in ("/proc/self/fd", "/proc/self/task")]
+    assert all(one <= other for one, other in zip(after, before, strict=True)), (before, after)
+    own = f"lagentlike-{os.getpid()}-"
+    left = {f for parent in controllers().parents.values() for f in parent.glob(f"{own}*")} - groups
+    assert len(left) <= len(controllers().parents), "at most the last one's"
