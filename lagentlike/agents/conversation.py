@@ -46,14 +46,6 @@ class LoopAggregator(DefaultAggregator):
         self.echo = echo
         self.tool_format = tool_format
 
-    def aggregate(
-        self, messages: Memory, name: str, parser: StrParser | None = None, system_instruction: Any = None
-    ) -> list[dict[str, Any]]:
-        history = self._history(messages, name, parser)
-        if history and history[0]["role"] == "system":
-            return history
-        return self._head(parser, system_instruction) + history
-
     def render(self, message: AgentMessage, name: str, parser: StrParser | None) -> list[dict[str, Any]]:
         written = self.tool_format
         if message.tool_results is not None and written is not None:

@@ -20,7 +20,7 @@ class DefaultAggregator:
 
     Consecutive user messages are merged. Tool calls become an assistant message's `tool_calls`, tool results messages
     of role `tool`. A subclass changes how one message looks by overriding `render`, or everything by overriding
-    `aggregate`.
+    `aggregate`. If it renders the first message as a system message, that takes the place of the agent's own.
     """
 
     def aggregate(
@@ -40,7 +40,10 @@ class DefaultAggregator:
 
         A message is rendered once: the next turn takes up where this one ended.
         """
-        return self._head(parser, system_instruction) + self._history(messages, name, parser)
+        history = self._history(messages, name, parser)
+        if history and history[0]["role"] == "system":
+            return history
+        return self._head(parser, system_instruction) + history
 
     def render(self, message: AgentMessage, name: str, parser: StrParser | None) -> list[dict[str, Any]]:
         """One remembered message as chat messages."""

@@ -204,6 +204,24 @@ def test_an_answer_without_a_whole_call_is_shown_as_it_was_written(formatted: An
     assert messages == [{"role": "assistant", "content": "as is"}]
 
 
+def test_a_system_message_in_memory_takes_the_place_of_the_agents_own() -> None:
+    class WithSystem(DefaultAggregator):
+        def render(self, message: AgentMessage, name: str, parser: StrParser | None) -> list[dict[str, Any]]:
+            if message.sender == "system":
+                return [{"role": "system", "content": message.content}]
+            return super().render(message, name, parser)
+
+    own = AgentMessage(content="Be long.", sender="system")
+    assert WithSystem().aggregate(remembered(own, "a"), "bot", None, "Be brief.") == [
+        {"role": "system", "content": "Be long."},
+        {"role": "user", "content": "a"},
+    ]
+    assert [m["content"] for m in WithSystem().aggregate(remembered("a"), "bot", None, "Be brief.")] == [
+        "Be brief.",
+        "a",
+    ]
+
+
 # Rendered once, as if from scratch
 
 

@@ -44,15 +44,7 @@ class PromptBuilder(Protocol):
 
 
 class ConversationAggregator(DefaultAggregator):
-    """Renders memory as it is, system messages included; one at the start takes the place of the agent's own."""
-
-    def aggregate(
-        self, messages: Memory, name: str, parser: StrParser | None = None, system_instruction: Any = None
-    ) -> list[dict[str, Any]]:
-        history = self._history(messages, name, parser)
-        if history and history[0]["role"] == "system":
-            return history
-        return self._head(parser, system_instruction) + history
+    """Renders memory as it is, system messages included."""
 
     def render(self, message: AgentMessage, name: str, parser: StrParser | None) -> list[dict[str, Any]]:
         if message.sender == "system":
