@@ -29,6 +29,9 @@ START_SECONDS = 30.0
 GRACE_SECONDS = 3.0
 """How long it may take to answer after the time of a call is up."""
 
+END_SECONDS = 0.5
+"""How long its end is waited for when it has stopped to talk."""
+
 
 class SlotProcess:
     """A running `slot_worker`, isolated; one request at a time.
@@ -43,6 +46,7 @@ class SlotProcess:
         self._reader = reader
         self._writer = writer
         self._turn = asyncio.Lock()
+        self._ended = asyncio.Event()
         self._pidfd = os.pidfd_open(process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
 
@@ -135,16 +139,20 @@ class SlotProcess:
                 await self._writer.drain()
                 line = await self._reader.readline()
             reply = orjson.loads(line) if line else None
+        except ConnectionError:  # it has ended
+            reply = None
         except TimeoutError:
             self.kill("the sandbox of the slot does not answer any more, and was ended")
-        except (ConnectionError, ValueError) as error:  # a line that is too long is a ValueError too
-            self.kill(f"the sandbox of the slot gave no answer that can be read: {type(error).__name__}")
-        finally:
-            if not isinstance(
-                reply, dict
-            ):  # also when this is cancelled: the next answer would be that of this request
-                self.kill(self._why())
+        except ValueError as error:  # no JSON, or a line that is too long
+            self.kill(f"the sandbox of the slot gave no answer that can be read: {error}"[:200])
+        except asyncio.CancelledError:  # the next answer would be that of this request
+            self.kill("a call in the slot was given up, and the slot with it")
+            raise
         if not isinstance(reply, dict):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    await self._ended.wait()
+            self.kill(self._why())
             raise SlotLost(self.lost)
         return reply
 
@@ -156,6 +164,7 @@ class SlotProcess:
         """The process has ended: no answer comes any more, even if somebody still holds the other end."""
         self._forget()
         self.lost = self.lost or self._why()
+        self._ended.set()
         asyncio.get_running_loop().call_later(0.05, self._reader.feed_eof)  # what it wrote before may be on its way
 
     def _forget(self) -> None:

@@ -1,0 +1,159 @@
+"""The program of a slot: what it says is believed by nobody, and its end is seen at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lagentlike.errors import SlotLost
+from lagentlike.sandbox import Bwrap, Isolation, Limits, Process, UnsafeLocal
+from lagentlike.sandbox import slot_process as module
+from lagentlike.sandbox.machine import MachineHost
+from lagentlike.sandbox.slot_process import SlotProcess
+
+PATIENCE = 20.0
+
+HOSTILE = {
+    "nothing": "import os; os._exit(0)",
+    "no json": "print('hello', flush=True)",
+    "no object": "print('[1, 2]', flush=True)",
+    "NaN": "print('{\"success\": NaN}', flush=True)",
+    "half a surrogate": 'print(\'{"output": "\\\\ud800"}\', flush=True)',
+    "a pickle": "import os; os.write(1, b'\\x80\\x04\\x95\\x0f.\\n')",
+    "no end": "import os\nwhile True: os.write(1, b'[' * 1000000)",
+    "too deep": "print('{\"success\": ' + '[' * 100000, flush=True)",
+    "silence": "import time; time.sleep(60)",
+}
+
+
+@asynccontextmanager
+async def started(isolation: Isolation, folder: Path) -> AsyncIterator[SlotProcess]:
+    slot = await SlotProcess.start(isolation, folder, Limits(), {})
+    try:
+        yield slot
+    finally:
+        await slot.close()
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_an_answer_that_is_none_loses_the_slot(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "input(); print('{\"ready\": true}', flush=True); input()\n" + HOSTILE[what]
+    monkeypatch.setattr(module, "_BOOT", program)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.3)
+    async with started(UnsafeLocal(), tmp_path) as slot:
+        began = time.monotonic()
+        with pytest.raises(SlotLost):
+            await slot.run("bash", {"command": "ls"}, 0.2)
+        assert time.monotonic() - began < PATIENCE
+        with pytest.raises(SlotLost):
+            await slot.run("bash", {"command": "ls"}, 0.2)
+
+
+NO_RESULTS = [
+    "{}",
+    '{"success": 1}',
+    '{"success": true, "output": 5}',
+    '{"success": true, "exit_code": "0"}',
+    '{"success": true, "exit_code": 99999999999}',
+    '{"success": true, "metadata": [1]}',
+]
+
+
+@pytest.mark.parametrize("reply", NO_RESULTS)
+async def test_an_object_that_is_no_result_loses_the_slot(reply: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = f"input(); print('{{\"ready\": true}}', flush=True); input(); print({reply!r}, flush=True); input()"
+    monkeypatch.setattr(module, "_BOOT", program)
+    host = MachineHost(UnsafeLocal(), 1)
+    result = await host.run("slot-1", "bash", {"command": "ls"}, 5)
+    assert result.lost
+    assert "no result" in result.error
+    again = await host.run("slot-1", "bash", {"command": "ls"}, 5)
+    assert again.lost
+    await host.close()
+
+
+async def test_metadata_from_a_sandbox_is_small_and_flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = '{"success": true, "metadata": {"a": 1, "b": {"c": 2}, "d": "' + "x" * 2000 + '", "e": "y"}}'
+    program = f"input(); print('{{\"ready\": true}}', flush=True); input(); print({told!r}, flush=True); input()"
+    monkeypatch.setattr(module, "_BOOT", program)
+    host = MachineHost(UnsafeLocal(), 1)
+    result = await host.run("slot-1", "bash", {"command": "ls"}, 5)
+    assert result.metadata == {"a": 1, "e": "y"}
+    await host.close()
+
+
+@pytest.mark.parametrize("isolation", [Bwrap, UnsafeLocal])
+async def test_the_end_of_the_process_is_seen_at_once(isolation: Any, tmp_path: Path) -> None:
+    async with started(isolation(), tmp_path) as slot:
+        running = asyncio.ensure_future(slot.run("bash", {"command": "sleep 300"}, 300))
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        os.kill(slot.pid, signal.SIGKILL)
+        with pytest.raises(SlotLost, match="signal 9"):
+            await running
+        assert time.monotonic() - began < PATIENCE
+
+
+async def test_a_request_that_is_given_up_ends_the_process(tmp_path: Path) -> None:
+    async with started(UnsafeLocal(), tmp_path) as slot:
+        running = asyncio.ensure_future(slot.run("bash", {"command": "sleep 300"}, 300))
+        await asyncio.sleep(0.3)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        with pytest.raises(SlotLost):  # or it would get the answer of the request before
+            await slot.run("bash", {"command": "echo hi"}, 5)
+
+
+async def test_a_slot_that_does_not_start_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BOOT", "raise SystemExit(3)")
+    with pytest.raises(SlotLost, match="exit code 3"):
+        await SlotProcess.start(UnsafeLocal(), tmp_path, Limits(), {})
+
+
+class Failing(UnsafeLocal):
+    """Processes that cannot be ended."""
+
+    name = "failing"
+
+    def _start(self, launch: Any) -> Process:
+        process = super()._start(launch)
+        close = process.close
+
+        def fail() -> None:
+            close()
+            raise OSError("cannot be ended")
+
+        process.close = fail  # type: ignore[method-assign]
+        return process
+
+
+async def test_a_slot_that_cannot_be_cleaned_is_never_used_again(caplog: pytest.LogCaptureFixture) -> None:
+    host = MachineHost(Failing(), 1)
+    before = host.slots()["slot-1"]
+    await host.run("slot-1", "bash", {"command": "echo secret > f"}, 10)
+    assert await host.reset("slot-1") == "slot-2"
+    assert "slot-1 cannot be cleaned and is never used again" in caplog.text
+    assert list(host.slots()) == ["slot-2"]
+    assert host.slots()["slot-2"] != before
+    assert (await host.run("slot-1", "bash", {"command": "ls"}, 10)).lost
+    await host.close()
+
+
+async def test_nothing_is_left_behind(no_leaks: None) -> None:
+    host = MachineHost(UnsafeLocal(), 3)
+    root = Path(host.slots()["slot-1"]).parents[1]
+    for name in host.slots():
+        await host.run(name, "terminal_stateful", {"command": "sleep 300 &"}, 20)
+    await host.close()
+    assert not root.exists()
