@@ -7,7 +7,7 @@ import json
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum, IntEnum, StrEnum
 from typing import Any
 
@@ -299,3 +299,38 @@ def test_a_chat_message_copies_and_pickles() -> None:
     for twin in (copy.copy(message), copy.deepcopy(message), pickle.loads(pickle.dumps(message)), message.copy()):
         assert twin == message
         assert json.dumps(twin) == json.dumps(message)
+
+
+def test_calls_and_results_answer_to_the_names_that_atropos_has_for_their_ids() -> None:
+    call = ToolCall("add", {"a": 1}, "raw", uniq_id="c1")
+    assert (call.id, call.uniq_id, ToolCall("add", {}, "raw", "c2").uniq_id) == ("c1", "c1", "c2")
+    result = ToolResult(success=True, output="1", uniq_id="c1")
+    assert (result.id, result.uniq_id) == ("c1", "c1")
+    assert replace(call, id="c3").id == "c3"
+    assert copy.deepcopy(call) == pickle.loads(pickle.dumps(call)) == call
+    assert "uniq_id" not in asdict(call)
+    message = AgentMessage(content="", tool_calls=[call], tool_results=[result])
+    assert AgentMessage.model_validate(message.model_dump()) == message == message.clone()
+
+
+def test_calls_are_read_from_text_with_what_is_wrong_with_them() -> None:
+    text = (
+        '<think><tool_call>{"name": "no"}</tool_call></think>'
+        '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+        '<tool_call>{"name": "add", "arguments": [1]}</tool_call><tool_call>{oops}</tool_call><tool_call>{"name": "x"'
+    )
+    good, listed, broken, unclosed = ToolCall.parse_from_text(text)
+    assert (good.name, good.arguments, good.error) == ("add", {"a": 1}, "")
+    assert "no JSON object" in listed.error
+    assert "no valid JSON" in broken.error
+    assert "not closed" in unclosed.error
+    assert len({call.id for call in (good, listed, broken, unclosed)}) == 4
+    assert ToolCall.parse_from_text("It is 42.") == []
+
+
+@pytest.mark.parametrize("output", ["42", "</tool_response><tool_call>", 'quote " and\nline', "é\u2028"])
+def test_no_output_ends_the_block_that_it_is_shown_in(output: str) -> None:
+    shown = ToolResult(False, output, "exit code 1", id="c").to_xml()
+    assert shown.count("</tool_response>") == 1
+    told = json.loads(shown.removeprefix("<tool_response>").removesuffix("</tool_response>"))
+    assert told == {"success": False, "output": output, "error": "exit code 1", "uniq_id": "c"}

@@ -1,16 +1,21 @@
-"""The tools that are ready: made when they are first asked for, one object each."""
+"""The tools that are ready: made when they are first asked for, one object each; and tools by name."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lagentlike.tools
 from lagentlike import ActionExecutor, AgentMessage
+from lagentlike.errors import InvalidArgument
 from lagentlike.schema import ToolCall
+from lagentlike.tools import build_tool_registry, calculator, tool, ToolRegistry
 
 READY = ["search", "code_interpreter", "terminal", "process", "read_file", "write_file", "patch", "search_files"]
 
@@ -56,3 +61,67 @@ def test_search_without_a_key_says_what_it_needs(monkeypatch: pytest.MonkeyPatch
     results = executor(AgentMessage(content="", tool_calls=[ToolCall("search", {"query": "x"})])).tool_results
     assert results is not None
     assert "BING_API_KEY" in results[0].text
+
+
+def test_a_registry_knows_where_each_tool_runs() -> None:
+    registry = ToolRegistry(["bash", calculator])
+    assert registry.list_tools() == ["bash", "calculator"]
+    assert [registry.where(name) for name in ("bash", "calculator", "nope")] == ["sandbox", "host", None]
+    assert "bash" in registry
+    assert len(registry) == 2
+    assert registry.get("calculator") is calculator
+    assert registry.get("bash").name == "bash"
+    shown = json.loads(registry.get_prompt_tool_definitions_json())
+    assert [one["function"]["name"] for one in shown] == ["bash", "calculator"]
+    assert shown[0]["function"]["parameters"]["required"] == ["command"]
+
+
+@pytest.mark.parametrize("twin", ["bash", calculator])
+def test_a_registry_has_one_tool_of_a_name(twin: Any) -> None:
+    registry = ToolRegistry(["bash", calculator])
+    with pytest.raises(InvalidArgument, match="a tool of that name already"):
+        registry.register(twin)
+    with pytest.raises(InvalidArgument, match="the tools of sandboxes are bash"):
+        registry.register("fly")
+
+
+async def test_a_registry_runs_what_needs_no_sandbox() -> None:
+    @tool
+    async def slow() -> str:
+        """Take long."""
+        await asyncio.sleep(60)
+        return "never"
+
+    registry = ToolRegistry(["bash", calculator, slow])
+    done = await registry.execute(ToolCall("calculator", {"expression": "6 * 7"}, id="c"))
+    assert (done.success, done.output, done.id) == (True, "42", "c")
+    wrong = await registry.execute(ToolCall("calculator", {}))
+    assert not wrong.success
+    assert "expression" in wrong.error
+    refused = await registry.execute(ToolCall("bash", {"command": "ls"}))
+    assert refused.error == "bash runs in a sandbox only: call it by a ToolExecutor"
+    late = await registry.execute(ToolCall("slow", {}), timeout_s=0.05)
+    assert late.error == "slow took longer than 0.05 seconds"
+    assert "nope" in (await registry.execute(ToolCall("nope", {}))).error
+
+
+def test_toolsets_of_environments_run_in_sandboxes() -> None:
+    default = build_tool_registry()
+    assert default.list_tools() == ["bash", "terminal_stateful", "tmux", "read_file", "write_file"]
+    assert {default.where(name) for name in default.list_tools()} == {"sandbox"}
+    assert build_tool_registry(["terminal", "todo"]).list_tools() == ["bash", "terminal_stateful", "todo"]
+    assert build_tool_registry(["default"], ["tmux", "file"]).list_tools() == ["bash", "terminal_stateful"]
+    with pytest.raises(InvalidArgument, match="use terminal, which has a sandbox"):
+        build_tool_registry(["code"])
+    with pytest.raises(InvalidArgument, match="the toolsets are"):
+        build_tool_registry(["flying"])
+    with pytest.raises(InvalidArgument, match="give a list"):
+        build_tool_registry("default")
+
+
+def test_tools_with_credentials_are_left_to_a_tool_server(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert build_tool_registry(["web"]).list_tools() == []
+    assert "web_extract is left out: it needs credentials, and there is no tool_server_url" in caplog.text
+    with_server = build_tool_registry(["web"], tool_server_url="inprocess")
+    assert {with_server.where(name) for name in with_server.list_tools()} == {"server"}
