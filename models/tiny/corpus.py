@@ -89,6 +89,9 @@ class Source:
             word = a[: self.rng.randint(2, len(a))] + b[self.rng.randint(0, len(b) - 1) :]
         else:
             word = "".join(self.rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(self.rng.randint(3, 8)))
+        if self.chance(0.06):
+            part = self.pick(words.SYLLABLES)
+            word = self.pick((f"{word[:4]}{part}{part}", f"{part}{part}{word[:4]}", f"{word[:3]}{part}{word[3:6]}{part}", f"{part}{part}{part}"))
         return word if word not in words.HELD_OUT else self.pseudo()
 
     def name(self) -> str:
@@ -439,7 +442,7 @@ def calculation(s: Source) -> tuple[str, str]:
             if is_held_out(text) == (s.split == "test") and evaluate(text) is not None:
                 return s.pick(CALC_ASK[:30]).format(e=f"{a} {s.pick(WORDED[op])} {b}"), text
     text = s.expression()
-    if s.split == "train" and s.chance(0.08):
+    if s.split == "train" and s.chance(0.16):
         return carried(s, text), text
     return s.pick(CALC_ASK).format(e=text), text
 
@@ -500,10 +503,10 @@ BINARY = {
 }
 
 
-def binary_kit(s: Source, op: str = "") -> Kit:
+def binary_kit(s: Source, op: str = "", renamed: float = 0.3) -> Kit:
     op = op or s.pick("++-**/")
     names, about = BINARY[op]
-    name = identifier(s, names, 0.3)
+    name = identifier(s, names, renamed)
     first, second = s.pick((("a", "b"), ("a", "b"), ("x", "y"), ("first", "second"), ("num1", "num2"), ("m", "n")))
     if s.chance(0.2):
         first, second = s.pseudo(), s.pseudo()
@@ -586,10 +589,26 @@ SEARCH_FRAMES = (
 )  # fmt: skip
 
 
+SEARCH_WISHES = ("I want to", "I would like to", "I have to", "We should", "Help me", "Could you help me", "Let me", "My friend wants to", "It would be nice to", "Now I must", "Can we", "Please let us")
+SEARCH_AIMS = (
+    "read about {t}", "know what {t} is", "understand {t}", "know more about {t}", "hear about {t}", "see what is written about {t}", "find out what {t} means", "get to know {t}",
+    "collect facts on {t}", "write about {t}", "find {t} on the internet", "check what {t} is", "discover {t}", "see {t}", "study {t}", "get news of {t}",
+)  # fmt: skip
+SEARCH_SHORT = (
+    "Any news on {t}?", "I am curious about {t}.", "Inform me about {t}.", "What is known about {t}?", "Have a look at {t}.", "Investigate {t}, please.", "Go online and look for {t}.",
+    "What can you say about {t}?", "Is there more about {t}?", "Browse for {t}.", "{t}: what is it?", "Who knows {t}?", "Ever heard of {t}?", "Something about {t}, please.", "Facts about {t}?",
+    "Is {t} famous?", "I heard of {t}. What is it?", "My teacher asked about {t}.", "How does {t} work?", "Where does {t} come from?", "Get me something about {t}.", "Check {t} on the web.",
+)  # fmt: skip
+
+
 def search_question(s: Source, topic: str) -> str:
     """A request to look the topic up, in a fixed phrasing or a composed one."""
-    if s.split == "test" or not s.chance(0.3):
+    if s.split == "test" or not s.chance(0.45):
         return str(s.pick(SEARCH_ASK)).format(t=topic)
+    if s.chance(0.3):
+        return f"{s.pick(SEARCH_WISHES)} {s.pick(SEARCH_AIMS).format(t=topic)}{s.pick(('.', '.', '?', '', ' today.', ', please.'))}"
+    if s.chance(0.4):
+        return str(s.pick(SEARCH_SHORT)).format(t=topic)
     verb = s.pick(SEARCH_VERBS)
     frame = s.pick(SEARCH_FRAMES)
     return str(frame).format(v=verb, w=verb[0].lower() + verb[1:], o=s.pick(SEARCH_OBJECTS), p=s.pick(("about", "on", "regarding", "concerning", "about")), t=topic)
@@ -835,15 +854,30 @@ def tool_turn(s: Source, kit: Kit) -> list[Message]:
     use = kit.argument(s)
     result = use.random_result(s) if s.split == "train" and s.chance(0.25) else use.result
     answer = use.answer(result)
-    if s.chance(0.05):
+    error = s.chance(0.05)
+    if error:
         result = s.pick(ERRORS).format(w=s.word(), d=s.rng.randint(2, 90))
         answer = f"Sorry, the tool failed. {result}"
+    if s.split == "train" and s.chance(0.08):
+        result = in_json(s, result, error)
     return [
         {"role": "user", "content": noisy(s, use.question)},
         {"role": "assistant", "content": "", "tool_calls": [call(use.name, use.arguments)]},
         {"role": "tool", "content": result},
         {"role": "assistant", "content": answer},
     ]
+
+
+def in_json(s: Source, result: str, error: bool = False) -> str:
+    """A result as the JSON object that many tools and environments return."""
+    number = f'{s.rng.getrandbits(128):032x}'
+    if error:
+        shown = s.pick(({"success": False, "error": result}, {"success": False, "output": "", "error": result}, {"error": result}, {"success": False, "output": "", "error": result, "metadata": {}}))
+    else:
+        shown = s.pick(({"success": True, "output": result}, {"success": True, "output": result, "error": ""}, {"success": True, "output": result, "error": None, "metadata": {}}, {"output": result}, {"result": result}, {"output": result, "exit_code": 0}))
+    if s.chance(0.2):
+        shown = {**shown, s.pick(("uniq_id", "id", "call_id")): number}
+    return json.dumps(shown, ensure_ascii=False)
 
 
 def double_turn(s: Source, kit: Kit) -> list[Message]:
@@ -894,19 +928,24 @@ def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: 
             continue
         kits.append(kit)
     main = kits[0]
-    if s.stage >= 2 and not makers and s.chance(0.12):
-        kits = like_kits(s)
+    if not makers and s.chance(0.3 if s.stage >= 2 else 0.15):
+        kits = like_kits(s) if s.chance(0.4) else unlike_kits(s)
         main = kits[0]
-    if main.kind == "binary" and s.chance(0.6) and not makers:
-        others = [kit for kit in (binary_kit(s, op) for op in "+-*/") if _distinct(kit, main)]
-        kits = [main, *others[:2]]
+    if main.kind == "binary" and s.chance(0.85) and not makers:
+        others = [kit for kit in (binary_kit(s, op, s.pick((0.3, 1.0))) for op in s.rng.sample("+-*/", 4)) if _distinct(kit, main)]
+        kits = [main, *others[: s.rng.randint(1, 3)]]
         kits = _unique(kits)
     s.rng.shuffle(kits)
     kinds = {kit.kind for kit in kits}
+    tools = [kit.schema for kit in kits]
+    if not makers and s.chance(0.03):
+        names = {tool["function"]["name"] for tool in tools}
+        tools += [tool for tool in (bystander(s) for _ in range(s.rng.randint(2, 14))) if tool["function"]["name"] not in names]
+        s.rng.shuffle(tools)
     messages = system_prompt(s)
     known: dict[str, str] = {}
     if s.stage >= 2 and s.chance(0.09):
-        turns = s.rng.randint(8, 13)
+        turns = s.rng.randint(8, 20)
     for _ in range(turns or s.rng.choices((1, 2, 3, 4, 5, 6, 7), (16, 24, 24, 17, 10, 6, 3))[0]):
         kind = s.rng.random()
         kit = main if s.chance(0.3) else s.pick(kits)
@@ -922,7 +961,16 @@ def tools_dialog(s: Source, makers: tuple[Callable[..., Kit], ...] = (), turns: 
             messages += chat_turn(s)
         else:
             messages += memory_turn(s, known)
-    return Dialog("tools", messages, [kit.schema for kit in kits])
+    return Dialog("tools", messages, tools)
+
+
+def bystander(s: Source) -> Tool:
+    """A tool that nobody asks for, with as much to read as real ones have."""
+    noun = lambda: s.pseudo() if s.chance(0.3) else str(s.pick(words.NOUNS))  # noqa: E731
+    verb = s.pick(("Create", "Delete", "Update", "List", "Move", "Copy", "Send", "Start", "Stop", "Watch", "Merge", "Archive", "Rename", "Sort", "Share", "Remember", "Plan", "Inspect", "Ask", "Close"))
+    about = f"{verb} {s.pick(('a', 'the', 'one', 'every'))} {noun()}" + s.pick((".", f" of a {noun()}.", f" in the {noun()}. Use it when the {noun()} is not {noun()}.", f". The {noun()} is kept between calls; give `{noun()}` to see more of it."))
+    arguments = {noun(): (s.pick(("string", "string", "integer", "boolean", "number")), s.pick((f"The {noun()}.", f"Which {noun()} to use; the {noun()} by default.", ""))) for _ in range(s.rng.randint(0, 4))}
+    return schema(s, identifier(s, (f"{verb.lower()}_{noun()}", f"{noun()}_{verb.lower()}", verb.lower()), 0.3), about, arguments)
 
 
 def like_kits(s: Source) -> list[Kit]:
@@ -935,6 +983,19 @@ def like_kits(s: Source) -> list[Kit]:
         if not keys & seen:
             kits.append(kit)
             seen |= keys
+    return kits
+
+
+def unlike_kits(s: Source) -> list[Kit]:
+    """Two to five tools of different kinds, most of them under names that say nothing."""
+    kits: list[Kit] = []
+    names: set[str] = set()
+    for maker in s.rng.sample((calculator_kit, search_kit, weather_kit, attribute_kit, binary_kit, terminal_kit, read_kit, write_kit, python_kit), s.rng.randint(2, 5)):
+        kit = maker(s, renamed=s.pick((0.3, 1.0, 1.6, 1.6)))
+        arithmetic = {other.kind for other in kits} & {"calculator", "binary", "python"}
+        if kit.schema["function"]["name"] not in names and not (arithmetic and kit.kind in {"calculator", "binary", "python"}):
+            kits.append(kit)
+            names.add(kit.schema["function"]["name"])
     return kits
 
 
@@ -1422,6 +1483,158 @@ def json_dialog(s: Source) -> Dialog:
     return Dialog("json", messages)
 
 
+FUNCTIONS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (("returns the sum of {a} and {b}", "adds {a} and {b}"), "{a}, {b}", "return {a} + {b}"),
+    (("returns the difference of {a} and {b}", "subtracts {b} from {a}"), "{a}, {b}", "return {a} - {b}"),
+    (("returns the product of {a} and {b}", "multiplies {a} by {b}"), "{a}, {b}", "return {a} * {b}"),
+    (("returns the larger of {a} and {b}", "returns the maximum of {a} and {b}"), "{a}, {b}", "return max({a}, {b})"),
+    (("returns the smaller of {a} and {b}", "returns the minimum of {a} and {b}"), "{a}, {b}", "return min({a}, {b})"),
+    (("returns {a} plus {n}", "adds {n} to {a}"), "{a}", "return {a} + {n}"),
+    (("returns {a} times {n}", "multiplies {a} by {n}"), "{a}", "return {a} * {n}"),
+    (("returns twice {a}", "doubles {a}"), "{a}", "return 2 * {a}"),
+    (("returns the square of {a}", "squares {a}"), "{a}", "return {a} ** 2"),
+    (("returns the absolute value of {a}",), "{a}", "return abs({a})"),
+    (("returns whether {a} is even", "checks whether {a} is even"), "{a}", "return {a} % 2 == 0"),
+    (("returns whether {a} is odd", "checks whether {a} is odd"), "{a}", "return {a} % 2 == 1"),
+    (("returns the string {a} reversed", "reverses the string {a}", "reverses the list {a}"), "{a}", "return {a}[::-1]"),
+    (("returns {a} in upper case", "converts {a} to upper case"), "{a}", "return {a}.upper()"),
+    (("returns {a} in lower case", "converts {a} to lower case"), "{a}", "return {a}.lower()"),
+    (("returns the length of {a}", "counts the characters of {a}"), "{a}", "return len({a})"),
+    (("returns the list {a} sorted", "sorts the list {a}"), "{a}", "return sorted({a})"),
+    (("returns the largest number of the list {a}",), "{a}", "return max({a})"),
+    (("returns the sum of the list {a}", "adds up the list {a}"), "{a}", "return sum({a})"),
+    (("returns the mean of the list {a}", "averages the list {a}"), "{a}", "return sum({a}) / len({a})"),
+    (("returns whether {a} is a palindrome", "checks whether {a} is a palindrome"), "{a}", "return {a} == {a}[::-1]"),
+    (("returns the even numbers of the list {a}", "keeps the even numbers of the list {a}"), "{a}", "return [x for x in {a} if x % 2 == 0]"),
+    (("counts the vowels of {a}", "returns the number of vowels in {a}"), "{a}", 'return sum(c in "aeiou" for c in {a}.lower())'),
+    (("returns the factorial of {a}", "computes the factorial of {a}"), "{a}", "return 1 if {a} < 2 else {a} * {f}({a} - 1)"),
+    (("returns the sum of the digits of {a}", "adds the digits of {a}"), "{a}", "return sum(int(d) for d in str({a}))"),
+    (("returns whether {a} is divisible by {b}", "checks whether {a} is divisible by {b}"), "{a}, {b}", "return {a} % {b} == 0"),
+    (("counts how often {b} occurs in {a}", "returns how many times {b} is in {a}"), "{a}, {b}", "return {a}.count({b})"),
+)
+
+
+def function_task(s: Source) -> tuple[str, str, str]:
+    """A Python function that is asked for: its name, what it does, its text."""
+    wanted, arguments, body = s.pick(FUNCTIONS)
+    plain = lambda: "".join(c for c in s.pseudo() if c.isascii() and c.isalpha()).lower() or "value"  # noqa: E731
+    name = s.pick(("f", "solve", "compute", "run", "task", "solution", f"{plain()}_{plain()}", plain(), plain(), str(s.pick(words.NOUNS))))
+    first, second = s.pick((("a", "b"), ("x", "y"), ("n", "k"), ("text", "part"), ("xs", "n"), ("values", "item"), ("s", "t"), (plain(), plain() + "2")))
+    if name in {"return", "import", "from", "for", "in", "is", "if", "max", "min", "abs", "len", "sorted", "sum", "int", "str", first, second}:
+        name = "solve"
+    fields = {"a": first, "b": second, "n": s.rng.randint(2, 99), "f": name}
+    signature = f"{name}({arguments.format(**fields)})"
+    return signature, s.pick(wanted).format(**fields), f"def {signature}:\n    {body.format(**fields)}\n"
+
+
+FUNCTION_ASK = ("Write a function {f} that {w}.", "Write a Python function {f} that {w}.", "Define {f}, which {w}.", "Implement {f}: it {w}.", "I need a function {f} that {w}.", "Write {f}. It {w}.")
+
+
+def function_dialog(s: Source) -> Dialog:
+    """Functions to write, into a file by a tool or as a block."""
+    if s.chance(0.3):
+        messages: list[Message] = [{"role": "system", "content": s.pick(CODE_SYSTEMS)}]
+        for _ in range(s.rng.randint(1, 2)):
+            signature, wanted, code = function_task(s)
+            messages += exchange(s.pick(FUNCTION_ASK).format(f=signature, w=wanted), f"Here is the function.\n```python\n{code}```")
+        return Dialog("functions", messages)
+    kits = [write_kit(s)] if s.chance(0.4) else [write_kit(s), terminal_kit(s)]
+    tools = [kit.schema for kit in kits]
+    path_name, text_name = kits[0].schema["function"]["parameters"]["properties"]
+    messages = system_prompt(s)
+    for _ in range(s.rng.randint(1, 2)):
+        signature, wanted, code = function_task(s)
+        path = s.pick(("solution.py", "solution.py", "main.py", f"{signature.split('(')[0]}.py", file_name(s).rsplit(".", 1)[0] + ".py"))
+        ask = s.pick(FUNCTION_ASK).format(f=signature, w=wanted)
+        question = s.pick((f"{ask} Save it in {path}.", f"{ask} Write it to {path}.", f"In {path}: {ask[0].lower()}{ask[1:]}", f"{ask} Put it into the file {path}."))
+        result = s.pick(("ok", "Done.", f"Wrote {len(code)} bytes", "File written.", f"Wrote {path}"))
+        messages += [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": "", "tool_calls": [call(kits[0].schema["function"]["name"], {path_name: path, text_name: code})]},
+            {"role": "tool", "content": in_json(s, result) if s.chance(0.3) else result},
+            {"role": "assistant", "content": f"Done, {path} is written."},
+        ]
+    return Dialog("functions", messages, tools)
+
+
+THINK_SYSTEMS = (
+    "You are a deep thinking AI. Put your thoughts inside <think> </think> tags, then give your answer.",
+    "You may think before you answer. Enclose your thoughts in <think> </think> tags.",
+    "First think inside <think></think> tags, then call tools or answer.",
+    "Think step by step inside <think>...</think>, then act.",
+)
+AGENT_SYSTEM = (
+    "You are a helpful assistant.\n\nYou may think first, between <think> and </think>: what stands there is never run. Results of tools come back "
+    "between <tool_response> and </tool_response>. When you are done, answer without a tool call."
+)
+TOOL_SYSTEMS = (
+    "You are a function calling AI model. You are provided with function signatures within <tools></tools> XML tags. You may call one or more functions to assist with the user query.",
+    "You can use the tools inside <tools></tools>. Use them when they help.",
+    "You have access to the following tools:",
+    "You are an agent with tools. Their signatures are within <tools> tags.",
+    "Here are the available tools:",
+    "You may call one or more functions. They are listed in the <tools> block.",
+)
+TOOLS_BLOCK = (
+    "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n"
+    "<tools>\n{t}\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n"
+    '<tool_call>\n{{"name": <function-name>, "arguments": <args-json-object>}}\n</tool_call>'
+)
+TOOL_FORMS = (
+    'For each function call return a JSON object with the function name and arguments within <tool_call></tool_call> tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-dict>}\n</tool_call>',
+    'To call a tool, write:\n<tool_call>\n{"name": "tool_name", "arguments": {"argument": "value"}}\n</tool_call>\nResults come back within <tool_response></tool_response> tags.',
+    "Call a tool with a JSON object inside <tool_call></tool_call> tags: its name and its arguments. Results come in <tool_response> tags. When you are done, answer without a call.",
+    'Write each call as <tool_call>{"name": ..., "arguments": {...}}</tool_call> and wait for its <tool_response>.',
+)
+
+
+def hermes_dialog(s: Source) -> Dialog:
+    """Calls written as text, the tools inside the system prompt, results in the user's messages, often after a thought."""
+    kits = [s.pick((calculator_kit, calculator_kit, search_kit, attribute_kit, weather_kit, terminal_kit, read_kit, write_kit, python_kit))(s)]
+    while len(kits) < 3 and s.chance(0.4):
+        other = s.pick((calculator_kit, search_kit, attribute_kit, weather_kit, terminal_kit, read_kit, write_kit))(s)
+        if other.kind not in {kit.kind for kit in kits} and other.schema["function"]["name"] not in {kit.schema["function"]["name"] for kit in kits}:
+            kits.append(other)
+    s.rng.shuffle(kits)
+    schemas = [kit.schema if s.chance(0.5) else kit.schema["function"] for kit in kits]
+    listed = json.dumps(schemas, ensure_ascii=False) if s.chance(0.5) else "\n".join(json.dumps(tool, ensure_ascii=False) for tool in schemas)
+    thinks = s.chance(0.5)
+    parts = [s.pick(THINK_SYSTEMS)] if thinks else [s.pick(SYSTEMS)] if s.chance(0.3) else []
+    parts += [s.pick(TOOL_SYSTEMS) + s.pick(("\n", " ")) + f"<tools>\n{listed}\n</tools>", s.pick(TOOL_FORMS)]
+    if s.chance(0.25):
+        parts.append(s.pick(SYSTEMS))
+    system = s.pick(("\n\n", "\n\n", "\n")).join(parts)
+    if s.chance(0.35):  # as `AtroposAgent` writes it, which allows thoughts and asks for none
+        thinks = False
+        head = AGENT_SYSTEM if s.chance(0.7) else str(s.pick(SYSTEMS))
+        if s.chance(0.2):
+            head += f"\n\nThe working directory of your tools is /{s.pick(words.NOUNS)}"
+        listed = "\n".join(json.dumps(kit.schema, ensure_ascii=False) for kit in kits)
+        system = head + TOOLS_BLOCK.format(t=listed)
+    messages: list[Message] = [{"role": "system", "content": system}]
+    room = s.pick(("\n", "\n", ""))
+    for _ in range(s.rng.choices((1, 2, 3), (60, 28, 12))[0]):
+        kit = s.pick(kits)
+        use = kit.argument(s)
+        error = s.chance(0.04)
+        result = use.random_result(s) if s.split == "train" and s.chance(0.2) else use.result
+        answer = use.answer(result)
+        if error:
+            result = s.pick(ERRORS).format(w=s.word(), d=s.rng.randint(2, 90))
+            answer = f"Sorry, the tool failed. {result}"
+        shown = in_json(s, result, error) if s.chance(0.75) else result
+        wanted = json.dumps({"name": use.name, "arguments": use.arguments}, ensure_ascii=False)
+        thought = f"<think>\nI need the {use.name} tool.\n</think>\n" if thinks else ""
+        done = "<think>\nThe tool has answered.\n</think>\n" if thinks else ""
+        messages += [
+            {"role": "user", "content": noisy(s, use.question)},
+            {"role": "assistant", "content": f"{thought}<tool_call>\n{wanted}\n</tool_call>"},
+            {"role": "user", "content": f"<tool_response>{room}{shown}{room}</tool_response>"},
+            {"role": "assistant", "content": done + answer},
+        ]
+    return Dialog("hermes", messages)
+
+
 # --------------------------------------------------------------------------------------------------------------------------------------
 # Writer, critic, reviser
 # --------------------------------------------------------------------------------------------------------------------------------------
@@ -1840,12 +2053,14 @@ MAKERS: dict[str, tuple[float, Callable[[Source], Dialog]]] = {
     "few_shot": (0.015, few_shot_dialog),
     "sums": (0.02, sums_dialog),
     "repeat": (0.11, repeat_dialog),
+    "hermes": (0.05, hermes_dialog),
+    "functions": (0.03, function_dialog),
 }
 
 
 LAST_WEIGHTS = {
     "tools": 0.42, "code": 0.22, "plot": 0.06, "json": 0.06, "writer": 0.06, "critic": 0.035, "memory": 0.04, "chat": 0.015, "choice": 0.01,
-    "few_shot": 0.005, "sums": 0.015, "repeat": 0.06,
+    "few_shot": 0.005, "sums": 0.015, "repeat": 0.06, "hermes": 0.06, "functions": 0.03,
 }  # fmt: skip
 
 

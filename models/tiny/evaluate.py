@@ -412,6 +412,27 @@ def json_case(s: Source) -> Play:
     return replay(corpus.json_dialog(s))
 
 
+def text_case(s: Source) -> Play:
+    """Calls written as text, with the tools inside the system prompt, with or without a thought before them."""
+    return replay(corpus.hermes_dialog(s))
+
+
+def crowd_case(s: Source) -> Play:
+    """A calculator among eight to twelve tools that nobody asks for."""
+    kit = corpus.calculator_kit(s, 0.3)
+    tools = [kit.schema, *(tool for tool in (corpus.bystander(s) for _ in range(s.rng.randint(8, 12))) if tool["function"]["name"] != kit.schema["function"]["name"])]
+    s.rng.shuffle(tools)
+    return replay(Dialog("tools", plain_turn(s, kit), tools), run=calculate)
+
+
+def function_case(s: Source) -> Play:
+    """A function that is to be written into a file."""
+    dialog = corpus.function_dialog(s)
+    while not dialog.tools:
+        dialog = corpus.function_dialog(s)
+    return replay(dialog)
+
+
 CASES: dict[str, tuple[int, Callable[[Source], Play]]] = {
     "calculator, as in the first example": (200, first_example),
     "calculator, 48 phrasings, 1 and 2 digits": (200, lambda s: digits_case(s, 1, 2)),
@@ -438,6 +459,9 @@ CASES: dict[str, tuple[int, Callable[[Source], Play]]] = {
     "projection in TeX": (50, tutorial_projection),
     "plot": (60, lambda s: code_case(s, plot=True)),
     "call in a json block": (50, json_case),
+    "calls as text, tools in the system prompt": (100, text_case),
+    "calculator among ten tools": (60, crowd_case),
+    "small function written to a file": (100, function_case),
     "writer": (100, writer_case),
     "critic": (100, critic_case),
     "reviser": (100, reviser_case),

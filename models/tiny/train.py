@@ -1,38 +1,45 @@
-"""Trains the embedded model on a CPU and writes it as a Hugging Face directory.
+"""Trains the embedded model and writes it as a Hugging Face directory.
 
     python models/tiny/train.py --out lagentlike/llms/tiny/weights --work /tmp/tiny
 
-The run can be stopped and started again: it goes on from the last checkpoint in `--work`.
+A GPU needs minutes; a CPU needs a day, and `--steps` and `--tokens` to choose less. The run can be stopped and started again: it goes on from
+the last checkpoint in `--work`.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import json
 import math
+import multiprocessing
+import os
 import random
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import corpus
+import numpy as np
 import tokenizer as tokenizer_module
 import torch
 import torch.nn.functional as F  # noqa: N812  # as everybody calls it
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn, Tensor
+from torch.nn.attention.varlen import varlen_attn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from lagentlike.llms.tiny.chat import segments
 
-__all__ = ["Shape", "TinyModel", "export", "train"]
+__all__ = ["Plan", "Shape", "TinyModel", "export", "train"]
 
-MAX_LENGTH = 1200
+MAX_LENGTH = 3072
+CAUSAL: dict[str, Any] = {"is_causal": True} if "is_causal" in inspect.signature(varlen_attn).parameters else {"window_size": (-1, 0)}
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Shape:
     vocab_size: int = 2048
     hidden_size: int = 192
     intermediate_size: int = 512
-    num_hidden_layers: int = 4
+    num_hidden_layers: int = 8
     num_attention_heads: int = 4
     rope_theta: float = 1000000.0
     max_position_embeddings: int = 4096
@@ -90,16 +97,33 @@ class Layer(nn.Module):
                 q[head, 0], q[head, 1] = amplitude * angle.cos(), amplitude * angle.sin()
             self.qkv[:2] *= 0.3
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        batch, length, d = x.shape
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, ends: Tensor) -> Tensor:
+        length, d = x.shape
         h = F.rms_norm(x, (d,), self.norm1, self.eps)
         qkv = F.linear(h, self.qkv.flatten(0, 1), self.qkv_bias.flatten())
-        q, k, v = qkv.view(batch, length, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
-        x = x + F.linear(y.transpose(1, 2).reshape(batch, length, d), self.o)
+        q, k, v = qkv.view(length, 3, self.heads, d // self.heads).unbind(1)
+        y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, ends)
+        x = x + F.linear(y.reshape(length, d), self.o)
         h = F.rms_norm(x, (d,), self.norm2, self.eps)
         gate, up = F.linear(h, self.gate_up.flatten(0, 1)).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, ends: Tensor) -> Tensor:
+    """Causal attention within each dialog of a packed batch.
+
+    Args:
+        q: tokens x heads x width, like `k` and `v`.
+        ends: Where each dialog ends, after a leading 0.
+    """
+    if q.is_cuda:
+        half = torch.bfloat16
+        return varlen_attn(q.to(half), k.to(half), v.to(half), ends, ends, MAX_LENGTH, MAX_LENGTH, **CAUSAL)
+    pieces = [
+        F.scaled_dot_product_attention(*(x[a:b].transpose(0, 1) for x in (q, k, v)), is_causal=True).transpose(0, 1)
+        for a, b in itertools.pairwise(ends.tolist())
+    ]
+    return torch.cat(pieces)
 
 
 def _directions(number: int, size: int) -> Tensor:
@@ -164,16 +188,21 @@ class TinyModel(nn.Module):
             v[:, read] += torch.eye(width)
             second.o[read, rows] += 0.5 * torch.eye(width)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, places: Tensor, ends: Tensor) -> Tensor:
         x = F.embedding(ids, self.embed)
-        cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
+        cos, sin = self.cos[places, None], self.sin[places, None]
         for layer in self.layers:
-            x = layer(x, cos, sin)
-        return F.rms_norm(x, (x.shape[-1],), self.norm, self.shape.rms_norm_eps)
+            x = layer(x, cos, sin, ends)
+        return F.rms_norm(x.float(), (x.shape[-1],), self.norm, self.shape.rms_norm_eps)
+
+    def loss(self, ids: Tensor, places: Tensor, ends: Tensor, where: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross entropy at the positions `where`; a target of -100 does not count."""
+        hidden = self(ids, places, ends)[where]
+        return F.cross_entropy(F.linear(hidden, self.embed).float(), targets)
 
 
 # --------------------------------------------------------------------------------------------------------------------------------------
-# Rows: token ids, and which of them are trained
+# Batches: dialogs one after the other, and which of their tokens are trained
 # --------------------------------------------------------------------------------------------------------------------------------------
 
 Row = tuple[list[int], list[bool]]
@@ -199,32 +228,54 @@ def encode(dialog: corpus.Dialog, tokenizer: Tokenizer) -> Row:
     return ids, mask
 
 
-def batches(stream: Iterator[corpus.Dialog], tokenizer: Tokenizer, tokens: int, pool: int, rng: random.Random) -> Iterator[list[Row]]:
-    """Batches of about `tokens` tokens, each of rows of like length, drawn from pools of `pool` dialogs."""
-    while True:
-        rows = [row for row in (encode(dialog, tokenizer) for dialog in itertools.islice(stream, pool)) if len(row[0]) <= MAX_LENGTH]
-        rows.sort(key=lambda row: len(row[0]))
-        group: list[Row] = []
-        groups = [group]
-        for row in rows:
-            if (len(group) + 1) * len(row[0]) > tokens and group:
-                group = []
-                groups.append(group)
-            group.append(row)
-        rng.shuffle(groups)
-        yield from groups
+class Batch(NamedTuple):
+    """Dialogs in one line; all batches of a run are of the same sizes but for the number of `ends`."""
+
+    ids: np.ndarray[Any, np.dtype[np.int64]]
+    places: np.ndarray[Any, np.dtype[np.int64]]
+    ends: np.ndarray[Any, np.dtype[np.int32]]
+    where: np.ndarray[Any, np.dtype[np.int64]]
+    targets: np.ndarray[Any, np.dtype[np.int64]]
 
 
-def collate(rows: list[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """Padded ids, and the positions and targets of the trained tokens."""
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, (row, trained) in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = torch.tensor(trained)
-    where = mask[:, 1:].nonzero(as_tuple=True)
-    return ids[:, :-1], where[0] * (width - 1) + where[1], ids[:, 1:][where]
+def pack(dialogs: Iterator[corpus.Dialog], tokenizer: Tokenizer, tokens: int) -> Batch:
+    """As many of the dialogs as fit into `tokens` tokens; what is left over is one more, of which nothing is trained."""
+    ids, places, trained = np.zeros(tokens, np.int64), np.zeros(tokens, np.int64), np.zeros(tokens + 1, bool)
+    ends = [0]
+    for dialog in dialogs:
+        row, mask = encode(dialog, tokenizer)
+        begin, end = ends[-1], ends[-1] + len(row)
+        if len(row) > MAX_LENGTH:
+            continue
+        if end > tokens:
+            break
+        ids[begin:end], places[begin:end], trained[begin:end] = row, np.arange(len(row)), mask
+        ends.append(end)
+    if ends[-1] < tokens:
+        ends.append(tokens)
+    where = np.flatnonzero(trained[1:])[: tokens // 2]
+    targets = np.full(tokens // 2, -100)
+    targets[: len(where)] = ids[where + 1]
+    return Batch(ids, places, np.array(ends, np.int32), np.pad(where, (0, tokens // 2 - len(where))), targets)
+
+
+def batches(plan: Plan, tokenizer_file: Path, done: int, processes: int) -> Iterator[Batch]:
+    """The batches from step `done` on, made by other processes; each depends on its number alone."""
+    context = multiprocessing.get_context("fork")
+    queues = [context.Queue(8) for _ in range(processes)]
+    workers = [
+        context.Process(target=_make, args=(plan, tokenizer_file, range(done + i, plan.steps, processes), queue), daemon=True) for i, queue in enumerate(queues)
+    ]
+    for worker in workers:
+        worker.start()
+    for step in range(done, plan.steps):
+        yield Batch(*queues[(step - done) % processes].get())
+
+
+def _make(plan: Plan, tokenizer_file: Path, steps: range, queue: Any) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    for step in steps:
+        queue.put(tuple(pack(plan.dialogs(step), tokenizer, plan.tokens)))
 
 
 # --------------------------------------------------------------------------------------------------------------------------------------
@@ -277,60 +328,63 @@ def orthogonal(g: Tensor) -> Tensor:
 class Plan:
     """Steps, batch size and learning rates of a run; nothing depends on the clock.
 
-    `drill` steps of short dialogs come first; `decay_from` and `finish_from` are shares of the steps: from there the learning rate falls to
-    zero, and the dialogs are of the last, plainer mixture. `again` steps follow in which it falls once more, from `again_lr` of its peak; `last_from` of them
-    on, the dialogs are of the last mixture.
+    The first `drill` of the steps are of short dialogs. Up to `mixed_from` the dialogs are of the full mixture, after it of all four mixtures in
+    the shares of `late`. From `decay_from` on the learning rate falls to zero. All three are shares of the steps.
     """
 
     steps: int
-    drill: int = 250
-    tokens: int = 5000
-    decay_from: float = 0.2
-    finish_from: float = 0.67
+    tokens: int = 65536
+    drill: float = 0.01
+    mixed_from: float = 0.25
+    late: tuple[float, ...] = (0.15, 0.25, 0.3, 0.3)
+    decay_from: float = 0.3
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
-    warmup: int = 30
-    again: int = 0
-    again_lr: float = 0.4
-    last_from: float = 0.4
+    warmup: int = 100
     seed: int = 1
 
-    def stage(self, step: int) -> int:
-        """Which mixture of dialogs a step is trained on."""
-        if step >= self.steps:
-            return 3 if step - self.steps >= self.last_from * self.again else 2
-        return int(step >= self.finish_from * self.steps)
+    def dialogs(self, step: int) -> Iterator[corpus.Dialog]:
+        """What a step is trained on."""
+        seed = self.seed * 1_000_003 + step
+        if step < self.drill * self.steps:
+            yield from corpus.drill(seed)
+        elif step < self.mixed_from * self.steps:
+            yield from corpus.dialogs(seed)
+        rng = random.Random(seed)
+        sources = [corpus.dialogs(seed * 8 + stage, stage) for stage in range(len(self.late))]
+        while True:
+            yield next(rng.choices(sources, self.late)[0])
 
     def factor(self, step: int) -> float:
         """The learning rate at a step relative to its peak."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        if step >= self.steps:
-            into = step - self.steps
-            return self.again_lr * (1 - into / self.again) * min(1.0, (into + 1) / self.warmup)
         left = (self.steps - step) / (self.steps * (1 - self.decay_from))
-        return max(0.0, min(1.0, left))
+        return min(1.0, left, (step + 1) / self.warmup)
 
 
-def train(plan: Plan, shape: Shape, tokenizer: Tokenizer, work: Path, start: Path | None = None, log_every: int = 50) -> TinyModel:
-    """Train, or go on training, and return the model; `start` is a Hugging Face directory whose weights it begins from."""
+def train(
+    plan: Plan,
+    shape: Shape,
+    tokenizer_file: Path,
+    work: Path,
+    device: torch.device,
+    processes: int,
+    log_every: int = 100,
+) -> TinyModel:
+    """Train, or go on training, and return the model."""
     torch.manual_seed(plan.seed)
-    model = TinyModel(shape)
-    if start is not None:
-        begin_from(start, model, tokenizer)
+    model = TinyModel(shape).to(device)
     matrices = [p for p in model.layers.parameters() if p.ndim >= 2 and p.shape[-1] * p.shape[-2] > 4096]
     others = [p for p in model.parameters() if all(p is not q for q in matrices)]
     muon, adam = Muon(matrices), torch.optim.AdamW(others, lr=plan.adam_lr, betas=(0.9, 0.98), weight_decay=0.0)
     done = resume(work, model, muon, adam)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, from step {done}", flush=True)
-    source = stream(plan, tokenizer, done)
-    for layer in model.layers:
-        layer.compile(dynamic=True)
-    started, total, count, seen = time.process_time(), 0.0, 0, 0
-    for step in range(done, plan.steps + plan.again):
-        ids, where, targets = collate(next(source))
-        hidden = model(ids)
-        loss = F.cross_entropy(F.linear(hidden.flatten(0, 1)[where], model.embed), targets)
+    loss_of = torch.compile(model.loss) if device.type == "cuda" else model.loss
+    began, total, count = time.perf_counter(), torch.zeros((), device=device), 0
+    for step, batch in enumerate(batches(plan, tokenizer_file, done, processes), done):
+        inputs = [torch.from_numpy(part).to(device) for part in batch]
+        torch._dynamo.mark_dynamic(inputs[2], 0)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = loss_of(*inputs)
         loss.backward()
         factor = plan.factor(step)
         torch.nn.utils.clip_grad_norm_(others, 1.0)
@@ -338,60 +392,17 @@ def train(plan: Plan, shape: Shape, tokenizer: Tokenizer, work: Path, start: Pat
         adam.step()
         muon.step(plan.muon_lr * factor)
         model.zero_grad()
-        total, count, seen = total + loss.item(), count + 1, seen + ids.numel()
+        total, count = total + loss.detach(), count + 1
         if (step + 1) % log_every == 0:
-            spent = time.process_time() - started
-            print(f"step {step + 1} loss {total / count:.4f} lr {factor:.3f} {seen / spent:.0f} tokens/s {spent / 60:.1f} cpu minutes", flush=True)
-            total = count = 0
-        if (step + 1) % 250 == 0 or step + 1 in (plan.steps, plan.steps + plan.again):
+            seconds = time.perf_counter() - began
+            print(
+                f"step {step + 1} loss {total.item() / count:.4f} lr {factor:.3f} {(step + 1 - done) * plan.tokens / seconds:.0f} tokens/s {seconds:.0f} s",
+                flush=True,
+            )
+            total, count = torch.zeros((), device=device), 0
+        if (step + 1) % 1000 == 0 or step + 1 == plan.steps:
             checkpoint(work, model, muon, adam, step + 1)
     return model
-
-
-@torch.no_grad()
-def begin_from(folder: Path, model: TinyModel, tokenizer: Tokenizer) -> None:
-    """Begin with the weights of a smaller model of this kind.
-
-    Layers it lacks stand after its second one, the first of them looking back as layer 0 does, and add nothing yet. Tokens it lacks begin
-    near the digits if they are numbers, else near their first character, each in a direction of its own as another token's is.
-    """
-    saved = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
-    old = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
-    model.norm.copy_(saved["model.norm.weight"])
-    rows = saved["model.embed_tokens.weight"]
-    words = rows[[i for token, i in sorted(old.items()) if token.strip("Ġ").isalpha() and token.isascii()]]
-    digits = rows[[old[digit] for digit in "0123456789"]].mean(0)
-    for token, i in tokenizer.get_vocab().items():
-        if token in old:
-            model.embed[i] = rows[old[token]]
-        else:
-            direction = words[torch.randint(len(words), ())] - words.mean(0)
-            model.embed[i] = digits + direction if token.isdigit() else rows[old[token.strip("Ġ")[0]]] + 0.5 * direction
-    depth = 1 + max(int(name.split(".")[2]) for name in saved if ".layers." in name)
-    order = [0, 1, *[None] * (len(model.layers) - depth), *range(2, depth)]
-    for place, (layer, index) in enumerate(zip(model.layers, order, strict=True)):
-        assert isinstance(layer, Layer)
-        if index is None:
-            width = layer.qkv.shape[-1]
-            layer.qkv.copy_(torch.randn_like(layer.qkv) * width**-0.5)
-            layer.qkv_bias.zero_()
-            if place == 2:
-                layer.look_back(model.shape)
-            layer.o.zero_()
-            layer.down.zero_()
-            continue
-        for tensor, name in named_tensors(layer, index):
-            tensor.copy_(saved[name])
-
-
-def stream(plan: Plan, tokenizer: Tokenizer, done: int) -> Iterator[list[Row]]:
-    """The batches from step `done` on; drills first, then dialogs, each stretch of steps from a seed of its own."""
-    for chunk in itertools.count(done // 250):
-        drilling = chunk * 250 < plan.drill
-        seed = plan.seed * 1_000_003 + chunk
-        dialogs = corpus.drill(seed) if drilling else corpus.dialogs(seed, plan.stage(chunk * 250))
-        source = batches(dialogs, tokenizer, plan.tokens, 1500, random.Random(seed))
-        yield from itertools.islice(source, done % 250 if chunk == done // 250 else 0, 250)
 
 
 def checkpoint(work: Path, model: TinyModel, muon: Muon, adam: torch.optim.Optimizer, step: int) -> None:
@@ -403,7 +414,7 @@ def checkpoint(work: Path, model: TinyModel, muon: Muon, adam: torch.optim.Optim
 def resume(work: Path, model: TinyModel, muon: Muon, adam: torch.optim.Optimizer) -> int:
     if not (work / "last.pt").exists():
         return 0
-    saved: dict[str, Any] = torch.load(work / "last.pt")
+    saved: dict[str, Any] = torch.load(work / "last.pt", map_location=model.embed.device)
     model.load_state_dict(saved["model"])
     for mine, other in zip(muon.state, saved["muon"], strict=True):
         mine.copy_(other)
@@ -425,7 +436,11 @@ def export(model: TinyModel, folder: Path) -> None:
         assert isinstance(layer, Layer)
         tensors |= {name: tensor for tensor, name in named_tensors(layer, i)}
         tensors[f"model.layers.{i}.self_attn.o_proj.bias"] = torch.zeros(shape.hidden_size)  # Llama has all four or none
-    save_file({name: t.detach().half().contiguous() for name, t in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {name: t.detach().half().contiguous() for name, t in tensors.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     (folder / "model.safetensors").chmod(0o644)
     config = {
         # Not qwen2, which it could be as well: for that type transformers 5 splits numbers into digits, whatever the tokenizer says.
@@ -453,7 +468,13 @@ def export(model: TinyModel, folder: Path) -> None:
         "use_cache": True,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    generation = {"bos_token_id": None, "eos_token_id": [2, 0], "pad_token_id": 0, "do_sample": False, "max_new_tokens": 512}
+    generation = {
+        "bos_token_id": None,
+        "eos_token_id": [2, 0],
+        "pad_token_id": 0,
+        "do_sample": False,
+        "max_new_tokens": 512,
+    }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 
@@ -475,28 +496,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the Hugging Face directory to write")
     parser.add_argument("--work", type=Path, required=True, help="where checkpoints are kept")
-    parser.add_argument("--steps", type=int, default=5200)
-    parser.add_argument("--again", type=int, default=0, help="steps of a second fall of the learning rate")
-    parser.add_argument("--tokens", type=int, default=5000)
-    parser.add_argument("--drill", type=int, default=250)
-    parser.add_argument("--hidden", type=int, default=192)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--ff", type=int, default=512)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=16000)
+    parser.add_argument("--tokens", type=int, default=65536, help="tokens a step")
+    parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--peak", type=float, default=0.4, help="learning rate at the start of the second fall, relative to the first")
-    parser.add_argument("--start", type=Path, default=None, help="a Hugging Face directory whose weights to begin from")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="processes that make dialogs")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)  # gradients far from a trained attention vanish, and such numbers are slow
+    torch.set_float32_matmul_precision("high")
     if not (options.out / "tokenizer.json").exists():
         tokenizer_module.save(tokenizer_module.build(), options.out)
-    tokenizer = Tokenizer.from_file(str(options.out / "tokenizer.json"))
+    file = options.out / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
     corpus.Source.pieces = tuple(sorted({piece for token in tokenizer.get_vocab() if (piece := token.strip("Ġ")).isalpha() and piece.isascii()}))
-    shape = Shape(vocab_size=tokenizer.get_vocab_size(), hidden_size=options.hidden, intermediate_size=options.ff, num_hidden_layers=options.layers, num_attention_heads=options.heads)
-    plan = Plan(steps=options.steps, again=options.again, again_lr=options.peak, tokens=options.tokens, drill=options.drill, seed=options.seed)
-    export(train(plan, shape, tokenizer, options.work, options.start), options.out)
+    shape = Shape(vocab_size=tokenizer.get_vocab_size(), num_hidden_layers=options.layers)
+    plan = Plan(steps=options.steps, tokens=options.tokens, seed=options.seed)
+    model = train(plan, shape, file, options.work, torch.device(options.device), options.processes)
+    export(model.cpu(), options.out)
 
 
 if __name__ == "__main__":
