@@ -191,22 +191,27 @@ async def _attack(port: int, pieces: list[bytes]) -> str:
 
 async def slow_clients(idle: int, slow: int, rounds: int) -> dict[str, Any]:
     """S3: how much slow and idle clients slow the others down."""
-    ratios, alone_s, beside_s = [], [], []
+    taken: dict[str, list[float]] = {"alone": [], "beside": [], "alone_cpu": [], "beside_cpu": []}
+
+    async def measure(server: Server, how: str) -> None:
+        before = server.cpu_s()
+        taken[how].append(await _p99(server.url))
+        taken[f"{how}_cpu"].append(server.cpu_s() - before)
+
     with server_process() as server:
         for _ in range(rounds):
-            alone = await _p99(server.url)
+            await measure(server, "alone")
             opened = await _occupy(server.port, idle, slow)
-            beside = await _p99(server.url)
+            await measure(server, "beside")
             for writer in opened:
                 writer.transport.abort()
             await asyncio.sleep(0.5)
-            ratios.append(beside / alone)
-            alone_s.append(alone)
-            beside_s.append(beside)
+    middle = {how: statistics.median(values) for how, values in taken.items()}
     return {
-        "p99_alone_s": round(statistics.median(alone_s), 4),
-        "p99_beside_them_s": round(statistics.median(beside_s), 4),
-        "ratio": f"{statistics.median(ratios):.2f} (at most 1.2)",
+        "p99_alone_s": round(middle["alone"], 4),
+        "p99_beside_them_s": round(middle["beside"], 4),
+        "ratio": f"{middle['beside'] / middle['alone']:.2f} (at most 1.2)",
+        "ratio_of_the_servers_cpu_time": round(middle["beside_cpu"] / middle["alone_cpu"], 2),
     }
 
 

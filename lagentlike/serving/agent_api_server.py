@@ -54,7 +54,7 @@ class AgentAPIServer(AgentServer):
     async def _memory(self, http: web.Request) -> web.Response:
         name = checked_name("session_id", http.match_info["session_id"])
         async with self.sessions.use(self.owner(http), name) as session:
-            return json_response(self.unit.state_dict(session.unit_id))
+            return json_response(await self.sessions.state(session))
 
 
 AsyncAgentAPIServer = AgentAPIServer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, StateError
 from ..module import Module
 from ..registry import create_object, import_object
 from ..schema import AgentMessage
@@ -37,7 +36,7 @@ from .http_face import HTTPFace, json_response, Limits, Put, read_json
 from .message_stream import MessageEncoder
 from .openai_protocol import BadRequest, DONE, Reply
 from .openapi import document, Operation, page
-from .sessions import Session, Sessions
+from .sessions import NotKept, Session, Sessions
 from .stores import SessionStore, SQLiteSessions
 from .turns import Part, run_turn
 
@@ -177,7 +176,7 @@ class AgentServer(HTTPFace):
     async def _forward(self, http: web.Request) -> web.Response:
         request = await self._read_turn(http)
         reply = await self.turn(self.owner(http), request)
-        return json_response({"session_id": request.session_id, "message": reply.plain("the reply")})
+        return json_response({"session_id": request.session_id, "message": _plain(reply)})
 
     async def _stream(self, http: web.Request) -> web.StreamResponse:
         request = await self._read_turn(http)
@@ -190,7 +189,7 @@ class AgentServer(HTTPFace):
             await put(encoder.encode(message))
 
         reply = await self.turn(owner, request, part)
-        await put({"type": "reply", "session_id": request.session_id, "message": reply.plain("the reply")})
+        await put({"type": "reply", "session_id": request.session_id, "message": _plain(reply)})
 
     async def _read_turn(self, http: web.Request) -> TurnRequest:
         return read_turn(await read_json(http, self.limits), self.params, check_turn_key(http.headers))
@@ -262,31 +261,34 @@ class AgentServer(HTTPFace):
 
     async def _fork(self, http: web.Request) -> web.Response:
         body: ForkBody = read_body(ForkBody, await read_json(http, self.limits))
-        async with self._known(http) as session:
-            if body.new_session_id == session.name:
-                raise BadRequest("a session cannot be forked into itself", param="new_session_id", status=409)
-            async with self.sessions.use(session.owner, body.new_session_id) as new:
-                if new.spoken:
-                    message = f"the session {new.name!r} exists: delete it first"
-                    raise BadRequest(message, param="new_session_id", status=409, code="session_exists")
-                await self.sessions.fork(session, new)
-                return json_response({"session_id": new.name})
+        name = checked_name("session_id", http.match_info["session_id"])
+        if body.new_session_id == name:
+            raise BadRequest("a session cannot be forked into itself", param="new_session_id", status=409)
+        owner, names = self.owner(http), sorted((name, body.new_session_id))  # in order, so that none waits in a circle
+        async with self.sessions.use(owner, names[0]) as first, self.sessions.use(owner, names[1]) as second:
+            session, new = (first, second) if first.name == name else (second, first)
+            if not session.spoken:
+                raise _no_session(name)
+            if new.spoken:
+                told = f"the session {new.name!r} exists: delete it first"
+                raise BadRequest(told, param="new_session_id", status=409, code="session_exists")
+            await self.sessions.fork(session, new)
+            return json_response({"session_id": new.name})
 
     async def _state(self, http: web.Request) -> web.Response:
         async with self._known(http, or_new="empty" in http.query) as session:
-            return json_response(self.unit.state_dict(session.unit_id))
+            return json_response(await self.sessions.state(session))
 
     async def _load(self, http: web.Request) -> web.Response:
         state = await read_json(http, self.limits)
+        if not isinstance(state, Mapping):
+            raise StateError(f"a state dict is a dict, got {type(state).__name__}")
         if "check" in http.query:
-            scratch = ("~", uuid.uuid4().hex)
-            try:
-                self.unit.load_state_dict(state, scratch)
-            finally:
-                self.unit.reset(scratch, recursive=True)
-            return json_response({"checked": True})
+            async with self.sessions.passing() as session:
+                await self.sessions.load(session, state)
+                return json_response({"checked": True})
         async with self._known(http, or_new=True) as session:
-            self.unit.load_state_dict(state, session.unit_id)
+            await self.sessions.load(session, state)
             await self.sessions.keep(session)
             return json_response({"session_id": session.name})
 
@@ -296,7 +298,7 @@ class AgentServer(HTTPFace):
         name = checked_name("session_id", http.match_info["session_id"])
         async with self.sessions.use(self.owner(http), name) as session:
             if not (session.spoken or or_new):
-                raise BadRequest(f"there is no session {name!r}", status=404, code="session_not_found")
+                raise _no_session(name)
             yield session
 
     # About itself
@@ -326,6 +328,17 @@ class AgentServer(HTTPFace):
         sweeping.cancel()
         if store is not None:
             await store.close()
+
+
+def _plain(reply: AgentMessage) -> dict[str, Any]:
+    try:
+        return reply.plain("the reply")
+    except TypeError as error:
+        raise NotKept(f"the reply cannot be sent: {error}") from error
+
+
+def _no_session(name: str) -> BadRequest:
+    return BadRequest(f"there is no session {name!r}", status=404, code="session_not_found")
 
 
 class _Said:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class NotKept(StateError):
-    """A turn cannot be kept, and is taken back."""
+    """What a turn left cannot be written down as JSON, or not on the disk."""
 
 
 class Session:
@@ -50,7 +50,7 @@ class Session:
         self.lock = asyncio.Lock()
         self.spoken = False
         self.loaded = False
-        self.last: tuple[str, dict[str, Any]] | None = None
+        self.last: tuple[str, AgentMessage] | None = None
         self.users = 0
         self.began = time.monotonic()
         self.used = 0.0
@@ -61,9 +61,7 @@ class Session:
 
     def answered(self, turn: str | None) -> AgentMessage | None:
         """The reply of a turn, if it is the last one that was answered."""
-        if turn is None or self.last is None or self.last[0] != turn:
-            return None
-        return Memory.parse([self.last[1]])[0]
+        return None if turn is None or self.last is None or self.last[0] != turn else self.last[1]
 
 
 class Sessions:
@@ -119,7 +117,7 @@ class Sessions:
         try:
             yield session
         finally:
-            self._unit.reset(session.unit_id, recursive=True)
+            await _surely(self._reset(session))
 
     async def keep(self, session: Session, turn: str | None = None, reply: AgentMessage | None = None) -> None:
         """Keep a session as it is now, with the reply of its last turn; a cancellation waits until that is done.
@@ -127,22 +125,31 @@ class Sessions:
         Raises:
             NotKept: it cannot be kept; the session is as it was kept last.
         """
-        last = (turn, reply.plain("the reply")) if turn is not None and reply is not None else None
-        if self.store is not None:
-            await _surely(self._save(session, self.store, last))
-        session.last, session.spoken, session.loaded = last, True, True
+        await _surely(self._keep(session, None if turn is None or reply is None else (turn, reply)))
+
+    async def state(self, session: Session) -> dict[str, Any]:
+        """What the unit remembers of a session."""
+        memories = [state for _, state in self._unit.named_states() if isinstance(state, MemoryManager)]
+        length = sum(len(memory.get(session.unit_id)) for memory in memories)
+        return await self._done(partial(self._unit.state_dict, session.unit_id), length)
+
+    async def load(self, session: Session, state: Mapping[str, Any]) -> None:
+        """Put a state in the place of what the unit remembers of a session.
+
+        Raises:
+            StateError: it does not fit.
+        """
+        length = sum(len(value) for value in state.values() if isinstance(value, list))
+        await self._done(partial(self._unit.load_state_dict, state, session.unit_id), length)
 
     async def fork(self, session: Session, new: Session) -> None:
         """Let a session that has not spoken begin where another one is."""
-        self._unit.fork(session.unit_id, new.unit_id)
+        await self._done(partial(self._unit.fork, session.unit_id, new.unit_id))
         await self.keep(new)
 
     async def delete(self, session: Session) -> None:
         """Forget a session for good."""
-        if self.store is not None:
-            await _surely(self.store.delete(session.key))
-        self._unit.reset(session.unit_id, recursive=True)
-        session.spoken, session.last = False, None
+        await _surely(self._delete(session))
 
     async def names(self, owner: str) -> list[str]:
         """The sessions of an owner, the oldest first."""
@@ -164,46 +171,56 @@ class Sessions:
         for session in gone:
             self._drop(session)
             if self._on_evict is not None:
-                self._on_evict(session.owner, session.name)
+                try:
+                    self._on_evict(session.owner, session.name)
+                except Exception:
+                    logger.exception("on_evict failed")
 
     def _drop(self, session: Session) -> None:
+        """Let a session go from this memory; what is elsewhere stays there."""
         del self._known[session.owner, session.name]
-        self._unit.reset(session.unit_id, recursive=True)
+        for _, state in self._unit.named_states():
+            if not state.spreads:
+                state.reset(session.unit_id)
 
     async def _load(self, session: Session) -> None:
         kept = None if self.store is None else await self.store.get(session.key)
         if kept is not None:
-            load = partial(self._unit.load_state_dict, kept["state"], session.unit_id)
-            long = sum(len(value) for value in kept["state"].values() if isinstance(value, list)) > _LONG
-            await in_thread(load) if long else load()
-            last = kept.get("last")
-            session.last = (last["turn"], last["reply"]) if last else None
+            await self.load(session, kept["state"])
+            last = kept["last"]
+            session.last = last and (last["turn"], Memory.parse([last["reply"]])[0])
             session.spoken = True
         session.loaded = True
 
-    async def _state(self, session_id: SessionId) -> dict[str, Any]:
-        """What the unit remembers of a session."""
-        memories = [state for _, state in self._unit.named_states() if isinstance(state, MemoryManager)]
-        if sum(len(memory.get(session_id)) for memory in memories) > _LONG:
-            return await in_thread(self._unit.state_dict, session_id)
-        return self._unit.state_dict(session_id)
+    async def _keep(self, session: Session, last: tuple[str, AgentMessage] | None) -> None:
+        if self.store is not None:
+            try:
+                told = last and {"turn": last[0], "reply": last[1].plain("the reply")}
+                await self.store.put(session.key, {"version": 1, "state": await self.state(session), "last": told})
+            except Exception as error:
+                logger.exception("session %s cannot be kept", session.name)
+                await self._reset(session)
+                session.loaded = False
+                raise NotKept(f"the turn cannot be kept, and is taken back: {error}") from error
+        session.last, session.spoken, session.loaded = last, True, True
 
-    async def _save(self, session: Session, store: SessionStore, last: tuple[str, dict[str, Any]] | None) -> None:
-        try:
-            value: Mapping[str, Any] = {
-                "version": 1,
-                "state": await self._state(session.unit_id),
-                "last": last and {"turn": last[0], "reply": last[1]},
-            }
-            await store.put(session.key, value)
-        except Exception as error:
-            logger.exception("session %s cannot be kept", session.name)
-            self._unit.reset(session.unit_id, recursive=True)
-            session.loaded = False
-            raise NotKept(f"the turn cannot be kept, and is taken back: {error}") from error
+    async def _delete(self, session: Session) -> None:
+        if self.store is not None:
+            await self.store.delete(session.key)
+        await self._reset(session)
+        session.spoken, session.last = False, None
+
+    async def _reset(self, session: Session) -> None:
+        await self._done(partial(self._unit.reset, session.unit_id, recursive=True))
+
+    async def _done(self, work: Callable[[], T], messages: int = 0) -> T:
+        """Do something with the unit; in a thread where there is much to do, or a part of the unit is elsewhere."""
+        if messages > _LONG or any(state.spreads for _, state in self._unit.named_states()):
+            return await in_thread(work)
+        return work()
 
 
-_LONG = 200  # messages: more take milliseconds to read or to write down, which is done in a thread
+_LONG = 200  # messages: more take milliseconds to read or to write down
 
 
 async def _surely(work: Coroutine[Any, Any, T]) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,10 +150,33 @@ def test_it_nests_in_every_colour(url: str) -> None:
     assert [part.content for part in parts] == ["heard", "heard one", "heard one"]
 
 
-def test_it_nests_behind_another_server(url: str) -> None:
-    for outer in _served(AsyncSequential(AsyncHTTPAgentClient(url=url), an_agent(echo))):
-        agent = HTTPAgentClient(url=outer)
-        assert agent("one", session_id=("deep", 1)).content == "heard heard one"
+def test_it_nests_behind_another_server_that_keeps_its_sessions(url: str, tmp_path: Path) -> None:
+    async def main() -> None:  # all three in one event loop, where a blocking request would wait for itself
+        async with (
+            AgentServer(an_agent(), port=0) as inner,
+            AgentServer(
+                AsyncSequential(AsyncHTTPAgentClient(url=inner.url), an_agent()),
+                port=0,
+                store=tmp_path / "s.db",
+                max_sessions=1,
+            ) as outer,
+        ):
+            agent = AsyncHTTPAgentClient(url=outer.url)
+            for session_id in (("deep", 1), "other"):
+                assert (await agent("one", session_id=session_id)).content == "heard heard one"
+            state = await asyncio.to_thread(agent.state_dict, ("deep", 1))
+            assert {path: len(messages) for path, messages in state.items()} == {
+                "memory": 2,
+                "0.memory": 2,
+                "1.memory": 2,
+            }
+            await asyncio.to_thread(agent.fork, "other", "new")
+            await asyncio.to_thread(agent.load_state_dict, state, "third")
+            await asyncio.to_thread(agent.reset, ("deep", 1))
+            assert (await agent("two", session_id="third")).content == "heard heard one, heard one, two"
+            assert await asyncio.to_thread(agent.session_ids) == ["other", "new", "third"]
+
+    asyncio.run(main())
 
 
 def test_hooks_run_around_it(url: str) -> None:

@@ -346,6 +346,65 @@ async def test_a_turn_that_cannot_be_kept_is_not_answered_and_is_taken_back() ->
         assert (await ask("POST", "/forward", turn("three")))[1]["message"]["content"] == "heard one, three"
 
 
+async def test_a_reply_that_json_cannot_hold_is_a_typed_error(tmp_path: Path) -> None:
+    class Odd(AsyncAgent):
+        async def forward(self, *message: AgentMessage, session_id: Any = 0) -> AgentMessage:
+            return AgentMessage(content={1, 2}, sender="odd")
+
+    for store in (None, tmp_path / "s.db"):
+        async with serving(Odd(), store=store) as (_, ask):
+            status, answer = await ask("POST", "/forward", turn("one"))
+            assert answer["error"]["code"] == "StateError"
+            assert "no JSON form" in answer["error"]["message"]
+            assert status == 500
+
+
+async def test_two_forks_that_cross_do_not_wait_for_each_other() -> None:
+    async with serving() as (_, ask):
+        await ask("POST", "/forward", turn("one", "a"))
+        await ask("POST", "/forward", turn("one", "b"))
+        async with asyncio.timeout(10):
+            crossing = [("a", "b"), ("b", "a")] * 20
+            answers = await asyncio.gather(
+                *(ask("POST", f"/sessions/{old}/fork", {"new_session_id": new}) for old, new in crossing)
+            )
+        assert {status for status, _ in answers} == {409}
+
+
+async def test_long_sessions_are_kept_and_read_again(tmp_path: Path) -> None:
+    state = {"memory": [{"content": f"m{number}", "sender": "user"} for number in range(1000)]}
+    async with serving(store=tmp_path / "s.db") as (_, ask):
+        assert (await ask("PUT", "/sessions/ann/state", state))[0] == 200
+        await ask("POST", "/forward", turn("last"))
+    async with serving(store=tmp_path / "s.db") as (_, ask):
+        messages = (await ask("GET", "/sessions/ann"))[1]["messages"]
+        assert len(messages) == 1002
+        assert messages[1000]["content"] == "last"
+
+
+async def test_a_hook_of_evictions_that_fails_costs_no_turn() -> None:
+    def fail(*_: str) -> None:
+        raise RuntimeError("no")
+
+    async with serving(max_sessions=1, on_evict=fail) as (_, ask):
+        for number in range(3):
+            assert (await ask("POST", "/forward", turn("one", f"s{number}")))[0] == 200
+
+
+async def test_a_client_that_leaves_while_its_turn_is_kept_finds_it_kept() -> None:
+    class SlowStore(FailingStore):
+        async def put(self, key: str, value: Any) -> None:
+            await asyncio.sleep(0.3)
+            await super().put(key, value)
+
+    store, key = SlowStore(), {"Idempotency-Key": "first"}
+    async with serving(store=store) as (_, ask):
+        with pytest.raises(TimeoutError):
+            await ask("POST", "/forward", turn("one"), headers=key, timeout=aiohttp.ClientTimeout(total=0.1))
+        assert (await ask("POST", "/forward", turn("one"), headers=key))[1]["message"]["content"] == "heard one"
+        assert len((await ask("GET", "/sessions/ann"))[1]["messages"]) == 2
+
+
 async def test_a_blocking_turn_whose_client_leaves_stands_and_is_kept(tmp_path: Path) -> None:
     agent = Agent(ScriptedLLM(echo, latency=0.3))
     async with serving(agent, store=tmp_path / "s.db") as (_, ask):
