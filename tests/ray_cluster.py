@@ -12,6 +12,7 @@ from typing import Any
 # Read when Ray is imported; for the tests, `conftest.py` has done so already.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # so that Ray uses loopback, as on those systems
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "90")  # a busy machine starts nodes slowly
 
 _STORE = 80 * 2**20
 _FAST_HEALTH_CHECKS = {

@@ -338,10 +338,13 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "lagentlike.serving": (
         "AgentAPIServer",
+        "AgentRayActor",
         "AgentServer",
         "AsyncAgentAPIServer",
+        "AsyncAgentRayActor",
         "AsyncHTTPAgentClient",
         "AsyncHTTPAgentServer",
+        "AsyncStreamingAgentRayActor",
         "AsyncStreamingHTTPAgentClient",
         "HTTPAgentClient",
         "HTTPAgentServer",
@@ -349,6 +352,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "ModelServer",
         "SQLiteSessions",
         "SessionStore",
+        "StreamingAgentRayActor",
         "StreamingHTTPAgentClient",
     ),
     "lagentlike.tools": (

@@ -1,4 +1,4 @@
-"""Models and agents behind HTTP."""
+"""Models and agents elsewhere: behind HTTP, and in actors of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from .agent_server import AgentServer
     from .http_face import Limits
     from .model_server import ModelServer
+    from .ray_actor import AgentRayActor, AsyncAgentRayActor, AsyncStreamingAgentRayActor, StreamingAgentRayActor
     from .stores import SessionStore, SQLiteSessions
 
 __all__ = [
     "AgentAPIServer",
+    "AgentRayActor",
     "AgentServer",
     "AsyncAgentAPIServer",
+    "AsyncAgentRayActor",
     "AsyncHTTPAgentClient",
     "AsyncHTTPAgentServer",
+    "AsyncStreamingAgentRayActor",
     "AsyncStreamingHTTPAgentClient",
     "HTTPAgentClient",
     "HTTPAgentServer",
@@ -33,6 +37,7 @@ __all__ = [
     "ModelServer",
     "SQLiteSessions",
     "SessionStore",
+    "StreamingAgentRayActor",
     "StreamingHTTPAgentClient",
 ]
 
@@ -50,6 +55,12 @@ __getattr__, __dir__ = attach(
         "agent_server": ["AgentServer"],
         "http_face": ["Limits"],
         "model_server": ["ModelServer"],
+        "ray_actor": [
+            "AgentRayActor",
+            "AsyncAgentRayActor",
+            "AsyncStreamingAgentRayActor",
+            "StreamingAgentRayActor",
+        ],
         "stores": ["SQLiteSessions", "SessionStore"],
     },
 )

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from ...cluster import Ending
 from .worker import WorkerSettings
 
-__all__ = ["Ending", "Link", "Workers"]
-
-
-class Ending(NamedTuple):
-    """How a worker ended, and whether that is known to be no fault of what it ran."""
-
-    how: str
-    is_blameless: bool
+__all__ = ["Link", "Workers"]
 
 
 class Link(Protocol):

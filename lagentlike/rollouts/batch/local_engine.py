@@ -10,8 +10,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ...agents.agent import Agent
+from ...cluster import Ending
 from ...errors import InvalidArgument
-from .engine import Ending
 from .worker import STOPPING, work, WorkerSettings
 
 __all__ = ["LocalWorkers"]

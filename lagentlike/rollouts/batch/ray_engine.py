@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import math
 import multiprocessing
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -12,17 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...agents.agent import Agent
-from ...cluster import Cluster
+from ...cluster import Cluster, Ending, ending_of, ROOM_AFTER
 from ...errors import InvalidArgument
-from .engine import Ending
 from .worker import work, WorkerSettings
 
 __all__ = ["RayEngine"]
-
-logger = logging.getLogger(__name__)
-
-_ROOM_SECONDS = 30.0
-"""After so long without a worker that has begun, it is said what the workers want and what the cluster has."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +64,11 @@ class RayWorkers:
     def __init__(self, engine: RayEngine, source: Any) -> None:
         self._engine, self._source = engine, source
         self._cluster = Cluster(engine.address)
-        self._waits_since: float | None = None
+        self._due = time.monotonic() + ROOM_AFTER
         self._begun = False
 
     def start(self, settings: WorkerSettings) -> _RayLink:
         engine = self._engine
-        if self._waits_since is None:
-            self._waits_since = time.monotonic()
         actor = self._cluster.ray.remote(_RayWorker).options(
             num_cpus=engine.num_cpus,
             num_gpus=engine.num_gpus,
@@ -90,15 +81,10 @@ class RayWorkers:
 
     def check(self) -> None:
         self._cluster.check()
-        if not self._begun and self._waits_since is not None and time.monotonic() - self._waits_since > _ROOM_SECONDS:
-            self._waits_since = None
-            wanted = {"CPU": self._engine.num_cpus, "GPU": self._engine.num_gpus, **self._engine.resources}
-            logger.warning(
-                "no worker has begun in %.0f s: each wants %s, the cluster has %s",
-                _ROOM_SECONDS,
-                wanted,
-                self._cluster.ray.cluster_resources(),
-            )
+        if not self._begun and time.monotonic() > self._due:
+            self._due = math.inf
+            engine = self._engine
+            self._cluster.say_room({"CPU": engine.num_cpus, "GPU": engine.num_gpus, **engine.resources})
 
     def begun(self) -> None:
         """A worker was heard of."""
@@ -143,7 +129,7 @@ class _RayLink:
         try:
             message = self._ray.get(self._actor.receive.remote())
         except self._ray.exceptions.RayError as error:
-            self._ending = _ending_of(error)
+            self._ending = ending_of(error)
         if message is None:
             self._kill()  # it may live on, where only the way to it is lost
             self._over.set()
@@ -165,12 +151,3 @@ class _RayLink:
     def _kill(self) -> None:
         if self._ray.is_initialized():
             self._ray.kill(self._actor)
-
-
-def _ending_of(error: Exception) -> Ending:
-    """How an actor ended, from the error of a call."""
-    text = str(error)
-    told = re.search(r"Worker exit detail: ([^.\n]*)", text) or re.search(r"(The actor \w+ because [^.\n]*)", text)
-    how = told[1] if told else (text.strip() or type(error).__name__).splitlines()[-1]
-    lost_node = "its node has died" in text or "Unavailable" in type(error).__name__
-    return Ending(how[:200], is_blameless=lost_node or bool(getattr(error, "preempted", False)))
