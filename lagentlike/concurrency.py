@@ -327,8 +327,12 @@ class Stop:
     def each(self, items: Iterator[T]) -> Iterator[T]:
         """Give out items, up to where it is to stop: between two of them, or sooner where `here` reaches."""
         while True:
-            with self.here():
+            self.check()
+            token = _stop_here.set(self)  # as `here` does, in a sixth of the time
+            try:
                 item = next(items, _NOTHING)
+            finally:
+                _stop_here.reset(token)
             if item is _NOTHING:
                 return
             yield item  # type: ignore[misc]  # it is none other

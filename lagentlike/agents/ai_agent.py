@@ -506,7 +506,11 @@ class StreamingAIAgent(AIAgent, StreamingWorkflow):
 
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[AgentMessage]:
         """Give out each step; no text of a call is shown."""
-        with closing(super().forward(*message, session_id=session_id, **kwargs)) as parts:  # type: ignore[type-var]
+        parts = super().forward(*message, session_id=session_id, **kwargs)
+        return parts if self.tool_format is None else self._all_shown(parts)
+
+    def _all_shown(self, parts: Iterator[AgentMessage]) -> Iterator[AgentMessage]:
+        with closing(parts):  # type: ignore[type-var]  # generators close
             for part in parts:
                 yield self._shown(part)
 
@@ -516,12 +520,15 @@ class AsyncStreamingAIAgent(AsyncAIAgent, AsyncStreamingWorkflow):
 
     agent_class = AsyncStreamingLoopModel
 
-    async def forward(  # type: ignore[override]  # the streaming form of the same call
+    def forward(  # type: ignore[override]  # the streaming form of the same call
         self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
     ) -> AsyncIterator[AgentMessage]:
         """Give out each step; no text of a call is shown."""
-        forward = super().forward(*message, session_id=session_id, **kwargs)
-        async with aclosing(forward) as parts:  # type: ignore[type-var]  # generators close
+        parts = super().forward(*message, session_id=session_id, **kwargs)
+        return parts if self.tool_format is None else self._all_shown(parts)
+
+    async def _all_shown(self, parts: AsyncIterator[AgentMessage]) -> AsyncIterator[AgentMessage]:
+        async with aclosing(parts):  # type: ignore[type-var]  # generators close
             async for part in parts:
                 yield self._shown(part)
 

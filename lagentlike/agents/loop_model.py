@@ -23,7 +23,7 @@ from ..schema import (
     Usage,
 )
 from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
-from .reasoning import split_thinking, thinking_so_far
+from .reasoning import END_OF_THINKING, split_thinking, thinking_so_far
 
 __all__ = ["AsyncLoopModel", "AsyncStreamingLoopModel", "EmptyReply", "LoopModel", "StreamingLoopModel"]
 
@@ -148,17 +148,23 @@ class _Arriving:
         self._fields = unchecked_message(sender=name, stream_state=AgentStatusCode.STREAM_ING).__dict__
         self._format = tool_format
         self._shown = None if tool_format is None else tool_format.shown()
-        self._model: str | None = None
+        self._answer: Any = None
+        self._is_text, self._seen = False, 0  # whether it began with no thinking; where thinking may end from there on
         self.content = ""
         self.reasoning: str | None = None
 
     def take(self, answer: Any) -> bool:
         """Take the answer so far; whether there is more to show."""
         before = self.content, self.reasoning
-        told = answer.reasoning if isinstance(answer, Completion) else None
-        thinking, text = thinking_so_far(str.__str__(answer))
-        self._model = getattr(answer, "model", None)
-        self.reasoning = told or thinking
+        self._answer = answer
+        text = str.__str__(answer)
+        self.reasoning = answer.reasoning if isinstance(answer, Completion) else None
+        if self._is_text and text.find(END_OF_THINKING, self._seen) < 0:
+            self._seen = max(len(text) - len(END_OF_THINKING), 0)
+        else:
+            thinking, rest = thinking_so_far(text)
+            self._is_text, text = rest == text != "", rest
+            self.reasoning = self.reasoning or thinking
         if self._format is not None and self._shown is not None:
             if not text.startswith(self.content):  # what was shown was thinking that had begun in the prompt
                 self._shown = self._format.shown()
@@ -172,7 +178,11 @@ class _Arriving:
 
     def kept(self) -> AgentMessage:
         """What was shown, as the reply."""
-        told = {"reasoning": self.reasoning, "model": self._model, "finish_reason": INTERRUPTED}
+        told = {
+            "reasoning": self.reasoning,
+            "model": getattr(self._answer, "model", None),
+            "finish_reason": INTERRUPTED,
+        }
         return unchecked_message(content=self.content, sender=self._fields["sender"], **told)
 
 

@@ -6,12 +6,20 @@ from typing import Any, Literal
 
 from ..errors import InvalidArgument, RequestRefused
 
-__all__ = ["ReasoningPolicy", "checked_policy", "gives_back", "refuses_reasoning", "split_thinking", "thinking_so_far"]
+__all__ = [
+    "END_OF_THINKING",
+    "ReasoningPolicy",
+    "checked_policy",
+    "gives_back",
+    "refuses_reasoning",
+    "split_thinking",
+    "thinking_so_far",
+]
 
 ReasoningPolicy = Literal["auto", "echo", "strip"]
 """Whether earlier thinking is sent again, as `reasoning_content`: always, never, or wherever the server takes it."""
 
-_BEGIN, _END = "<think>", "</think>"
+_BEGIN, END_OF_THINKING = "<think>", "</think>"
 
 _STRICT_HOSTS = frozenset(("api.openai.com", "api.mistral.ai"))
 """Servers known to refuse fields that they do not know."""
@@ -30,12 +38,12 @@ def split_thinking(text: str) -> tuple[str | None, str]:
     """
     start = len(text) - len(text.lstrip())
     if text.startswith(_BEGIN, start):
-        thinking, _, rest = text[start + len(_BEGIN) :].partition(_END)
+        thinking, _, rest = text[start + len(_BEGIN) :].partition(END_OF_THINKING)
         return thinking.strip(), rest.lstrip()
-    end = text.find(_END)
+    end = text.find(END_OF_THINKING)
     if end < 0 or _BEGIN in text[:end] or "`" in text[:end]:
         return None, text
-    return text[:end].strip(), text[end + len(_END) :].lstrip()
+    return text[:end].strip(), text[end + len(END_OF_THINKING) :].lstrip()
 
 
 def thinking_so_far(text: str) -> tuple[str | None, str]:
@@ -49,11 +57,12 @@ def thinking_so_far(text: str) -> tuple[str | None, str]:
     begun = text.lstrip()
     if len(begun) < len(_BEGIN) and _BEGIN.startswith(begun):
         return None, ""
-    if not begun.startswith(_BEGIN) and _END not in text:
+    if not begun.startswith(_BEGIN) and END_OF_THINKING not in text:
         return None, text
     thinking, rest = split_thinking(text)
-    if thinking is not None and not rest and _END not in text:
-        half = next((length for length in range(len(_END) - 1, 0, -1) if thinking.endswith(_END[:length])), 0)
+    if thinking is not None and not rest and END_OF_THINKING not in text:
+        lengths = range(len(END_OF_THINKING) - 1, 0, -1)
+        half = next((length for length in lengths if thinking.endswith(END_OF_THINKING[:length])), 0)
         thinking = thinking[: len(thinking) - half].rstrip()
     return thinking, rest
 
