@@ -47,6 +47,8 @@ class Echo(AsyncBaseLLM):
 
     async def _chat(self, messages: Conversation, params: Params) -> Completion:
         await asyncio.sleep(LATENCY_S)
+        if messages[-1]["content"] == "flood":
+            return Completion("x" * 8 * MEBIBYTE)  # more than the buffers of a connection hold
         return Completion("heard " + " ".join(item["content"] for item in messages if item["role"] == "user"))
 
 
@@ -201,7 +203,7 @@ async def slow_clients(idle: int, slow: int, rounds: int) -> dict[str, Any]:
     with server_process() as server:
         for _ in range(rounds):
             await measure(server, "alone")
-            opened = await _occupy(server.port, idle, slow)
+            opened = await _occupy(server, idle, slow)
             await measure(server, "beside")
             for writer in opened:
                 writer.transport.abort()
@@ -227,21 +229,24 @@ async def _p99(url: str, at_once: int = 20, turns: int = 40) -> float:
     return percentile(taken, 0.99)
 
 
-async def _occupy(port: int, idle: int, slow: int) -> list[asyncio.StreamWriter]:
-    """Connections that send nothing, half a head, half a body, or take nothing of a stream."""
-    stream = json.dumps({"message": "x" * 500_000, "session_id": "slow"}).encode()
+async def _occupy(server: Server, idle: int, slow: int) -> list[asyncio.StreamWriter]:
+    """Connections that send nothing, half a head, or half a body, and some that take nothing of a long answer."""
+    flood = json.dumps({"message": "flood"}).encode()
     begun = [
         b"POST /forward HTTP/1.1\r\nHost: loc",
         b"POST /forward HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n{",
-        b"POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(stream), stream),
     ]
+    sent = [b""] * idle + begun * (slow // 2)
+    sent += [b"POST /forward HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(flood), flood)] * 8
     opened = []
-    for number in range(idle + slow):
-        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+    for piece in sent:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1)
+        writer.write(piece)
         opened.append(writer)
-        if number >= idle:
-            writer.write(begun[number % 3 if number < idle + 30 else number % 2])
-    await asyncio.sleep(1.0)
+    used = -1.0
+    while server.cpu_s() - used > 0.05:  # till all of them are only there
+        used = server.cpu_s()
+        await asyncio.sleep(1.0)
     return opened
 
 
