@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lagentlike.actions import tool
+from lagentlike.actions.terminal import Terminal
 from lagentlike.agents import AIAgent, AsyncAIAgent, AsyncStreamingAIAgent, StreamingAIAgent
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.schema import Completion, ToolCall
@@ -345,3 +347,23 @@ def test_a_blocking_model_of_ones_own_is_waited_for() -> None:
     assert agent.interrupt()
     over.set()
     assert going.result(SOON)["final_response"] == "too late to stop"
+
+
+@pytest.mark.parametrize("kind", [AIAgent, AsyncAIAgent])
+def test_a_command_that_runs_is_ended(kind: Any, tmp_path: Path) -> None:
+    beat = tmp_path / "beat"
+    command = "while true; do date +%N > beat; sleep 0.02; done"
+    agent = make(kind, [ToolCall("terminal", {"command": command})], tools=[Terminal(cwd=tmp_path)])
+    going = begin(agent, "go")
+    until(lambda: beat.exists() and beat.read_text())
+    agent.interrupt(None, "enough")
+    result = going.result(SOON)
+    assert list(results_of(result["messages"]).values()) == ["Error: terminal was given up (enough): it was stopped"]
+
+    def is_still() -> bool:
+        last = beat.read_text()
+        time.sleep(0.3)
+        return beat.read_text() == last
+
+    until(is_still)
+    agent.actions["terminal"].close()
