@@ -25,6 +25,7 @@ SAYS: dict[str, tuple[str, ...]] = {
     "few_shot_aggregator": ("【",),
     "hello": ("The result of 12 * 34 is 408.", "'ActionExecutor'"),
     "hooks": ("Who are you?\n", "Hello! Who are you?"),
+    "remote_agent": ("Your name is Ann.", "{'memory': 2, '0.memory': 4, '1.memory': 2}"),
     "sequential": ("(writer)", "writer\n"),
     "sessions_and_fork": ("ann: Your name is Ann.", "bob: Your name is Bob.", "ann-2: Your name is Eve."),
     "state_save_load": ("missing_keys=[], unexpected_keys=[]", "True\n", "[] ['first.memory', 'second.memory']"),
