@@ -92,7 +92,7 @@ def test_a_prompt_of_text_is_tokenized_and_choices_draw_with_seeds_of_their_own(
         prompt="Once upon a time",
         n=3,
         seed=1,
-        temperature=1.5,
+        temperature=2.0,
         max_tokens=12,
         stream=False,
         extra_body={"return_token_ids": True, "top_k": -1},
