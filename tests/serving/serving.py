@@ -47,7 +47,7 @@ async def serving(agent: Any = None, **options: Any) -> AsyncIterator[tuple[Agen
 Ask = Callable[..., Any]
 
 
-async def raw(port: int, sent: bytes, wait: float = 10.0) -> bytes:
+async def raw(port: int, sent: bytes, wait: float = 60.0) -> bytes:
     """What a server answers to bytes, until it closes or has answered once."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -62,10 +62,9 @@ def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> float:
-    """Wait for something to be so; how long that took."""
+async def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something to be so."""
     began = time.monotonic()
     while not true():
         assert time.monotonic() - began < seconds, "it never came"
         await asyncio.sleep(0.005)
-    return time.monotonic() - began

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -80,12 +81,15 @@ async def test_agents_of_every_colour_are_served(kind: type[Agent]) -> None:
 
 
 async def test_blocking_turns_run_side_by_side() -> None:
-    agent = Agent(ScriptedLLM(echo, latency=0.2))
-    async with serving(agent) as (_, ask):
-        began = time.monotonic()
+    all_there = threading.Barrier(20, timeout=60)  # passed only by twenty at once
+
+    def meet(messages: Any, params: Any) -> str:
+        all_there.wait()
+        return "ok"
+
+    async with serving(Agent(ScriptedLLM(meet))) as (_, ask):
         answers = await asyncio.gather(*(ask("POST", "/forward", turn("one", f"s{n}")) for n in range(20)))
         assert [status for status, _ in answers] == [200] * 20
-        assert time.monotonic() - began < 3.0  # one after another they would take 4 s
 
 
 async def test_turns_of_one_session_run_in_order() -> None:
@@ -363,7 +367,7 @@ async def test_two_forks_that_cross_do_not_wait_for_each_other() -> None:
     async with serving() as (_, ask):
         await ask("POST", "/forward", turn("one", "a"))
         await ask("POST", "/forward", turn("one", "b"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             crossing = [("a", "b"), ("b", "a")] * 20
             answers = await asyncio.gather(
                 *(ask("POST", f"/sessions/{old}/fork", {"new_session_id": new}) for old, new in crossing)
@@ -406,10 +410,20 @@ async def test_a_client_that_leaves_while_its_turn_is_kept_finds_it_kept() -> No
 
 
 async def test_a_blocking_turn_whose_client_leaves_stands_and_is_kept(tmp_path: Path) -> None:
-    agent = Agent(ScriptedLLM(echo, latency=0.3))
-    async with serving(agent, store=tmp_path / "s.db") as (_, ask):
-        with pytest.raises(TimeoutError):
-            await ask("POST", "/forward", turn("one"), timeout=aiohttp.ClientTimeout(total=0.1))
+    begun, left = threading.Event(), threading.Event()
+
+    def slow(messages: Any, params: Any) -> str:
+        begun.set()
+        left.wait(60)
+        return echo(messages, params)
+
+    async with serving(Agent(ScriptedLLM(slow)), store=tmp_path / "s.db") as (_, ask):
+        asking = asyncio.create_task(ask("POST", "/forward", turn("one")))
+        await until(begun.is_set)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await asyncio.sleep(0.2)  # the server learns of it
+        left.set()
         assert (await ask("POST", "/forward", turn("two")))[1]["message"]["content"] == "heard one, two"
     async with serving(Agent(ScriptedLLM(echo)), store=tmp_path / "s.db") as (_, ask):
         assert len((await ask("GET", "/sessions/ann"))[1]["messages"]) == 4
@@ -418,17 +432,17 @@ async def test_a_blocking_turn_whose_client_leaves_stands_and_is_kept(tmp_path: 
 async def test_a_blocking_stream_whose_client_leaves_is_taken_back() -> None:
     class Slow(StreamingAgent):
         def forward(self, *message: AgentMessage, session_id: Any = 0, **kwargs: Any) -> Iterator[Any]:
-            for number in range(1000):
+            for number in range(10_000):
                 time.sleep(0.01)
+                given.append(number)
                 yield str(number)
 
-    agent = Slow()
+    agent, given = Slow(), list[int]()
     async with serving(agent) as (server, ask):
         async with aiohttp.ClientSession() as http, http.post(server.url + "/stream", json=turn("one")) as response:
             await response.content.readany()
-        began = time.monotonic()
         assert (await ask("GET", "/sessions/ann"))[0] == 404  # it waits for the end of the turn
-        assert time.monotonic() - began < 5.0
+        assert len(given) < 10_000
         assert agent.session_ids() == []
 
 
@@ -440,7 +454,7 @@ async def test_the_grace_ends_turns_that_take_too_long(no_leaks: None) -> None:
         await until(lambda: len(server.sessions) == 1)
         began = time.monotonic()
         await server.stop()
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 30.0
         with pytest.raises(aiohttp.ClientError):
             await asking
 
