@@ -17,9 +17,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from lagentlike.envs import AtroposAgent, ScoredGroup, TrajectoryClient, TrajectoryServer
 from lagentlike.llms import AsyncTinyLM
+from lagentlike.llms.tiny.engine import WEIGHTS
 from lagentlike.tools import calculator
 
 from .test_agent import QUESTION, teacher_forced, TEXT
@@ -141,6 +143,59 @@ async def test_an_agent_on_a_server_manager_has_the_tokens_of_the_model_itself(
         result = await AtroposAgent(server, [calculator], TEXT, tokenizer=env.tokenizer).run(QUESTION)
         assert result.success
         assert result.trajectory_data == direct.trajectory_data
+
+
+async def generate(request: web.Request) -> web.Response:
+    """What the servers do that atroposlib's vLLM and SGLang classes ask, here by the embedded model."""
+    asked = await request.json()
+    of_vllm = "prompt" in asked
+    ids = asked["prompt"]["prompt_token_ids"] if of_vllm else asked["input_ids"]
+    sampling = asked if of_vllm else asked["sampling_params"]
+    answer = await AsyncTinyLM().chat(
+        [{"role": "user", "content": ""}], prompt_ids=ids, logprobs=True, temperature=sampling["temperature"]
+    )
+    assert answer.tokens is not None
+    assert answer.tokens.logprobs is not None
+    sampled = list(zip(answer.tokens.logprobs, answer.tokens.ids, strict=True))
+    if of_vllm:
+        return web.json_response(
+            {"logprobs": [[[{str(id_): value}] for value, id_ in sampled]], "finish_reasons": ["stop"]}
+        )
+    meta = {"output_token_logprobs": [[value, id_, None] for value, id_ in sampled], "finish_reason": {"type": "stop"}}
+    return web.json_response({"text": answer.text, "meta_info": meta})
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+async def test_an_environment_takes_server_configs_of_atroposlib(
+    kind: str, example: Callable[[str], ModuleType]
+) -> None:
+    from atroposlib.envs.server_handling.server_manager import APIServerConfig
+
+    app = web.Application()
+    app.router.add_post("/generate", generate)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    server = APIServerConfig(
+        server_type=kind,
+        base_url=url,
+        model_name="tinylm",
+        tokenizer_name=str(WEIGHTS),
+        api_key="x",
+        health_check=False,
+    )
+    config, _ = example("arithmetic").Arithmetic.config_init()
+    config.agent_temperature, config.agent_max_tokens = 0.0, None
+    task = {"term": "123 * 45", "answer": 5535}
+    rows = []
+    for servers in ([server], AsyncTinyLM()):
+        async with example("arithmetic").Arithmetic(config, servers) as env:
+            tried = await env.play(task)
+            assert (tried.score, tried.result.error) == (1.0, None)
+            rows.append(tried.result.trajectory_data)
+    assert rows[0] == rows[1], "the very tokens and log-probabilities of the model itself"
+    await runner.cleanup()
 
 
 def test_atroposlibs_command_line_takes_our_settings_and_writes_groups(tmp_path: Path) -> None:

@@ -157,19 +157,24 @@ async def test_no_sandbox_is_started_where_no_tool_needs_one(example: Callable[[
         assert (await env.play({"term": "1 + 1", "answer": 2})).result.success
 
 
-async def test_the_examples_work_in_a_terminal_and_test_programs(example: Callable[[str], ModuleType]) -> None:
-    terminal, coding = example("terminal"), example("coding")
+@pytest.mark.parametrize("mode", ["local", "bwrap"])
+async def test_an_example_works_in_a_terminal(mode: str, example: Callable[[str], ModuleType]) -> None:
+    terminal = example("terminal")
     config, _ = terminal.CountLines.config_init()
-    config.tool_pool_mode = "local"
+    config.tool_pool_mode = mode
     async with terminal.CountLines(config, AsyncScriptedLLM(terminal.player)) as env:
         assert sorted((await one_group(env, {"lines": 3}))["scores"]) == [0.0, 1.0]
+
+
+async def test_an_example_tests_programs_in_the_sandbox(example: Callable[[str], ModuleType]) -> None:
+    coding = example("coding")
     config, _ = coding.Coding.config_init()
-    config.tool_pool_mode, config.agent_temperature = "local", 0.0
+    config.tool_pool_mode, config.agent_temperature = "bwrap", 0.0
     async with coding.Coding(config) as env:  # the embedded model writes this program
         assert (await one_group(env, coding.TASKS[0]))["scores"] == [1.0, 1.0]
-        wrong = await one_group(env, {**coding.TASKS[0], "prints": "1276"})
-        assert wrong["scores"] == [0.0, 0.0]
-        assert "1275" in wrong["metadata"][0]["pytest"]
+        wrong = await env.play({**coding.TASKS[0], "prints": "1276"})
+        assert wrong.score == 0.0
+        assert "1275" in wrong.metadata["pytest"]
 
 
 class Rewritten(AgentEnv[AgentEnvConfig]):
