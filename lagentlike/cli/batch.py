@@ -55,6 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(run, "num_samples", type=int, default=1, metavar="N", help="samples for each prompt (1)")
     option(run, "max_samples", type=int, metavar="N", help="only so many of the first rows")
     option(run, "resume", action="store_true", help="go on with the run of that name, if there is one")
+    option(run, "retry_failed", action="store_true", help="resume, and try samples that were set aside once more")
     option(run, "force", action="store_true", help="go on although the dataset or the options changed")
     option(run, "max_attempts", type=int, default=3, metavar="N", help="tries of a sample that fails (3)")
     option(run, "timeout", type=float, metavar="S", help="seconds that a sample may take")
@@ -74,6 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(agent, "toolsets", metavar="NAMES", help="toolsets with commas between; a calculator by default")
     option(agent, "distribution", metavar="NAME", help="draw each sample's toolsets from this distribution")
     option(agent, "system_prompt", metavar="TEXT", help="what the agent is told first")
+    option(agent, "tool_format", metavar="NAME", help="how a model without native calls writes them, such as hermes")
     option(agent, "temperature", type=float, metavar="T", help="0 for the likeliest answer, 1 for variety")
     option(agent, "max_new_tokens", type=int, metavar="N", help="longest answer, in tokens")
 
@@ -94,7 +96,8 @@ def main(options: argparse.Namespace) -> int:
         engine=on_ray if options.engine == "ray" else "local",
         num_samples=options.num_samples,
         max_samples=options.max_samples,
-        resume=options.resume,
+        resume=options.resume or options.retry_failed,
+        retry_failed=options.retry_failed,
         force=options.force,
         config=asdict(source),
         reward=options.reward,
@@ -152,6 +155,7 @@ class _ToolAgent:
     system_prompt: str | None
     temperature: float | None
     max_new_tokens: int | None
+    tool_format: str | None
     unsafe_local: bool = False
 
     def with_server(self, base_url: str | None, at_once: int) -> Any:
@@ -178,6 +182,7 @@ def _made(options: _ToolAgent, base_url: str | None, at_once: int) -> Any:
                 enabled_toolsets=toolsets,
                 tools=tools,
                 system_prompt=options.system_prompt,
+                tool_format=options.tool_format or "native",
             )
         return agents[toolsets]
 
@@ -210,7 +215,7 @@ def _model(options: _ToolAgent, base_url: str | None, at_once: int) -> Any:
 
 
 def _source(options: argparse.Namespace) -> Any:
-    own = ("model", "base_url", "toolsets", "distribution", "system_prompt", "temperature", "max_new_tokens")
+    own = "model base_url toolsets distribution system_prompt tool_format temperature max_new_tokens".split()
     if options.agent is not None:
         for name in own:
             if getattr(options, name) is not None:
@@ -221,6 +226,11 @@ def _source(options: argparse.Namespace) -> Any:
         raise UsageError("--base_url needs --model, the name of a model that the server has")
     if options.toolsets is not None and options.distribution is not None:
         raise UsageError("--toolsets and --distribution both choose the tools: give one of them")
+    if options.tool_format is not None:
+        from ..prompts.parsers import tool_format_names
+
+        if options.tool_format not in (known := ["native", *tool_format_names()]):
+            raise UsageError(f"--tool_format is one of {', '.join(known)}")
     names = (name for name in (*own, "unsafe_local") if name != "base_url")
     return _ToolAgent(max_turns=options.max_turns, **{name: getattr(options, name) for name in names})
 

@@ -68,10 +68,26 @@ def test_a_run_goes_on_only_when_told_to(place: Path, capsys: pytest.CaptureFixt
     assert "max_turns was 20, is 3" in capsys.readouterr().err
 
 
+def test_a_model_without_native_calls_writes_them_as_text(place: Path) -> None:
+    command = ["batch", "--dataset_file=rows.jsonl", "--run_name=text", "--num_workers=0", "--max_samples=2"]
+    assert main([*command, "--tool_format=hermes", "--reward=math_equality"]) == 0
+    records = list(read_records(records_beside(place / "data" / "text" / "trajectories.jsonl")))
+    assert [record.metadata["reward"]["reward"] for record in records] == [1.0, 1.0]
+    for record in records:
+        assert [tool["function"]["name"] for tool in record.tools] == ["calculator"]
+        assert "<tools>" in record.messages[0].content
+        [call] = [call for message in record.messages for call in message.tool_calls or ()]
+        [text] = [message.extra_info["text"] for message in record.messages if message.extra_info]
+        assert text.startswith("<tool_call>")
+        assert call.name == "calculator"
+
+
 def test_a_run_in_which_nothing_can_be_done_fails(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["batch", "--dataset_file=rows.jsonl", "--run_name=none", "--num_workers=0", "--timeout=0.0001"]
     assert main([*command, "--max_attempts=1"]) == 1
     assert "0 of 5 samples done, 5 set aside" in capsys.readouterr().out
+    assert main(["batch", "--dataset_file=rows.jsonl", "--run_name=none", "--num_workers=0", "--retry_failed"]) == 0
+    assert "5 of 5 samples done, 0 set aside" in capsys.readouterr().out
 
 
 def test_samples_draw_their_toolsets(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +110,7 @@ def test_samples_draw_their_toolsets(place: Path, monkeypatch: pytest.MonkeyPatc
         (["--agent", "agents.py:make", "--toolsets", "file"], "--toolsets goes with --model"),
         (["--agent", "agents.py:none"], "has no 'none'"),
         (["--toolsets", "file", "--distribution", "x"], "give one of them"),
+        (["--tool_format", "hermse"], "--tool_format is one of native, deepseek-v3"),
         (["--price", "1"], "is not two numbers"),
     ],
 )

@@ -169,13 +169,14 @@ class _Run:
             lambda: KeySet(sample.key for sample in self._samples()),
             settings.resume,
             settings.force,
+            settings.retry_failed,
             lambda record: self.statistics.add(record["metadata"]["summary"]),
         )
         worker = WorkerSettings(
             settings.batch_size, settings.reward, settings.reward_timeout, settings.timeout, settings.keep_tokens
         )
         with contextlib.closing(store):
-            for entry in store.failures:
+            for entry in store.failures.values():
                 self.statistics.add_set_aside(entry)
             supply = _Supply(
                 sample

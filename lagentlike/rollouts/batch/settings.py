@@ -34,6 +34,7 @@ class BatchSettings:
         resume: go on with a run that is there; without it, one that is there is refused.
         force: go on even though the configuration or the dataset is another; samples that are no longer asked for are
             dropped.
+        retry_failed: try samples that an earlier start set aside once more; goes with `resume`.
         config: what a sample depends on besides its row (model, prompts, sampling …), as plain JSON data; another
             configuration is another run.
         reward: a reward or the name of a ready one; None for none.
@@ -56,6 +57,7 @@ class BatchSettings:
     max_samples: int | None = None
     resume: bool = False
     force: bool = False
+    retry_failed: bool = False
     config: dict[str, Any] = field(default_factory=dict)
     reward: Any = None
     reward_timeout: float | None = 60.0
@@ -78,6 +80,8 @@ class BatchSettings:
             raise InvalidArgument("engine", self.engine, "give 'local', 'ray', or a RayEngine")
         if self.engine != "local" and not self.num_workers:
             raise InvalidArgument("num_workers", 0, "on a cluster give how many workers there are to be, at least 1")
+        if self.retry_failed and not self.resume:
+            raise InvalidArgument("retry_failed", True, "it goes with resume=True: a new run has no failures yet")
         limit = self.max_samples
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise InvalidArgument("max_samples", limit, "give a number of rows of at least 1, or None for all")

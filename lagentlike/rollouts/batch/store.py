@@ -76,6 +76,7 @@ class RunStore:
         wanted: gives the keys of all samples that are asked for.
         resume: go on with what is there.
         force: drop what is no longer asked for instead of refusing.
+        retry_failed: give samples that were set aside all their attempts again.
         on_done: called with the plain data of each record that is there.
 
     Raises:
@@ -91,6 +92,7 @@ class RunStore:
         wanted: Callable[[], KeySet],
         resume: bool,
         force: bool,
+        retry_failed: bool,
         on_done: Callable[[dict[str, Any]], None],
     ) -> None:
         self.folder = folder
@@ -99,7 +101,7 @@ class RunStore:
         self.journal = folder / "journal.log"
         self.done, self.set_aside = KeySet(), KeySet()
         self.attempts: dict[str, int] = {}
-        self.failures: list[dict[str, Any]] = []
+        self.failures: dict[str, dict[str, Any]] = {}
         self.recovery = Recovery()
         self._wanted, self._on_done = wanted, on_done
         self._identity = dict(identity)
@@ -112,6 +114,10 @@ class RunStore:
         else:
             self._begin()
         self._files = [LineFile(path) for path in (self.records, self.derived, self.journal)]
+        if retry_failed and self.failures:
+            self.commit([], [journal_line("retry", key=key) for key in self.failures])
+            self.failures.clear()
+        self.set_aside = KeySet(self.failures)
 
     def commit(self, written: Iterable[Written], entries: Iterable[bytes] = ()) -> None:
         """Put finished samples, and other entries of the journal, on the disk.
@@ -150,6 +156,7 @@ class RunStore:
             self._asked = self._wanted()
         for record in self._good(damages.append):
             self.done.add(record["id"])
+            self.failures.pop(record["id"], None)
             recovery.done += 1
             self._on_done(record)
         if recovery.dropped and not (force or self._knows_head):
@@ -186,10 +193,11 @@ class RunStore:
                 kept.append(journal_line(kind, **entry))
                 if kind == "failed":
                     self.attempts[entry["key"]] = entry["attempt"]
-                else:
-                    self.set_aside.add(entry["key"])
-                    self.attempts.pop(entry["key"], None)
-                    self.failures.append(entry)
+                    continue
+                self.attempts.pop(entry["key"], None)
+                self.failures.pop(entry["key"], None)
+                if kind == "set_aside":
+                    self.failures[entry["key"]] = entry
         return kept
 
     def _check(self, head: Mapping[str, Any], force: bool) -> None:

@@ -57,7 +57,7 @@ def files(run: Path) -> dict[str, Path]:
 def reopened(run: Path, keys: list[str], identity: dict[str, Any]) -> tuple[list[str], RunStore]:
     """The ids of the samples that are there when a run is opened to go on."""
     done: list[str] = []
-    store = RunStore(run, identity, lambda: KeySet(keys), True, False, lambda record: done.append(record["id"]))
+    store = RunStore(run, identity, lambda: KeySet(keys), True, False, False, lambda record: done.append(record["id"]))
     store.close()
     return done, store
 

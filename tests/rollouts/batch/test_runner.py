@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lagentlike.agents import Agent, AIAgent, AsyncAIAgent, AsyncReAct, AsyncStreamingAgent, HFAgent, ReAct
+from lagentlike.agents import Agent, AIAgent, AsyncAgent, AsyncAIAgent, AsyncReAct, AsyncStreamingAgent, HFAgent, ReAct
 from lagentlike.errors import InvalidArgument, StateError
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM, ScriptedLLM, TinyLM
 from lagentlike.records import read_records, records_beside
@@ -141,6 +141,33 @@ def test_rows_in_another_layout_are_the_same_rows(tmp_path: Path) -> None:
     run_batch(make, dataset, "run", folder=tmp_path)
     dataset.write_text('\n{"tag":1,   "prompt": "say 0"}')
     assert run_batch(make, dataset, "run", folder=tmp_path, resume=True).recovery.done == 1
+
+
+def test_samples_that_were_set_aside_are_tried_again_when_asked_for(tmp_path: Path) -> None:
+    calls = []
+
+    def answer(messages: list[dict[str, Any]], params: dict[str, Any]) -> str:
+        calls.append(messages[-1]["content"])
+        return echo(messages, params)
+
+    def healed(messages: list[dict[str, Any]], params: dict[str, Any]) -> str:
+        return f"echo {messages[-1]['content']}"
+
+    dataset = write_rows(tmp_path / "rows.jsonl", [{"prompt": "fail"}, {"prompt": "say 1"}])
+    ill, well = AsyncAgent(AsyncScriptedLLM(answer)), AsyncAgent(AsyncScriptedLLM(healed))
+    options: dict[str, Any] = {"folder": tmp_path, "max_attempts": 2}
+    assert run_batch(ill, dataset, "run", **options).set_aside == 1
+    assert run_batch(well, dataset, "run", **options, resume=True).set_aside == 1
+    assert calls.count("fail") == 2
+    assert run_batch(ill, dataset, "run", **options, resume=True, retry_failed=True).set_aside == 1
+    assert calls.count("fail") == 4
+    result = run_batch(well, dataset, "run", **options, resume=True, retry_failed=True)
+    assert (result.done, result.set_aside, result.statistics["set_aside"]) == (2, 0, [])
+    check_run(tmp_path / "run", Counter(["echo fail", "echo say 1"]))
+    result = run_batch(well, dataset, "run", **options, resume=True)
+    assert (result.done, result.set_aside) == (2, 0)
+    with pytest.raises(InvalidArgument, match="retry_failed=True: it goes with resume=True"):
+        run_batch(well, dataset, "other", folder=tmp_path, retry_failed=True)
 
 
 def test_a_poisoned_sample_is_set_aside_and_the_others_complete(tmp_path: Path) -> None:
