@@ -82,7 +82,7 @@ class AgentServer(HTTPFace):
     >>> from lagentlike.serving import AsyncHTTPAgentClient
     >>> async def main():
     ...     async with AgentServer(AsyncAgent(AsyncScriptedLLM(["Hello!"])), port=0) as server:
-    ...         return (await AsyncHTTPAgentClient(server.url)("Hi", session_id="ann")).content
+    ...         return (await AsyncHTTPAgentClient(url=server.url)("Hi", session_id="ann")).content
     >>> asyncio.run(main())
     'Hello!'
     """

@@ -303,7 +303,7 @@ class _Events:
         try:
             await produce(self._put)
         except Exception as problem:
-            if not self._begun:
+            if self.gone or not self._begun:
                 raise
             logger.exception("a stream broke off")
             await self._put(error_body(self._failure(problem)))
