@@ -39,7 +39,7 @@ async def _run(row: Callable[[argparse.Namespace], Awaitable[bool]], options: ar
 
 async def _throughput(options: argparse.Namespace) -> bool:
     """Commands a second, with a slot for each trajectory."""
-    many = options.trajectories
+    many, rate = options.trajectories, 0.0
     async with _executor(options.backend, many) as executor:
         names = [f"t{number}" for number in range(many)]
 
@@ -100,9 +100,7 @@ async def _killed(options: argparse.Namespace) -> bool:
             times.append(time.perf_counter() - began)
             assert result.metadata.get("lost"), result
             await executor.release_trajectory(name)
-        print(
-            f"slots whose process is killed: told after {1000 * median(times):.0f} ms, at most {1000 * max(times):.0f} ms"
-        )
+        print(f"a process is killed: told after {1000 * median(times):.0f} ms, at most {1000 * max(times):.0f} ms")
         return max(times) < 1
 
 

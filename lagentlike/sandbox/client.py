@@ -121,6 +121,8 @@ class RemoteHost(SlotHost):
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
+        except SandboxError as error:
+            return str(error)
         finally:
             for wait in waits:
                 wait.cancel()

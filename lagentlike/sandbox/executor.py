@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from ..errors import InvalidArgument, SandboxError, SandboxUnavailable, ToolArgumentsError
+from ..errors import InvalidArgument, SandboxError, SandboxUnavailable, SlotLost, ToolArgumentsError
 from ..schema import ToolCall, ToolResult
 from .base import Artifact, ArtifactEntry, ExecutionResult, MAX_ARTIFACT, Slot, SlotRequest, ToolBackend
 from .settings import SandboxSettings
@@ -64,11 +64,12 @@ class ToolExecutor:
 
         Raises:
             SandboxUnavailable: it cannot work here.
+            InvalidArgument: there is a ToolServer, and no token for it.
         """
-        await self.backend.start()
         url = self.settings.tool_server_url
         if url is not None and url != IN_PROCESS:
             self._server = ToolServerClient(url, self.settings.tool_server_token)
+        await self.backend.start()
         self._running = True
 
     async def close(self) -> None:
@@ -125,7 +126,8 @@ class ToolExecutor:
             checked = ToolCall(call.name, arguments, call.raw_text, call.id)
             return await self._outside(trajectory_id, checked, where == "server", timeout_s)
         except (ToolArgumentsError, SandboxError) as error:
-            return ToolResult(False, error=str(error), id=call.id, name=call.name)
+            lost = {"lost": True} if isinstance(error, SlotLost) else {}
+            return ToolResult(False, error=str(error), metadata=lost, id=call.id, name=call.name)
 
     async def release_trajectory(self, trajectory_id: str, reset_workspace: bool = False) -> None:
         """Give the slot of a trajectory back; nothing happens if it has none.

@@ -9,6 +9,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class MachineHost(SlotHost):
         self._root.chmod(0o711)  # a slot's user must get through, and sees nothing
         self._made = 0
         self._slots: dict[str, _Place] = {}
+        self._cleaning: set[asyncio.Task[None]] = set()
         for _ in range(count):
             self._add()
 
@@ -67,8 +69,9 @@ class MachineHost(SlotHost):
         self, calls: Sequence[HostCall], timeout_s: float
     ) -> AsyncIterator[tuple[int, ExecutionResult]]:
         tasks = [asyncio.create_task(self.run(*call, timeout_s)) for call in calls]
-        async for arrived in as_they_end(tasks):
-            yield arrived
+        async with aclosing(as_they_end(tasks)) as arriving:  # type: ignore[type-var]
+            async for arrived in arriving:
+                yield arrived
 
     async def run(self, slot: str, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> ExecutionResult:
         """Run one tool in a slot."""
@@ -80,7 +83,7 @@ class MachineHost(SlotHost):
             except SandboxError as error:
                 process.kill(str(error))
                 return ExecutionResult.slot_lost(str(error))
-        except SandboxError as error:
+        except (SandboxError, OSError) as error:
             return ExecutionResult.slot_lost(str(error))
 
     async def ask(self, slot: str, action: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -94,11 +97,10 @@ class MachineHost(SlotHost):
         place = self._slots.pop(slot, None)
         if place is None:
             raise SlotLost(f"there is no slot {slot!r}")
-        try:
-            await place.close()
-            await asyncio.to_thread(_remove, place.folder)
-        except (SandboxError, OSError) as error:
-            logger.warning("%s cannot be cleaned and is never used again: %s", slot, error)
+        cleaning = asyncio.create_task(self._clean(slot, place))
+        self._cleaning.add(cleaning)
+        cleaning.add_done_callback(self._cleaning.discard)
+        await asyncio.shield(cleaning)  # whoever asked for it may leave
         return self._add()
 
     async def ended(self) -> str:
@@ -107,11 +109,18 @@ class MachineHost(SlotHost):
 
     async def close(self) -> None:
         places, self._slots = list(self._slots.values()), {}
-        outcomes = await asyncio.gather(*(place.close() for place in places), return_exceptions=True)
+        outcomes = await asyncio.gather(*self._cleaning, *(place.close() for place in places), return_exceptions=True)
         await asyncio.to_thread(_remove, self._root)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    async def _clean(self, slot: str, place: _Place) -> None:
+        try:
+            await place.close()
+            await asyncio.to_thread(_remove, place.folder)
+        except (SandboxError, OSError) as error:
+            logger.warning("%s cannot be cleaned and is never used again: %s", slot, error)
 
     def _add(self) -> str:
         """One more slot, with a name and a directory that no other one had."""
@@ -149,7 +158,7 @@ class _Place:
             return
         try:
             process = await self._starting
-        except SandboxError:  # it never ran
+        except (SandboxError, OSError):  # it never ran
             return
         await process.close()
 

@@ -71,8 +71,12 @@ class PooledBackend(ToolBackend):
         self._pool = SlotPool(self._wanted)
         await self._open()
         self._running = True
-        try:
-            await asyncio.gather(*(self._grow() for _ in range(self._least)))
+        try:  # all of them end, so that none is left behind when one fails
+            self._launching = self._least
+            outcomes = await asyncio.gather(*(self._grow() for _ in range(self._least)), return_exceptions=True)
+            failed = next((outcome for outcome in outcomes if outcome is not None), None)
+            if failed is not None:
+                raise failed
         except BaseException:
             await self.stop()
             raise
@@ -123,7 +127,8 @@ class PooledBackend(ToolBackend):
         if not self._pool.give_back(slot) or not self._running:
             return
         if reset_workspace or slot.lost or self._pool.waiting or trajectory_id is None:
-            await self._renew(slot)
+            renewing = self._spawn(self._renew(slot))
+            await asyncio.wait([renewing])  # which goes on if this is cancelled
         else:
             self._kept[trajectory_id] = slot
 
@@ -151,7 +156,7 @@ class PooledBackend(ToolBackend):
         finally:
             for task, host in zip(tasks, by_host, strict=True):
                 task.cancel()
-                self._working[host].discard(task)
+                self._working.get(host, set()).discard(task)
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def read_artifact(self, slot: Slot, path: str, max_bytes: int = MAX_ARTIFACT) -> Artifact:
@@ -259,19 +264,24 @@ class PooledBackend(ToolBackend):
         if self._kept:
             slot = self._kept.pop(next(iter(self._kept)))
             self._spawn(self._renew(slot))
-        elif len(self._hosts) + self._launching < self._most:
+            return
+        each = max((len(host.slots()) for host in self._hosts.values()), default=1)
+        if len(self._hosts) + self._launching < self._most and self._pool.waiting > self._launching * each:
+            self._launching += 1
             self._spawn(self._grow_or_tell())
 
     async def _grow_or_tell(self) -> None:
+        """One more host; if there is none at all, who waits is told why."""
         try:
             await self._grow()
         except SandboxError as error:
             logger.warning("no more sandboxes can be made: %s", error)
             if not self._hosts and not self._launching:
                 self._pool.fail_waiting(error)
+        self._wanted()
 
     async def _grow(self) -> None:
-        self._launching += 1
+        """One more host, which is counted in `_launching` already."""
         try:
             host = await self._launch()
         finally:
@@ -286,6 +296,7 @@ class PooledBackend(ToolBackend):
         why = await host.ended()
         await self._drop(host, why)
         if len(self._hosts) + self._launching < self._least:
+            self._launching += 1
             await self._grow_or_tell()
         self._wanted()
 

@@ -82,10 +82,15 @@ class SandboxServer:
         self.socket = None if socket is None else Path(socket)
         self.address = address
         self.port = port
-        self.last_seen = time.monotonic()
-        """When somebody with the token was last there."""
+        self._last_seen = time.monotonic()
+        self._busy = 0
         self._token = checked_token(token)
         self._runner: web.AppRunner | None = None
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long nobody with the token has asked for anything."""
+        return 0.0 if self._busy else time.monotonic() - self._last_seen
 
     def app(self) -> web.Application:
         """The application, to be mounted or served by other means."""
@@ -143,13 +148,14 @@ class SandboxServer:
 
     @web.middleware
     async def _noted(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        if request.path != "/health":
-            self.last_seen = time.monotonic()
+        if request.path == "/health":
+            return await handler(request)  # type: ignore[no-any-return]
+        self._busy += 1
         try:
             return await handler(request)  # type: ignore[no-any-return]
         finally:
-            if request.path != "/health":
-                self.last_seen = time.monotonic()
+            self._busy -= 1
+            self._last_seen = time.monotonic()
 
     async def _health(self, request: web.Request) -> web.Response:
         return json_reply({"status": "ok"})
@@ -261,7 +267,7 @@ async def _serve(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with server:
         logger.info("serving %d slots, held back by %s", options.slots, host.isolation.name)
-        while not stopped.is_set() and time.monotonic() - server.last_seen < options.orphan_seconds:
+        while not stopped.is_set() and server.idle_seconds < options.orphan_seconds:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), min(1.0, options.orphan_seconds))
 

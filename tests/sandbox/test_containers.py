@@ -67,11 +67,13 @@ async def test_containers_come_as_they_are_wanted_and_go_when_nobody_uses_them(t
     try:
         backend = place.backend
         first = await backend.acquire("a")
-        second = await backend.acquire("b", PATIENCE)
+        late = asyncio.ensure_future(backend.acquire("b", PATIENCE))
+        later = asyncio.ensure_future(backend.acquire("c", PATIENCE))  # for whom there may be no third container
+        second = await late
         assert first.container != second.container
-        late = asyncio.ensure_future(backend.acquire("c", PATIENCE))
+        assert len(containers(tmp_path)) == 2
         await backend.release(first, reset_workspace=True)
-        third = await late
+        third = await later
         assert third.container == first.container
         for slot in (second, third):
             await backend.release(slot, reset_workspace=True)
