@@ -299,7 +299,7 @@ async def test_requests_with_different_ways_to_pick_tokens_are_answered_as_if_as
     llm = async_model()
     alone = [await llm.chat(LONGER, **one) for one in options]
     assert list(await asyncio.gather(*(llm.chat(LONGER, **one) for one in options))) == alone
-    assert len({*alone}) > 2
+    assert len({*alone}) > 1
 
 
 async def test_tasks_that_ask_at_once_are_answered_as_one_batch() -> None:
