@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -275,18 +276,22 @@ class _Kernels(Unsaved):
                 if content.strip():
                     items.append({"type": "text", "content": content.strip("\n")})
                 continue
-            path = self._image_path(slot, session_id, kind)
-            path.write_bytes(content.encode() if kind == "svg" else base64.b64decode(content))
+            path = self._write_image(slot, session_id, kind, str(content))
             items.append({"type": "image", "content": str(path)})
         return _Done(items or _NOTHING, _problem(cell, self.timeout))
 
-    def _image_path(self, slot: _Slot, session_id: SessionId, kind: str) -> Path:
-        """Where the session's next image goes."""
+    def _write_image(self, slot: _Slot, session_id: SessionId, kind: str, content: str) -> Path:
+        """Write the session's next image; code may have put links in its place, which are not followed."""
+        image = content.encode("utf-8", "replace") if kind == "svg" else _decoded(content)
         while True:
             slot.images += 1
             path = self.session_dir(session_id) / f"figure_{slot.images}.{kind}"
-            if not path.exists():
-                return path
+            try:
+                with path.open("xb") as file:
+                    file.write(image)
+            except FileExistsError:
+                continue
+            return path
 
     async def _start(self, session_id: SessionId) -> Kernel:
         """Start a kernel when there is room for it."""
@@ -360,13 +365,21 @@ class _Kernels(Unsaved):
 
     def _prepared_dir(self, session_id: SessionId) -> Path:
         folder = self.isolation.scratch_folder(self.session_dir(session_id))
-        link = folder / "data"
-        if self.user_data_dir is not None and not link.exists():
-            link.symlink_to(self.user_data_dir, target_is_directory=True)
+        if self.user_data_dir is not None:
+            with suppress(FileExistsError):
+                (folder / "data").symlink_to(self.user_data_dir, target_is_directory=True)
         return folder
 
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]{0,47}")
+
+
+def _decoded(content: str) -> bytes:
+    """The bytes of an image as messages carry it; what is none is kept as it is, since code may send anything."""
+    try:
+        return base64.b64decode(content)
+    except ValueError:
+        return content.encode("utf-8", "replace")
 
 
 def _problem(cell: Cell, timeout: float) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
-from typing import Any
+from typing import Any, IO
 
 from ..errors import KernelDied, SandboxUnavailable
 from ..sandbox import Isolation, Mount, Process
@@ -30,6 +30,9 @@ START_SECONDS = 60.0
 
 GRACE_SECONDS = 2.0
 """How long code may take to end after an interrupt, before the kernel is killed."""
+
+MAX_MESSAGE = 64 * 1024 * 1024
+"""Bytes of the largest message that is taken from a kernel."""
 
 MAX_IMAGES = 32
 """Most images that are taken from one cell."""
@@ -103,8 +106,8 @@ class Kernel:
         connection, _ = write_connection_file(str(folder / "connection.json"), key=uuid.uuid4().hex.encode(), **ipc)
         isolation.hand_over(Path(connection))
         own = {"HOME": str(cwd)} if isolation.isolated else {}
-        try:
-            with (folder / "stderr").open("wb") as stderr:
+        with tempfile.TemporaryFile() as stderr:  # where code has no way to put another file in its place
+            try:
                 process = await isolation.start_async(
                     [sys.executable, "-m", "ipykernel_launcher", "-f", connection, *_OPTIONS],
                     workspace=cwd,
@@ -113,18 +116,18 @@ class Kernel:
                     stdout=subprocess.DEVNULL,
                     stderr=stderr.fileno(),
                 )
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        client = AsyncKernelClient(context=_context())
-        client.load_connection_file(connection)
-        kernel = cls(process, folder, client)
-        try:
-            client.start_channels(stdin=False, hb=False, control=False)
-            await kernel._come_up()
-        except BaseException:
-            await kernel.close()
-            raise
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            client = AsyncKernelClient(context=_context())
+            client.load_connection_file(connection)
+            kernel = cls(process, folder, client)
+            try:
+                client.start_channels(stdin=False, hb=False, control=False)
+                await kernel._come_up(stderr)
+            except BaseException:
+                await kernel.close()
+                raise
         return kernel
 
     @property
@@ -213,7 +216,7 @@ class Kernel:
         parent = message.get("parent_header") or {}
         return message if parent.get("msg_id") == request else {"msg_type": "", "content": {}}
 
-    async def _come_up(self) -> None:
+    async def _come_up(self, stderr: IO[bytes]) -> None:
         """Wait until it answers on both channels, and prepare it."""
         deadline = time.monotonic() + START_SECONDS
         request = ""
@@ -230,7 +233,7 @@ class Kernel:
                 if status is not None and status["content"].get("execution_state") == "idle":
                     return
             request = ""  # it was not heard on iopub yet: ask again
-        written = (self._folder / "stderr").read_text("utf-8", "replace")[-2000:]
+        written = os.pread(stderr.fileno(), 65536, 0).decode("utf-8", "replace")[-2000:]
         if self.process.never_ran:
             raise SandboxUnavailable(f"the sandbox could not be made: {written}")
         raise KernelDied(f"the kernel did not start: {written or 'no answer'}", returncode=self.process.poll())
@@ -327,7 +330,8 @@ def _context() -> Any:
     import zmq.asyncio
 
     if os.getpid() not in _contexts:
-        _contexts[os.getpid()] = zmq.asyncio.Context()
+        _contexts[os.getpid()] = context = zmq.asyncio.Context()
+        context.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
     return _contexts[os.getpid()]
 
 

@@ -148,6 +148,20 @@ def test_images_travel_with_the_results_of_native_calls(shared: IPythonInterpret
     assert item["content"].endswith(".svg")
 
 
+def test_images_are_not_written_through_links_of_the_code(shared: IPythonInterpreter, tmp_path: Path) -> None:
+    target = tmp_path / "precious.svg"
+    code = f"""
+import os
+from IPython.display import SVG, display, publish_display_data
+os.symlink({str(target)!r}, 'figure_1.svg')
+display(SVG('<svg xmlns="http://www.w3.org/2000/svg"/>'))
+publish_display_data({{'image/png': 'no base64!'}})
+"""
+    returned = shared(code, session_id="links")
+    assert [Path(item["content"]).name for item in returned.result] == ["figure_2.svg", "figure_3.png"]
+    assert not target.exists()
+
+
 def test_each_session_has_its_kernel_and_its_folder(shared: IPythonInterpreter) -> None:
     text(shared, "mine = 1; open('file.txt', 'w').close()", "a")
     assert "NameError" in text(shared, "mine", "b")
