@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +67,34 @@ class Root:
         if self.confined and not found.is_relative_to(self.path):
             raise ToolError(f"{path!r} leads out of {self.path}, where this tool works")
         return found
+
+    @contextlib.contextmanager
+    def folder(self, path: Path, make: bool = False) -> Iterator[int]:
+        """A descriptor of a directory where `find` led.
+
+        Links that were put on the way since are not followed: programs of a terminal may work in the same directory.
+
+        Args:
+            path: the directory.
+            make: whether those that are missing are made.
+
+        Raises:
+            OSError: there is none, or a link in its place.
+        """
+        start = self.path if path.is_relative_to(self.path) else Path(path.anchor)
+        flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
+        descriptor = os.open(start, flags)
+        try:
+            for part in path.relative_to(start).parts:
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=descriptor)
+                inner = os.open(part, flags, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = inner
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def leaves(self, path: str) -> bool:
         """Whether a path leads out of it."""
@@ -123,7 +152,7 @@ class ReadFile(_FileTool):
             return _listing(found)
         if offset < 1 or not 1 <= limit <= MAX_LINES:
             raise ToolError(f"offset begins at 1, and limit is from 1 to {MAX_LINES}")
-        lines = _read(found, path).split("\n")
+        lines = _read(self.root, found, path).split("\n")
         if lines[-1] == "":
             lines.pop()
         wanted = lines[offset - 1 : offset - 1 + limit]
@@ -155,7 +184,7 @@ class WriteFile(_FileTool):
         """
         found = self.root.find(path)
         there = found.exists()
-        _write(found, content, path)
+        _write(self.root, found, content, path)
         return f"{'wrote over' if there else 'wrote'} {self.root.shown(found)}: {content.count(chr(10)) + 1} lines"
 
 
@@ -198,7 +227,7 @@ class EditFile(_FileTool):
         if not old or old == new:
             raise ToolError("old_string must be a text, and another one than new_string")
         found = self.root.find(path)
-        text = _read(found, path)
+        text = _read(self.root, found, path)
         if "\r\n" in text and "\r" not in old:  # as models write such lines
             old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
         places = _places(text, old)
@@ -210,7 +239,7 @@ class EditFile(_FileTool):
                 f"old_string is in {path} {len(places)} times, at lines {', '.join(map(str, lines))}: give more around "
                 "it, or replace_all"
             )
-        _write(found, text.replace(old, new), path)
+        _write(self.root, found, text.replace(old, new), path)
         return f"replaced {len(places)} in {self.root.shown(found)}, line {', '.join(map(str, lines))}"
 
     def _apply(self, patches: list[FilePatch]) -> str:
@@ -219,10 +248,11 @@ class EditFile(_FileTool):
             self._applied(patch, texts)
         for path, text in texts.items():
             if text is not None:
-                _write(path, text, str(path))
+                _write(self.root, path, text, str(path))
         for path, text in texts.items():
             if text is None:
-                path.unlink()
+                with self.root.folder(path.parent) as folder:
+                    os.unlink(path.name, dir_fd=folder)
         return "\n".join(
             f"{'deleted' if text is None else 'changed'} {self.root.shown(p)}" for p, text in texts.items()
         )
@@ -235,7 +265,7 @@ class EditFile(_FileTool):
             known = texts.get(old, ...)
             if known is None:
                 raise ToolError(f"the diff changes {source}, which it deletes")
-            before = known if isinstance(known, str) else _read(old, source)
+            before = known if isinstance(known, str) else _read(self.root, old, source)
             if target != source:
                 texts[old] = None
         elif target is not None and self.root.find(target).exists():
@@ -359,14 +389,16 @@ def _outside(root: Root) -> Any:
     )
 
 
-def _read(path: Path, given: str) -> str:
+def _read(root: Root, path: Path, given: str) -> str:
     """A file's text.
 
     Raises:
         ToolError: it is not there, no file, too large, or no text.
     """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+        with root.folder(path.parent) as folder:
+            descriptor = os.open(path.name, flags, dir_fd=folder)
     except FileNotFoundError:
         raise ToolError(f"there is no file {given!r}") from None
     except OSError as error:
@@ -388,7 +420,7 @@ def _read(path: Path, given: str) -> str:
         raise ToolError(f"{given!r} is no UTF-8 text (byte {error.start})") from None
 
 
-def _write(path: Path, text: str, given: str) -> None:
+def _write(root: Root, path: Path, text: str, given: str) -> None:
     """Put a text in a file's place, whole or not at all; its permissions stay."""
     content = clean_text(text).encode()
     if len(content) > MAX_FILE:
@@ -396,20 +428,31 @@ def _write(path: Path, text: str, given: str) -> None:
     if path.exists() and not path.is_file():
         raise ToolError(f"{given!r} is no file")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+        with root.folder(path.parent, make=True) as folder:
+            _put(folder, path.name, content)
     except OSError as error:
         raise ToolError(f"{given!r} cannot be written: {error.strerror}") from None
+
+
+def _put(folder: int, name: str, content: bytes) -> None:
+    """Write a file of a directory beside it first, and then put it in its place."""
+    temporary = f".{name[:100]}.{uuid.uuid4().hex}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     try:
         with os.fdopen(descriptor, "wb") as target:
             target.write(content)
             target.flush()
             os.fsync(descriptor)
-        Path(temporary).chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise ToolError(f"{given!r} cannot be written: {error.strerror}") from None
+            try:
+                mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+            except FileNotFoundError:
+                mode = 0o666 & ~_umask()
+            os.fchmod(descriptor, mode)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
 
 
 def _umask() -> int:

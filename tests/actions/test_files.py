@@ -223,3 +223,30 @@ def test_a_search_that_finds_far_too_much_ends_at_the_limit(searched: ActionExec
     (root / "many").write_text("x\n" * 2_000_000)
     found = call(searched, "search_files", pattern="x", limit=500, path="many").text
     assert len(found.splitlines()) == 501
+
+
+def test_a_link_that_is_put_in_the_way_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in the same directory may put one there between the look and the opening."""
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    for folder in (outside, root / "in"):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("private" if folder == outside else "ours")
+    read, write, _, _ = file_tools(root)
+    find = files.Root.find
+
+    def find_and_swap(self: files.Root, path: str) -> Path:
+        found = find(self, path)
+        if not (root / "in").is_symlink():
+            (root / "in").rename(root / "away")
+            (root / "in").symlink_to(outside)
+        return found
+
+    for tool, arguments in ((read, {"path": "in/file"}), (write, {"path": "in/file", "content": "theirs"})):
+        with monkeypatch.context() as patched:
+            patched.setattr(files.Root, "find", find_and_swap)
+            returned = tool(arguments)
+        assert "private" not in str(returned.text)
+        assert returned.state.name != "SUCCESS"
+        (root / "in").unlink()
+        (root / "away").rename(root / "in")
+    assert (outside / "file").read_text() == "private"
