@@ -21,13 +21,15 @@ _TITLES = {
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a2230; background: #fff; max-width: 1160px; margin: 2em auto;
   padding: 0 1em }
-h1 { font-size: 1.5em; margin: 0 } h2 { font-size: 1.05em; margin: 1.6em 0 .4em }
-.tiles, .plots { display: flex; flex-wrap: wrap; gap: 14px }
+h1 { font-size: 1.5em; margin: 0 0 .5em } h2 { font-size: 1.05em; margin: 1.6em 0 .4em }
+.tiles { display: flex; flex-wrap: wrap; gap: 14px }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); gap: 14px }
 .tile, figure { border: 1px solid #d8dee8; border-radius: 8px; padding: 10px 14px; margin: 0; background: #fff }
 .tile b { display: block; font-size: 1.45em } .tile span, figcaption, small { color: #5b6678 }
 table { border-collapse: collapse } td, th { padding: 3px 12px 3px 0; text-align: left; vertical-align: top }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
-svg text { font: 11px system-ui, sans-serif; fill: #5b6678 } code { white-space: pre-wrap }
+.number { text-align: right; font-variant-numeric: tabular-nums }
+svg { display: block; width: 100%; height: auto } svg text { font: 11px system-ui, sans-serif; fill: #5b6678 }
+code { white-space: pre-wrap; overflow-wrap: anywhere }
 """
 
 
@@ -49,7 +51,8 @@ def report_page(statistics: Mapping[str, Any], samples: Mapping[str, Sequence[fl
     if errors:
         plots.append(_figure("Failed attempts", bars(errors, "#b3423a"), None))
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style></head><body>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{name}</title><style>{_STYLE}</style></head><body>
 <h1>{name}</h1>
 <div class="tiles">{"".join(_tile(label, value) for label, value in _headline(statistics))}</div>
 <h2>Samples</h2>
@@ -113,7 +116,7 @@ def bars(counts: Mapping[str, int], colour: str = "#4d8a57") -> str:
         top = place * 22
         length = max(2.0, count / most * (_WIDTH - 200))
         rows.append(
-            f'<text x="132" y="{top + 14}" text-anchor="end">{html.escape(label[:22])}</text>'
+            f'<text x="132" y="{top + 14}" text-anchor="end">{html.escape(_cut(label, 22))}</text>'
             f'<rect x="138" y="{top + 3}" width="{length:.1f}" height="15" fill="{colour}"/>'
             f'<text x="{144 + length:.1f}" y="{top + 14}">{count:,}</text>'
         )
@@ -121,10 +124,7 @@ def bars(counts: Mapping[str, int], colour: str = "#4d8a57") -> str:
 
 
 def _svg(height: int, body: str) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
-        f'height="{height}" role="img">{body}</svg>'
-    )
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">{body}</svg>'
 
 
 def _figure(title: str, picture: str, values: Mapping[str, float] | None) -> str:
@@ -147,7 +147,8 @@ def _failures(set_aside: Sequence[Mapping[str, Any]]) -> str:
         f'<td class="number">{entry["attempts"]}</td><td><code>{html.escape(entry["error"][:400])}</code></td></tr>'
         for entry in set_aside[:100]
     )
-    return f"<h2>Set aside</h2><table><tr><th>row<th>sample<th>attempts<th>last error</tr>{rows}</table>"
+    heads = "".join(f'<th class="number">{head}' for head in ("row", "sample", "attempts"))
+    return f"<h2>Set aside</h2><table><tr>{heads}<th>last error</tr>{rows}</table>"
 
 
 def _recovery(resumed: Mapping[str, Any]) -> str:
@@ -155,10 +156,18 @@ def _recovery(resumed: Mapping[str, Any]) -> str:
     if not told:
         return ""
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td><code>{html.escape(str(value)[:2000])}</code></td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td><code>{html.escape(_listed(value)[:2000])}</code></td></tr>"
         for name, value in told.items()
     )
     return f"<h2>Found of earlier starts</h2><table>{rows}</table>"
+
+
+def _listed(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _number(value: float) -> str:
