@@ -130,16 +130,22 @@ class Loop:
             results = [*run.results, *self._unmade(self._paused().tool_calls or [], "not approved: the user went on")]
             given.insert(0, results_message(results, self.agent.actions.name))
             run.begin_anew()
-        guardrails = self.agent.guardrails.input
         for message in messages:
-            if guardrails:
-                screening = yield from screened(guardrails, copied(message.content), self.agent.callbacks)
-                if isinstance(screening, Refuse):
-                    run.unasked = given
-                    raise Over("guardrail", screening.reason, screening.reason)
-                message = message.model_copy(update={"content": copied(screening)})
-            given.append(message)
+            content = yield from self._let_in(message.content, given)
+            changed = content is not message.content
+            given.append(message.model_copy(update={"content": content}) if changed else message)
         return given
+
+    def _let_in(self, content: Any, given: list[AgentMessage]) -> Generator[Call, AgentMessage, Any]:
+        """What the guardrails leave of what comes in; where they refuse it, what is given waits for the next run."""
+        guardrails = self.agent.guardrails.input
+        if not guardrails:
+            return content
+        screening = yield from screened(guardrails, copied(content), self.agent.callbacks)
+        if isinstance(screening, Refuse):
+            self.run.unasked = given
+            raise Over("guardrail", screening.reason, screening.reason)
+        return copied(screening)
 
     def _paused(self) -> AgentMessage:
         """The reply whose calls wait."""
@@ -408,15 +414,17 @@ class Loop:
             run.since = len(handoff.messages(self.session_id)) + 1
         reply: AgentMessage = yield Call(handoff.agent, messages, self.options)
         back = reply.finish_reason == "handed_back"
-        if back or (handoff.returns and reply.finish_reason != "approval_required"):
-            told = handoff.report(self.session_id, run.since, run_of(reply).get("detail", "") if back else "")
-            run.unasked.append(unchecked_message(content=told))
-            run.active, run.since = "", 0
+        if not back and (not handoff.returns or reply.finish_reason == "approval_required"):
+            raise Over("stop", "", reply=handoff.passed_on(reply, run, agent.name))
+        told = handoff.report(self.session_id, run.since, run_of(reply).get("detail", "") if back else "")
+        run.active, run.since = "", 0
         if not back:
+            run.unasked.append(unchecked_message(content=told))
             raise Over("stop", "", reply=handoff.passed_on(reply, run, agent.name))
         run.add(run_of(reply))
         given, run.unasked = run.unasked, []
-        return given
+        told = yield from self._let_in(told, given)
+        return [*given, unchecked_message(content=told)]
 
     def _memory(self) -> Memory:
         assert self.agent.agent.memory is not None

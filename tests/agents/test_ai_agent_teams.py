@@ -337,6 +337,20 @@ def test_it_is_handed_back_messages_later_and_in_another_process(kind: Any, tmp_
     assert_paired(second.agent.llm.requests[0].messages)
 
 
+def test_what_was_said_to_the_other_passes_the_guardrails_of_who_has_it_again() -> None:
+    secret = Guardrails(input=[lambda text: Refuse("no secrets") if "secret" in text else text.replace("darn", "…")])
+    other = make(AIAgent, ["Yes?", BACK, "Yes?", BACK], [HandBack()], name="ops")
+    agent = make(AIAgent, [TO_OPS, "Done.", TO_OPS], handoffs=[other], guardrails=secret)
+    run(agent, "help")
+    assert run(agent, "darn")["final_response"] == "Done."
+    assert "user: …" in agent.agent.llm.requests[1].last
+    run(agent, "more")
+    result = run(agent, "my secret")
+    assert (result["final_response"], result["finish_reason"]) == ("no secrets", "guardrail")
+    assert_paired(result["messages"])
+    assert "secret" not in str(agent.agent.llm.requests)
+
+
 @every_colour
 def test_a_handoff_may_be_for_one_answer(kind: Any) -> None:
     agent = _helped(kind, [TO_OPS, "You are welcome."], ["It is 3."], returns=True)
