@@ -36,8 +36,8 @@ SAMPLING_PARAMS = frozenset(
 )
 """The generation parameters that change how an agent's model samples, and nothing else."""
 
-_NAME = r"^[A-Za-z0-9_-]{1,64}$"
-SessionName = Annotated[str, StringConstraints(strict=True, pattern=_NAME)]
+_NAME = "[A-Za-z0-9_-]{1,64}"
+SessionName = Annotated[str, StringConstraints(strict=True, pattern=f"^{_NAME}$")]
 Item = Annotated[str, StringConstraints(strict=True)] | dict[str, Any]
 
 
@@ -134,7 +134,7 @@ def checked_name(name: str, value: Any) -> str:
     Raises:
         BadRequest: it is not.
     """
-    if not isinstance(value, str) or not re.fullmatch(_NAME[1:-1], value):
+    if not isinstance(value, str) or not re.fullmatch(_NAME, value):
         raise _bad_name(name)
     return value
 
