@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, create_model, Field, PydanticSchemaG
 from pydantic.errors import PydanticUserError
 
 from ..errors import InvalidArgument, ToolArgumentsError
-from ..prompts.parsers.tool_call import loads_strictly, Room
+from ..prompts.parsers.room import Room
+from ..prompts.parsers.tool_call import loads_strictly
 from ..schema import copied
 from .result import as_json, clean_text
 

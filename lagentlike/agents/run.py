@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from ..errors import StateError
@@ -95,7 +95,7 @@ class Run:
             "turns": self.turns,
             "api_calls": self.api_calls,
             "tool_calls": self.tool_calls,
-            "usage": asdict(self.usage),
+            "usage": usage_of(self.usage),
             "seconds": round(self.seconds, 6),
         }
         if detail:
@@ -139,6 +139,14 @@ class Run:
 
 
 KEY = "run"
+
+
+def usage_of(usage: Usage) -> dict[str, int]:
+    """Requests and tokens by name."""
+    return {name: getattr(usage, name) for name in _COUNTS}
+
+
+_COUNTS = tuple(item.name for item in fields(Usage))
 
 
 def run_of(reply: AgentMessage) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from ..errors import BadResponse, InvalidArgument, LLMError, ServerError, StreamTruncated
-from ..prompts.parsers.tool_call import Room
+from ..prompts.parsers.room import Room
 from ..schema import ChatMessage, Completion, TokenSpan, ToolCall, Usage
 from .chunk_shape import ChunkShape
 from .codec import decode, encode, parse_arguments

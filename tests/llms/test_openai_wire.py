@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lagentlike.llms.openai_wire import ChatAssembler, MessageEncoder, parse_completion
-from lagentlike.prompts.parsers.tool_call import MAX_CONTAINERS
+from lagentlike.prompts.parsers.room import MAX_CONTAINERS
 from lagentlike.schema import ChatMessage
 
 

@@ -24,7 +24,8 @@ from lagentlike.prompts.parsers import (
     tool_formats,
     ToolFormat,
 )
-from lagentlike.prompts.parsers.tool_call import MAX_CONTAINERS, ParsedCalls
+from lagentlike.prompts.parsers.room import MAX_CONTAINERS
+from lagentlike.prompts.parsers.tool_call import ParsedCalls
 from lagentlike.schema import AgentMessage, ToolCall
 
 NAMES = tool_format_names()

@@ -6,22 +6,21 @@ import json
 import re
 import uuid
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from ...errors import InvalidArgument
 from ...schema import ToolCall
 from .marks import Marks
+from .room import Room
 
 __all__ = [
     "MAX_CALLS",
-    "MAX_CONTAINERS",
     "MAX_REPLY",
     "CallFault",
     "CallScan",
     "ParsedCalls",
-    "Room",
     "call_of",
     "calls_in",
     "loads_strictly",
@@ -34,9 +33,6 @@ MAX_CALLS = 128
 
 MAX_REPLY = 4 * 1024 * 1024
 """Longest reply, in characters, that is searched for calls."""
-
-MAX_CONTAINERS = 10_000
-"""Most lists and objects in the calls of one reply: each takes a thousand times longer than a character of text."""
 
 
 FaultKind = Literal["unclosed", "nested", "too many", "too long"]
@@ -119,36 +115,6 @@ def _fault_of(arguments: str) -> str:
     except ValueError as error:
         fault = f"the call is no valid JSON: {error}"
     return fault and f'{fault}; write {{"name": …, "arguments": {{…}}}} between <tool_call> and </tool_call>'
-
-
-class Room:
-    """How many lists and objects the calls of one reply may still hold; they are counted before any is made."""
-
-    FULL: ClassVar[str] = (
-        f"there are more than {MAX_CONTAINERS:,} lists and objects in the arguments: send less at once"
-    )
-
-    def __init__(self) -> None:
-        self._left = MAX_CONTAINERS
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there was something that it had no room for."""
-        return self._left < 0
-
-    def takes(self, text: str, at: int = 0) -> bool:
-        """Whether there is room for JSON that starts at a place; brackets in its strings take none."""
-        brackets = text.count("[", at) + text.count("{", at)
-        if brackets <= _FEW:
-            self._left -= brackets  # in strings or not
-        else:
-            while self._left >= 0 and (found := _UP_TO_BRACKET.match(text, at)) is not None:
-                self._left, at = self._left - 1, found.end()
-        return not self.is_full
-
-
-_FEW = MAX_CONTAINERS // MAX_CALLS // 2  # of which the calls of a reply may well have too many
-_UP_TO_BRACKET = re.compile(r'(?:[^"\[{]++|"(?:[^"\\]++|\\.)*+")*+[\[{]', re.DOTALL)
 
 
 def loads_strictly(text: str) -> Any:

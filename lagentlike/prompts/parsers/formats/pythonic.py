@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ....schema import ToolCall, ToolResult
-from ..tool_call import ParsedCalls, raw_json, Room
+from ..room import Room
+from ..tool_call import ParsedCalls, raw_json
 from ..tool_formats import ToolFormat
 from .open_scan import MAX_FAILED, OpenScan
 from .values import parameters_of
