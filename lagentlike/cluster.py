@@ -30,6 +30,8 @@ ROOM_AFTER = 30.0
 
 _LOOK_EVERY = 2.0
 
+_WORDS = ("auto", "local")
+
 
 def ray_module() -> Any:
     """The package `ray`.
@@ -57,8 +59,8 @@ class Cluster:
     One that is there already (of `ray.init`) is used, and left as it is; otherwise one is made, and closed by `close`.
 
     Args:
-        address: `host:port` of a cluster's head, or `"auto"` for the cluster of this machine; None for the one that
-            Ray's own settings name, or else one that is started here for this process alone.
+        address: `host:port` of a cluster's head; `"auto"` for the cluster that this machine is in; `"local"` for one
+            that is started here, for this process alone; None for `"auto"` if there is one, else `"local"`.
 
     Raises:
         MissingExtra: Ray is not installed.
@@ -77,7 +79,7 @@ class Cluster:
         with _guard:
             if not _connection.users or not self.ray.is_initialized():
                 _connection.open(self.ray, address)
-            elif address not in (None, "auto", _connection.head):
+            elif address not in (None, *_WORDS, _connection.head):
                 cure = f"this process is connected to the cluster at {_connection.head} already"
                 raise InvalidArgument("address", address, cure)
             _connection.users += 1
@@ -91,6 +93,11 @@ class Cluster:
         silent = time.monotonic() - _connection.heard
         if silent > LOST_AFTER:
             raise ClusterLost(f"the head of the Ray cluster at {_connection.head} has been gone for {silent:.0f} s")
+
+    def kill(self, actor: Any) -> None:
+        """End an actor, if the cluster is there: without its head one would wait for a minute."""
+        if self.ray.is_initialized() and time.monotonic() - _connection.heard < 3 * _LOOK_EVERY:
+            self.ray.kill(actor)
 
     def say_room(self, wanted: Mapping[str, float]) -> None:
         """Warn that what should have begun waits for room."""
@@ -162,7 +169,7 @@ _guard = threading.Lock()
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    if address is not None and address != "auto":
+    if address is not None and address not in _WORDS:
         _check_there(address)  # Ray itself would try for minutes
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # where a cluster is started, it does not phone home
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -181,6 +188,6 @@ def _check_there(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except ValueError:
-        raise InvalidArgument("address", address, "give host:port of the cluster's head, or 'auto'") from None
+        raise InvalidArgument("address", address, "give host:port of the cluster's head, 'auto', or 'local'") from None
     except OSError as error:
         raise ClusterLost(f"no Ray cluster answers at address={address!r}: {error}") from error

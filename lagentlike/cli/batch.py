@@ -64,7 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(run, "price", type=_price, metavar="IN,OUT", help="dollars for a million tokens, for the cost shown")
     option(run, "data_dir", default="data", metavar="DIR", help="where folders of runs are (data)")
     option(run, "engine", choices=("local", "ray"), default="local", help="where workers are (local: on this machine)")
-    option(run, "ray_address", metavar="ADDR", help="host:port of a Ray cluster's head, or auto; else one is started")
+    option(run, "ray_address", metavar="ADDR", help="a Ray cluster: host:port of its head, auto, or local")
     option(run, "worker_cpus", type=float, default=1, metavar="N", help="cores set aside for each worker on Ray (1)")
     option(run, "worker_gpus", type=float, default=0, metavar="N", help="GPUs set aside for each worker on Ray (0)")
     agent = parser.add_argument_group("agent")

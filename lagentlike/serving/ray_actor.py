@@ -173,7 +173,7 @@ class _Remote:
             _check_portable(self._ray, source)
         self._wanted = {name: value for name, value in options.items() if name != "runtime_env"}
         host = self._ray.remote(AgentHost).options(scheduling_strategy="SPREAD", **options)
-        self.pool = ActorPool(self._ray, lambda: host.remote(source), settings)
+        self.pool = ActorPool(lambda: host.remote(source), cluster.kill, settings)
         self._lines: WeakValueDictionary[SessionId, Line] = WeakValueDictionary()
 
     def line(self, session_id: SessionId) -> Line:

@@ -68,14 +68,14 @@ class Seat:
 
 
 class ActorPool:
-    """Keeps the actors.
+    """Keeps the actors, which `start` makes and `kill` ends.
 
     A new session goes to an actor that has nothing to do, else to a new one while there may be more, else to the one
     that has least to do. From then on it stays there, until that actor ends.
     """
 
-    def __init__(self, ray: Any, start: Callable[[], Any], settings: PoolSettings) -> None:
-        self._ray, self._start, self._settings = ray, start, settings
+    def __init__(self, start: Callable[[], Any], kill: Callable[[Any], None], settings: PoolSettings) -> None:
+        self._start, self._kill, self._settings = start, kill, settings
         self._guard = threading.RLock()
         self._seats: list[Seat] = []
         self._places: dict[SessionId, Seat] = {}
@@ -175,8 +175,7 @@ class ActorPool:
 
     def _end(self, seat: Seat) -> None:
         self._remove(seat)
-        if self._ray.is_initialized():
-            self._ray.kill(seat.actor)
+        self._kill(seat.actor)
 
     def _remove(self, seat: Seat) -> None:
         self._seats.remove(seat)

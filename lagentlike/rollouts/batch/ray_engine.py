@@ -23,8 +23,8 @@ class RayEngine:
     """Where the workers of a run are: actors of a Ray cluster.
 
     Attributes:
-        address: `host:port` of the cluster's head, or `"auto"` for the cluster of this machine; None for the one that
-            Ray's own settings name, or else a cluster that is started for this run on this machine.
+        address: `host:port` of the cluster's head; `"auto"` for the cluster that this machine is in; `"local"` for one
+            that is started here, for this run alone; None for `"auto"` if there is one, else `"local"`.
         num_cpus: cores that are set aside for each worker.
         num_gpus: GPUs that are set aside for each worker; parts of one are allowed.
         resources: other things that a worker needs of its machine, by Ray's names for them.
@@ -117,7 +117,7 @@ class _RayLink:
     pid = None
 
     def __init__(self, workers: RayWorkers, cluster: Cluster, actor: Any) -> None:
-        self._workers, self._ray, self._actor = workers, cluster.ray, actor
+        self._workers, self._cluster, self._actor = workers, cluster, actor
         self._over = threading.Event()
         self._ending = Ending("it came to its end", is_blameless=False)
 
@@ -125,14 +125,15 @@ class _RayLink:
         self._actor.send.remote(message)  # whether it is gone, `recv_bytes` says
 
     def recv_bytes(self) -> bytes:
+        ray = self._cluster.ray
         message: bytes | None = None
         try:
-            message = self._ray.get(self._actor.receive.remote())
-        except self._ray.exceptions.RayError as error:
+            message = ray.get(self._actor.receive.remote())
+        except ray.exceptions.RayError as error:
             self._ending = ending_of(error)
         if message is None:
-            self._kill()  # it may live on, where only the way to it is lost
             self._over.set()
+            self._cluster.kill(self._actor)  # it may live on, where only the way to it is lost
             raise EOFError
         self._workers.begun()
         return message
@@ -142,12 +143,8 @@ class _RayLink:
 
     def end(self, seconds: float) -> bool:
         if not self._over.wait(seconds):
-            self._kill()
+            self._cluster.kill(self._actor)
         return self._over.wait(seconds)
 
     def close(self) -> None:
         """The actor is gone already."""
-
-    def _kill(self) -> None:
-        if self._ray.is_initialized():
-            self._ray.kill(self._actor)
