@@ -59,7 +59,7 @@ def page(api: dict[str, Any]) -> str:
     info = api["info"]
     rows = "".join(
         f"<section><h2><code>{method.upper()}</code> <code>{escape(path)}</code></h2><p>{escape(told['summary'])}</p>"
-        f"{_body_of(told, api)}<p>{escape(told['responses']['200']['description'])}</p></section>"
+        f"{_body_of(told, api)}<p>Answer: {escape(told['responses']['200']['description'])}</p></section>"
         for path, methods in api["paths"].items()
         for method, told in methods.items()
     )
