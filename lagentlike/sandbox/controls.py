@@ -151,6 +151,8 @@ os._exit(0)
 
 
 def _cpu(isolation: Bwrap) -> tuple[bool, str]:
+    if "cpu" not in controllers().parents:
+        return False, "without a control group for it, nothing limits it"
     code = """
 import os, time
 end = time.monotonic() + 0.6
@@ -243,7 +245,7 @@ def _below(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _end_with_parent(isolation: Bwrap) -> tuple[bool, str]:
+def _end_with_parent(isolation: Bwrap) -> tuple[bool | None, str]:
     """A process that starts a sandbox is killed."""
     code = """
 import sys, time
@@ -252,15 +254,20 @@ process = Bwrap().start(["sleep", "60"])
 print(process.first_process(), flush=True)
 time.sleep(60)
 """
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     with parent:
         assert parent.stdout is not None
         first = int(parent.stdout.readline() or 0)
         parent.kill()
+    if not first:
+        return None, "no other process of this Python could be started"
     until = time.monotonic() + 3
     while _lives(first) and time.monotonic() < until:
         time.sleep(0.01)
-    gone = first > 0 and not _lives(first)
+    gone = not _lives(first)
     return gone, "gone after its parent was killed" if gone else "its parent was killed, and it lives on"
 
 
