@@ -37,6 +37,8 @@ _LOOK_EVERY = 2.0
 class AgentRayActor(Agent):
     """An agent in actors of a Ray cluster, called like any other: it nests, has sessions and state, raises its errors.
 
+    Making one waits until the agent in the first actor is made; from async code, make it in `asyncio.to_thread`.
+
     What its sessions remember is here: an actor has a copy, and says after each turn what the turn changed. So
     `state_dict` asks nobody, a turn is atomic, and a session whose actor ends goes on in another one from its last turn
     that was answered. What the agent has besides (`SessionState` that is not persistent, kernels, caches) ends with its

@@ -66,6 +66,12 @@ class Seat:
     idle_since: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
 
+    @property
+    def made(self) -> bool:
+        """Whether its agent was made."""
+        started = self.started
+        return started.done() and not started.exception() and isinstance(started.result(), Description)
+
 
 class ActorPool:
     """Keeps the actors, which `start` makes and `kill` ends.
@@ -80,8 +86,7 @@ class ActorPool:
         self._seats: list[Seat] = []
         self._places: dict[SessionId, Seat] = {}
         self._closed = False
-        for _ in range(settings.min_size):
-            self._grow()
+        self._fill()
 
     @property
     def size(self) -> int:
@@ -103,6 +108,7 @@ class ActorPool:
         with self._guard:
             if self._closed:
                 raise InvalidArgument("session_id", session_id, "this agent's actors were closed")
+            self._fill()
             seat = self._places.get(session_id)
             if seat is None or self.is_late(seat):
                 seat = min(self._seats, key=lambda one: (self.is_late(one), one.under_way))
@@ -117,7 +123,7 @@ class ActorPool:
         return (
             not seat.started.done()
             and time.monotonic() - seat.since > ROOM_AFTER
-            and any(one.started.done() for one in self._seats)
+            and any(one.made for one in self._seats)
         )
 
     def give_back(self, seat: Seat) -> None:
@@ -135,8 +141,8 @@ class ActorPool:
             if seat not in self._seats:
                 return
             self._end(seat)  # it may live on, where only the way to it is lost
-            while not self._closed and len(self._seats) < self._settings.min_size:
-                self._grow()
+            if seat.made and not self._closed:
+                self._fill()  # one that ended as it began is replaced when it is needed, or that would never stop
 
     def forget(self, session_id: SessionId) -> None:
         """A session is over."""
@@ -151,6 +157,10 @@ class ActorPool:
             self._closed = True
             for seat in list(self._seats):
                 self._end(seat)
+
+    def _fill(self) -> None:
+        while len(self._seats) < self._settings.min_size:
+            self._grow()
 
     def _grow(self) -> Seat:
         actor = self._start()
