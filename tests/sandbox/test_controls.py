@@ -10,6 +10,7 @@ import pytest
 from lagentlike.cli import main
 from lagentlike.errors import SandboxUnavailable
 from lagentlike.sandbox import bubblewrap, Bwrap, Control, Report, report
+from lagentlike.sandbox.cgroups import controllers
 
 BY_CONTROL_GROUPS = {
     "memory of several processes together",
