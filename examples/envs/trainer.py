@@ -87,7 +87,8 @@ async def train(policy: Policy, steps: int, batch_size: int, url: str | None) ->
     """Let the environment serve while the trainer makes its steps; what each step told."""
     env = Arithmetic(server_configs=policy.llm())
     history: list[dict[str, float]] = []
-    async with trajectory_api(url) as api, TrajectoryClient(api) as trainer:
+    async with trajectory_api(url) as api:
+        trainer = TrajectoryClient(api)
         await trainer.register(batch_size=batch_size, max_token_len=1024, num_steps=steps)
         await trainer.batch()  # which lets environments in
         async with asyncio.TaskGroup() as tasks:  # if one fails, the other does not wait for ever

@@ -64,9 +64,10 @@ async def opened(server: Any, tokenizer: Any = None) -> AsyncIterator[Answers]:
             prompts = None if inner is None else _prompts(tokenizer)
             yield _Managed(managed) if prompts is None else _Server(inner, prompts)
     elif hasattr(server, "tokens_and_logprobs_completion") or hasattr(server, "chat_completion"):
-        prompts = _prompts(tokenizer if tokenizer is not None else getattr(server, "tokenizer", None))
-        gives_ids = prompts is not None and hasattr(server, "tokens_and_logprobs_completion")
-        yield _Server(server, prompts) if gives_ids and prompts is not None else _Managed(server)
+        prompts = None
+        if hasattr(server, "tokens_and_logprobs_completion"):
+            prompts = _prompts(tokenizer if tokenizer is not None else getattr(server, "tokenizer", None))
+        yield _Managed(server) if prompts is None else _Server(server, prompts)
     else:
         cure = "give a model such as AsyncTinyLM(), a ServerManager of atroposlib, or one of its API servers"
         raise InvalidArgument("server", server, cure)

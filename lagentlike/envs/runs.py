@@ -72,13 +72,12 @@ async def serve(env: AgentEnv[Any], url: str | None = None, token: str | None = 
         TrajectoryAPIError: the API cannot be reached.
         InvalidArgument: a batch of the trainer is smaller than a group.
     """
-    config = env.config
-    async with TrajectoryClient(url or config.rollout_server_url, token=token) as api:
-        serving = _Serving(env, api, await _admitted(env, api), await api.info())
-        try:
-            return await serving.run()
-        finally:
-            await serving.stop()
+    api = TrajectoryClient(url or env.config.rollout_server_url, token=token)
+    serving = _Serving(env, api, await _admitted(env, api), await api.info())
+    try:
+        return await serving.run()
+    finally:
+        await serving.stop()
 
 
 async def _admitted(env: AgentEnv[Any], api: TrajectoryClient) -> dict[str, Any]:

@@ -105,22 +105,23 @@ async def test_our_environment_serves_a_trainer_over_atroposlibs_api(
     config, _ = example("arithmetic").Arithmetic.config_init()
     config.agent_temperature = WILD
     env = example("arithmetic").Arithmetic(config)
-    async with TrajectoryClient(run_api) as trainer:
-        await trainer.register(batch_size=8, max_token_len=1024, num_steps=2)
-        assert await trainer.batch() is None
-        serving = asyncio.create_task(env.serve(run_api))
-        await fetched(trainer, serving, steps=2, rows=8)
-        summary = await asyncio.wait_for(serving, 60)
-        assert summary.groups >= 4
-        assert (await trainer.status())["current_step"] >= 2
-        assert len((await trainer.latest_example())["tokens"]) == 4
+    trainer = TrajectoryClient(run_api)
+    await trainer.register(batch_size=8, max_token_len=1024, num_steps=2)
+    assert await trainer.batch() is None
+    serving = asyncio.create_task(env.serve(run_api))
+    await fetched(trainer, serving, steps=2, rows=8)
+    summary = await asyncio.wait_for(serving, 60)
+    assert summary.groups >= 4
+    assert (await trainer.status())["current_step"] >= 2
+    assert len((await trainer.latest_example())["tokens"]) == 4
 
 
 async def test_atroposlibs_environment_serves_a_trainer_over_our_api(
     over_atropos: OverAtropos, example: Callable[[str], ModuleType]
 ) -> None:
     over = over_atropos(example("arithmetic").Arithmetic, AsyncTinyLM())
-    async with TrajectoryServer(port=0) as server, TrajectoryClient(server.url) as trainer:
+    async with TrajectoryServer(port=0) as server:
+        trainer = TrajectoryClient(server.url)
         config, servers = over.config_init()
         config.rollout_server_url, config.use_wandb, config.wandb_name = server.url, False, "sums"
         config.total_steps, config.agent_temperature = 1, WILD

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import random
 import uuid
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
-import aiohttp
+from yarl import URL
 
-from ...errors import TrajectoryAPIError
+from ...errors import BadResponse, LLMError, TrajectoryAPIError
+from ...llms.transport import Request, Transport, TransportOptions
 from ..groups import ScoredGroup
 
 __all__ = ["TrajectoryClient"]
 
 _WORTH_PACKING = 1024  # bytes
-_AGAIN = frozenset((408, 429, 500, 502, 503, 504))
+_LARGEST_ANSWER = 1024 * 1024 * 1024  # a batch, once it is unpacked
 
 
 class TrajectoryClient:
@@ -34,29 +33,18 @@ class TrajectoryClient:
         timeout: seconds that one request may take.
         retries: how often a request is tried again.
 
-    `async with` closes its connections.
+    Its connections are those of the event loop, and close with it.
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 60.0, retries: int = 5) -> None:
         self.url = url.rstrip("/")
-        self.retries = retries
+        self._secrets = () if token is None else (token,)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._timeout = aiohttp.ClientTimeout(total=timeout)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def close(self) -> None:
-        """Close the connections; a later call opens new ones."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+        self._transport = Transport(
+            TransportOptions(
+                first_byte=timeout, total=(retries + 1) * timeout, max_retries=retries, max_bytes=_LARGEST_ANSWER
+            )
+        )
 
     # The trainer
 
@@ -173,44 +161,26 @@ class TrajectoryClient:
         return await self._call("POST", "/scored_data_list", [group.to_wire() for group in groups])
 
     async def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """One request, tried again where that may help."""
-        headers, packed = dict(self._headers), None
+        headers, packed = dict(self._headers), b""
         if body is not None:
             packed = json.dumps(body, allow_nan=False).encode()
-            headers["Content-Type"] = "application/json"
             if method == "POST":
                 headers["Idempotency-Key"] = uuid.uuid4().hex
                 if len(packed) >= _WORTH_PACKING:
                     packed = await asyncio.to_thread(gzip.compress, packed, 5)
                     headers["Content-Encoding"] = "gzip"
-        for attempt in range(self.retries + 1):
-            last = attempt == self.retries
-            try:
-                status, text = await self._request(method, path, packed, headers)
-            except (aiohttp.ClientError, OSError) as error:  # TimeoutError among them
-                if last:
-                    told = str(error) or type(error).__name__
-                    raise TrajectoryAPIError(f"{self.url}{path} cannot be reached: {told}") from error
-            else:
-                if status < 400:
-                    return _read(text)
-                if last or status not in _AGAIN:
-                    raise TrajectoryAPIError(f"{self.url}{path} answers {status}: {text[:500]}", status=status)
-            await asyncio.sleep(random.uniform(0, min(10.0, 0.25 * 2**attempt)))
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, str]:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
-        async with self._session.request(
-            method, f"{self.url}{path}", data=body, headers=headers, allow_redirects=False
-        ) as response:
-            return response.status, await response.text()
+        url = URL(self.url + path)
+        try:
+            return await self._transport.post(Request(url, headers, packed, None, self._secrets, method), _read)
+        except LLMError as error:  # what the transport raises, whoever answers
+            told = f" {error.raw[:500]}" if error.raw else ""
+            raise TrajectoryAPIError(f"{method} {url}: {error}{told}", status=error.status) from error
 
 
-def _read(text: str) -> dict[str, Any]:
+def _read(body: bytes) -> dict[str, Any]:
+    if not body.startswith(b"{"):  # one route answers with words
+        return {"message": body.decode("utf-8", "replace")}
     try:
-        answer = json.loads(text) if text.startswith("{") else {"message": text}  # one route answers with words
+        return dict(json.loads(body))
     except ValueError as error:
-        raise TrajectoryAPIError(f"the answer is no JSON: {error}") from None
-    return dict(answer)
+        raise BadResponse(f"the answer is no JSON: {error}") from None

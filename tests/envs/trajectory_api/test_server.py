@@ -38,7 +38,8 @@ async def raw(url: str, method: str, path: str, body: Any = None, **headers: str
 
 
 async def test_an_environment_waits_for_the_trainer_and_its_groups_come_back_as_a_batch() -> None:
-    async with TrajectoryServer(port=0) as server, TrajectoryClient(server.url) as client:
+    async with TrajectoryServer(port=0) as server:
+        client = TrajectoryClient(server.url)
         assert await client.info() == {"batch_size": -1, "max_token_len": -1}
         assert await client.register_env("sums", group_size=2, max_token_length=64) is None
         with pytest.raises(TrajectoryAPIError, match="Trainer not registered"):
@@ -66,7 +67,8 @@ async def test_an_environment_waits_for_the_trainer_and_its_groups_come_back_as_
 
 
 async def test_a_packed_body_is_unpacked() -> None:
-    async with TrajectoryServer(port=0) as server, TrajectoryClient(server.url) as client:
+    async with TrajectoryServer(port=0) as server:
+        client = TrajectoryClient(server.url)
         await client.register(batch_size=400, max_token_len=0)
         await client.send(group(400))  # large enough that the client packs it
         batch = await client.batch()
@@ -123,18 +125,18 @@ async def test_a_token_is_asked_for_where_there_is_one() -> None:
     with pytest.raises(InvalidArgument, match="token"):
         TrajectoryServer(host="0.0.0.0")
     async with TrajectoryServer(port=0, token="secret") as server:
-        async with TrajectoryClient(server.url, token="secret") as client:
-            assert (await client.status())["queue_size"] == 0
+        assert (await TrajectoryClient(server.url, token="secret").status())["queue_size"] == 0
         for token in (None, "secre", "secret2"):
-            async with TrajectoryClient(server.url, token=token) as client:
-                with pytest.raises(TrajectoryAPIError) as refused:
-                    await client.status()
-                assert refused.value.status == 401
+            with pytest.raises(TrajectoryAPIError) as refused:
+                await TrajectoryClient(server.url, token=token).status()
+            assert refused.value.status == 401
+            assert token is None or token not in str(refused.value)
         assert (await raw(server.url, "GET", "/health"))[0] == 200
 
 
 async def test_too_many_groups_are_refused_with_a_word_to_come_later() -> None:
-    async with TrajectoryServer(port=0, most_groups=1) as server, TrajectoryClient(server.url, retries=0) as client:
+    async with TrajectoryServer(port=0, most_groups=1) as server:
+        client = TrajectoryClient(server.url, retries=0)
         await client.send(group(1))
         with pytest.raises(TrajectoryAPIError) as refused:
             await client.send(group(1))
@@ -144,15 +146,13 @@ async def test_too_many_groups_are_refused_with_a_word_to_come_later() -> None:
 async def test_a_client_tries_again_until_the_server_is_there() -> None:
     async with TrajectoryServer(port=0) as server:
         port, url = server.port, server.url
-    async with TrajectoryClient(url, retries=0) as client:
-        with pytest.raises(TrajectoryAPIError, match="cannot be reached") as failed:
-            await client.status()
-        assert failed.value.status is None
-    async with TrajectoryClient(url, retries=20) as client:
-        asking = asyncio.create_task(client.status())
-        await asyncio.sleep(0.1)
-        async with TrajectoryServer(port=port):
-            assert await asyncio.wait_for(asking, 60) == {"current_step": 0, "queue_size": 0}
+    with pytest.raises(TrajectoryAPIError) as failed:
+        await TrajectoryClient(url, retries=0).status()
+    assert failed.value.status is None
+    asking = asyncio.create_task(TrajectoryClient(url, retries=20).status())
+    await asyncio.sleep(0.1)
+    async with TrajectoryServer(port=port):
+        assert await asyncio.wait_for(asking, 60) == {"current_step": 0, "queue_size": 0}
 
 
 def test_a_batch_has_exactly_the_rows_it_should_have() -> None:
