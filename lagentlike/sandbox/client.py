@@ -65,8 +65,21 @@ class RemoteHost(SlotHost):
         """Wait until it answers, and learn its slots.
 
         Raises:
-            SandboxError: it does not answer in time.
+            SandboxError: it does not answer in time, or is gone.
         """
+        connecting = asyncio.ensure_future(self._connect(seconds))
+        waits = [connecting, *([] if self._gone is None else [asyncio.ensure_future(self._gone())])]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if connecting not in done:
+                raise SandboxError(str(done.pop().result()))
+            connecting.result()
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _connect(self, seconds: float) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             try:

@@ -87,31 +87,20 @@ class DockerBackend(PooledBackend):
                 *server_command(settings, settings.slots_per_container),
                 *("--socket", f"{_RUN_DIRECTORY}/server", "--token-file", f"{_RUN_DIRECTORY}/token"),
             )
-            host = RemoteHost(name, token, socket=str(folder / "server"), gone=gone, end=end)
-            await self._connect(host, name)
         except BaseException:
             await asyncio.shield(end())
             raise
-        return host
-
-    async def _connect(self, host: RemoteHost, name: str) -> None:
-        """Wait for the server in a container; one that ends tells why."""
-        connecting = asyncio.ensure_future(host.connect(START_SECONDS))
-        ending = asyncio.ensure_future(self._run("wait", name, seconds=None))
+        host = RemoteHost(name, token, socket=str(folder / "server"), gone=gone, end=end)
         try:
-            await asyncio.wait({connecting, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if connecting.done():
-                await connecting
-                return
-            said = await self._run("logs", "--tail", "20", name)
-            raise SandboxError(f"the container of {self.settings.sandbox_image} ended at once: {said.strip()[-2000:]}")
-        except BaseException:
+            await host.connect(START_SECONDS)
+        except SandboxError as error:
+            said = (await self._run("logs", "--tail", "20", name)).strip()[-2000:]
             await host.close()
+            raise SandboxError(f"{settings.sandbox_image}: {error}: {said}") from error
+        except BaseException:
+            await asyncio.shield(host.close())
             raise
-        finally:
-            for task in (connecting, ending):
-                task.cancel()
-            await asyncio.gather(connecting, ending, return_exceptions=True)
+        return host
 
     async def _purge(self) -> None:
         """Remove all containers of the job, whoever started them."""

@@ -1,12 +1,17 @@
-"""What the servers and clients of this package share: tokens, JSON bodies with caps, errors as bodies."""
+"""What the servers and clients of this package share: listening, tokens, JSON bodies with caps, errors as bodies."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
 import logging
+import socket
+import stat
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
 
 import aiohttp
 import orjson
@@ -14,7 +19,16 @@ from aiohttp import web
 
 from ..errors import ArtifactError, InvalidArgument, LagentlikeError, SandboxError, SlotLost
 
-__all__ = ["bearer", "checked_token", "guarded", "json_reply", "only_this_machine", "read_body", "read_json"]
+__all__ = [
+    "Listener",
+    "bearer",
+    "checked_token",
+    "guarded",
+    "json_reply",
+    "only_this_machine",
+    "read_body",
+    "read_json",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +37,84 @@ MAX_BODY: Final = 4 * 1024 * 1024
 
 MAX_REPLY: Final = 32 * 1024 * 1024
 """Most bytes of a reply, and of a line of one."""
+
+
+class Listener(ABC):
+    """A server in this event loop; `async with server:` starts and stops it.
+
+    Args:
+        address: where it listens, with `port`.
+        port: the port; 0 takes a free one, which `url` then tells.
+        socket: the path of a Unix socket to listen on instead, for its owner alone.
+    """
+
+    def __init__(self, address: str, port: int | None, socket: Path | None = None) -> None:
+        self.address = address
+        self.port = port
+        self.socket = socket
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, if that is a port."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.port}"
+
+    @abstractmethod
+    def app(self) -> web.Application:
+        """The application, to be mounted or served by other means."""
+
+    async def start(self) -> None:
+        """Begin to listen.
+
+        Raises:
+            InvalidArgument: the port or the path is taken, or the address is none of this machine.
+        """
+        runner = web.AppRunner(self.app(), handler_cancellation=True, access_log=None, shutdown_timeout=5.0)
+        await runner.setup()
+        try:
+            if self.socket is not None:
+                if self.socket.is_socket():  # of a server that is gone
+                    self.socket.unlink()
+                await web.SockSite(runner, _bound(self.socket)).start()
+            else:
+                await web.TCPSite(runner, self.address, self.port).start()
+        except OSError as error:
+            await runner.cleanup()
+            place = str(self.socket) if self.socket is not None else f"{self.address}:{self.port}"
+            raise InvalidArgument("socket, port", place, f"cannot listen there: {error.strerror}") from error
+        self._runner = runner
+        if self.socket is None:
+            self.port = runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Close."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        if self.socket is not None:
+            self.socket.unlink(missing_ok=True)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+def _bound(path: Path) -> socket.socket:
+    """A Unix socket that nobody else can connect to, from the first moment on."""
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        bound.bind(str(path))
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def checked_token(token: Any) -> str:

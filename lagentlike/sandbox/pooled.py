@@ -23,6 +23,9 @@ __all__ = ["PooledBackend"]
 
 logger = logging.getLogger(__name__)
 
+RETRY_SECONDS = 1.0
+"""How long after a host could not be made the next one is tried, if somebody waits."""
+
 
 class PooledBackend(ToolBackend):
     """Leases the slots of its hosts, makes more hosts when somebody waits, and replaces those that end.
@@ -278,6 +281,7 @@ class PooledBackend(ToolBackend):
             logger.warning("no more sandboxes can be made: %s", error)
             if not self._hosts and not self._launching:
                 self._pool.fail_waiting(error)
+            await asyncio.sleep(RETRY_SECONDS)
         self._wanted()
 
     async def _grow(self) -> None:

@@ -9,13 +9,11 @@ import logging
 import os
 import signal
 import socket
-import stat
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -23,7 +21,7 @@ from aiohttp import web
 from ..errors import InvalidArgument, SandboxUnavailable
 from .bubblewrap import Bwrap
 from .host import HostCall
-from .http import checked_token, guarded, json_reply, MAX_BODY, read_json
+from .http import checked_token, guarded, json_reply, Listener, MAX_BODY, read_json
 from .isolation import Isolation
 from .limits import Limits, MIB
 from .machine import MachineHost
@@ -42,7 +40,7 @@ MAX_CALLS = 1000
 """Most calls of one batch."""
 
 
-class SandboxServer:
+class SandboxServer(Listener):
     """Serves the slots of a machine, or of the container that it runs in.
 
     Routes, all but `/health` for those who send the token as `Authorization: Bearer …`:
@@ -78,14 +76,11 @@ class SandboxServer:
     ) -> None:
         if (socket is None) == (port is None):
             raise InvalidArgument("socket, port", (socket, port), "give one of them")
+        super().__init__(address, port, None if socket is None else Path(socket))
         self.host = host
-        self.socket = None if socket is None else Path(socket)
-        self.address = address
-        self.port = port
         self._last_seen = time.monotonic()
         self._busy = 0
         self._token = checked_token(token)
-        self._runner: web.AppRunner | None = None
 
     @property
     def idle_seconds(self) -> float:
@@ -93,7 +88,6 @@ class SandboxServer:
         return 0.0 if self._busy else time.monotonic() - self._last_seen
 
     def app(self) -> web.Application:
-        """The application, to be mounted or served by other means."""
         app = web.Application(
             client_max_size=MAX_BODY, middlewares=[guarded(self._token, frozenset({"/health"})), self._noted]
         )
@@ -105,46 +99,10 @@ class SandboxServer:
         app.router.add_post("/artifacts/{action:read|list|archive}", self._artifacts)
         return app
 
-    async def start(self) -> None:
-        """Begin to listen.
-
-        Raises:
-            InvalidArgument: the port or the path is taken.
-        """
-        runner = web.AppRunner(self.app(), handler_cancellation=True, access_log=None, shutdown_timeout=5.0)
-        await runner.setup()
-        try:
-            if self.socket is not None:
-                _free(self.socket)
-                await web.UnixSite(runner, self.socket).start()
-                self.socket.chmod(stat.S_IRUSR | stat.S_IWUSR)
-            else:
-                await web.TCPSite(runner, self.address, self.port).start()
-        except OSError as error:
-            await runner.cleanup()
-            place = str(self.socket) if self.socket is not None else f"{self.address}:{self.port}"
-            raise InvalidArgument("socket, port", place, f"cannot listen there: {error.strerror}") from error
-        self._runner = runner
-        if self.socket is None:
-            self.port = runner.addresses[0][1]
-
     async def stop(self) -> None:
         """Close, and end all slots."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        await super().stop()
         await self.host.close()
-        if self.socket is not None:
-            self.socket.unlink(missing_ok=True)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     @web.middleware
     async def _noted(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -316,12 +274,6 @@ def _seconds(given: Any) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= MAX_SECONDS:
         raise InvalidArgument("timeout_s", given, f"give seconds, at most {MAX_SECONDS:g}")
     return float(given)
-
-
-def _free(path: Path) -> None:
-    """Remove a socket that a server left behind."""
-    if path.is_socket():
-        path.unlink()
 
 
 if __name__ == "__main__":

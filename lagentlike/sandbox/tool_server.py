@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import orjson
@@ -11,7 +10,7 @@ from aiohttp import web
 
 from ..errors import InvalidArgument, SandboxError
 from ..schema import ToolCall, ToolResult
-from .http import bearer, checked_token, guarded, json_reply, MAX_BODY, read_body, read_json
+from .http import bearer, checked_token, guarded, json_reply, Listener, MAX_BODY, read_body, read_json
 from .tools import Tools
 
 __all__ = ["ToolServer", "ToolServerClient"]
@@ -20,7 +19,7 @@ MAX_SECONDS = 600.0
 """Longest time that a call may ask for."""
 
 
-class ToolServer:
+class ToolServer(Listener):
     """Serves tools over HTTP to those who have its token.
 
     Routes: `GET /health`, `GET /tools`, `POST /execute` with `{"name", "arguments", "id", "session_id", "timeout_s"}`,
@@ -36,56 +35,16 @@ class ToolServer:
     """
 
     def __init__(self, tools: Tools, token: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__(host, port)
         self.tools = tools
-        self.host = host
-        self.port = port
         self._token = checked_token(token)
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
 
     def app(self) -> web.Application:
-        """The application, to be mounted or served by other means."""
         app = web.Application(client_max_size=MAX_BODY, middlewares=[guarded(self._token)])
         app.router.add_get("/health", self._health)
         app.router.add_get("/tools", self._list)
         app.router.add_post("/execute", self._execute)
         return app
-
-    async def start(self) -> None:
-        """Begin to listen.
-
-        Raises:
-            InvalidArgument: the port is taken, or the host is no address of this machine.
-        """
-        runner = web.AppRunner(self.app(), handler_cancellation=True, access_log=None, shutdown_timeout=5.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, self.host, self.port).start()
-        except OSError as error:
-            await runner.cleanup()
-            raise InvalidArgument("port", self.port, f"cannot listen on {self.host}: {error.strerror}") from error
-        self._runner = runner
-        self.port = runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        """Close."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     async def _health(self, request: web.Request) -> web.Response:
         return json_reply({"status": "ok", "tools": len(self._served())})

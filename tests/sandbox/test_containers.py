@@ -49,7 +49,10 @@ async def test_docker_that_does_not_work_is_no_sandbox(tmp_path: Path, monkeypat
         with pytest.raises(SandboxError, match="Unable to find image 'no-such:image'"):
             await missing.start()
         broken = create_tool_backend({"tool_pool_mode": "docker", "sandbox_image": "broken:local"})
-        with pytest.raises(SandboxError, match="ended at once: ModuleNotFoundError: no lagentlike"):
+        with pytest.raises(
+            SandboxError,
+            match=r"broken:local: the container .* ended \(exit code 1\): ModuleNotFoundError: no lagentlike",
+        ):
             await broken.start()
         assert containers(tmp_path) == []
     monkeypatch.setenv("PATH", str(tmp_path))
