@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -102,10 +103,11 @@ class Bwrap(Isolation):
 
     def _start(self, launch: Launch) -> Process:
         _leftovers.remove()
+        layout = _filesystem(launch)
         uid = _outer_uid(launch)
-        group = controllers().make(launch.limits)
         fresh = uid is not None and "pids" not in controllers().parents  # processes are counted by namespace
         userns = None if uid is None else _new_user_namespace(uid) if fresh else _user_namespace(uid)
+        group = controllers().make(launch.limits)
         order_source, order = os.pipe()
         status, status_sink = os.pipe()
         filter_fd = _seccomp_fd()
@@ -117,7 +119,7 @@ class Bwrap(Isolation):
             *([] if filter_fd is None else ["--seccomp", str(filter_fd)]),
             "--json-status-fd",
             str(status_sink),
-            *_filesystem(launch),
+            *layout,
             "--chdir",
             launch.cwd or _workspace_of(launch),
             "--clearenv",
@@ -226,7 +228,7 @@ class _BwrapProcess(Process):
     def _status_text(self, seconds: float) -> bytes:
         """What bwrap said of itself, on a pipe that the program has no part in."""
         with self._guard:
-            while self._status >= 0 and select.select([self._status], [], [], 0 if self._told else seconds)[0]:
+            while self._status >= 0 and _is_readable(self._status, 0 if self._told else seconds):
                 piece = os.read(self._status, 4096)
                 if not piece:
                     os.close(self._status)
@@ -245,6 +247,12 @@ class _BwrapProcess(Process):
         if not self._group.remove():
             _leftovers.add(self._group)
         _live.discard(self)
+
+
+def _is_readable(descriptor: int, seconds: float) -> bool:
+    poll = select.poll()  # `select.select` takes no descriptor above 1023
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
 
 
 class _Leftovers:
@@ -270,6 +278,8 @@ _live: WeakSet[_BwrapProcess] = WeakSet()
 
 @atexit.register
 def _end_all() -> None:
+    for process in list(_live):
+        process.kill()
     for process in list(_live):
         process.close()
     _leftovers.remove(1.0)
@@ -318,7 +328,7 @@ def _in_memory(target: str, size: int) -> tuple[str, ...]:
 
 def _check_workspace(workspace: Path, mounts: Mapping[str, tuple[str, ...]]) -> None:
     path = str(workspace)
-    if path == "/" or path in mounts or workspace.parts[:2] in _SYSTEM_ROOTS:
+    if path in ("/", "/var") or path in mounts or workspace.parts[:2] in _SYSTEM_ROOTS:
         raise InvalidArgument("workspace", path, "this belongs to the system: give a directory of your own")
 
 
@@ -377,7 +387,11 @@ def _python() -> Iterable[Path]:
     folders = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(__file__).parents[1]}
     folders.add(Path(sys.executable).resolve().parents[1])
     folders |= {folder.resolve() for folder in folders}
-    return sorted(folder for folder in folders if folder.is_dir() and len(folder.parts) > 2)
+    private = {folder for folder in folders if Path.home().is_relative_to(folder)}  # not to show all of a home
+    if private:
+        names = ("stdlib", "platstdlib", "purelib", "platlib")
+        folders = folders - private | {Path(sysconfig.get_path(name)) for name in names} | {Path(sys.executable)}
+    return sorted(folder for folder in folders if folder.exists() and len(folder.parts) > 2)
 
 
 def _network_files() -> dict[str, tuple[str, ...]]:
@@ -459,8 +473,8 @@ def _new_user_namespace(uid: int) -> int:
         holder.stdout.read(1)  # it has its namespace
         place = Path(f"/proc/{holder.pid}")
         try:
-            for file in ("uid_map", "gid_map"):
-                (place / file).write_text(f"0 0 1\n{SANDBOX_UID} {uid} 1\n")
+            (place / "uid_map").write_text(f"0 0 1\n{SANDBOX_UID} {uid} 1\n")
+            (place / "gid_map").write_text(f"0 0 1\n{SANDBOX_UID} {SANDBOX_UID} 1\n")
             command = "echo 0 > /proc/sys/user/max_user_namespaces"
             subprocess.run(
                 [str(_tool("nsenter")), f"--user={place}/ns/user", "/bin/sh", "-c", command], check=True, env={}

@@ -309,7 +309,8 @@ class _Following:
     def advance(self) -> None:
         self._write()
         for fd in list(self._sources):
-            self._read(fd)
+            if fd in self._sources:
+                self._read(fd)
         if self._gone_at is None and self._process.poll() is not None:
             self._gone_at = time.monotonic()
             self._close_sink()
@@ -352,6 +353,8 @@ class _Following:
             self._written += len(piece)
             if self._written > FLOOD:
                 self.end("flood")
+                self._sources.clear()  # what it still writes is not wanted
+                return
 
     def _write(self) -> None:
         if self._sink is None:

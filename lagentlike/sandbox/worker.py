@@ -239,12 +239,13 @@ class _Line:
     """A running worker: its process, and the socket to it."""
 
     def __init__(self, process: Process, channel: socket.socket) -> None:
-        assert process.stdout is not None
+        output = process.stdout
+        assert output is not None
         self.process = process
         self.channel = channel
         self.reader = FrameReader()
         self.pidfd = os.pidfd_open(process.pid)
-        self.output = process.stdout.fileno()
+        self.output = output.fileno()
         self._id = 0
         channel.setblocking(False)
         os.set_blocking(self.output, False)

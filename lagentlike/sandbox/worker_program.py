@@ -98,7 +98,8 @@ def _restore(outputs: list[int]) -> None:
 
 def _replaced(error: UnicodeError) -> tuple[bytes, int]:
     """U+FFFD for what UTF-8 cannot hold, as `errors=` wants it."""
-    assert isinstance(error, UnicodeEncodeError)
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
     return "\ufffd".encode() * (error.end - error.start), error.end
 
 

@@ -138,6 +138,18 @@ def test_this_python_and_its_packages_are_there() -> None:
     assert text(Bwrap().run([sys.executable, "-c", code])) == "3"
 
 
+def test_a_python_whose_prefix_is_a_home_does_not_show_that_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lagentlike.sandbox import bubblewrap
+
+    home = Path(sys.base_prefix).parent
+    monkeypatch.setattr("pathlib.Path.home", lambda: home)
+    for name in ("prefix", "base_prefix", "exec_prefix"):
+        monkeypatch.setattr(sys, name, str(home))
+    shown = list(bubblewrap._python())
+    assert not any(home.is_relative_to(folder) for folder in shown)
+    assert any(folder.name.startswith("python3") for folder in shown)
+
+
 def test_only_chosen_variables_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRIVATE", "hush")
     names = text(Bwrap().run(["sh", "-c", "env | sed s/=.*//"], env={"GIVEN": "1"})).split()
@@ -162,7 +174,7 @@ def test_the_network_is_there_only_when_asked_for() -> None:
     assert Path("/proc/net/dev").read_text().count("\n") == int(online.splitlines()[-1])
 
 
-@pytest.mark.parametrize("workspace", ["/", "/usr", "/usr/lib", "/etc", "/tmp", "/nowhere", sys.prefix])
+@pytest.mark.parametrize("workspace", ["/", "/usr", "/usr/lib", "/etc", "/tmp", "/nowhere", "/var", sys.prefix])
 def test_a_workspace_of_the_system_is_refused(workspace: str) -> None:
     with pytest.raises(InvalidArgument, match="workspace"):
         Bwrap().run(["true"], workspace=workspace)
