@@ -2,6 +2,7 @@
 
     python -m benchmarks.ray_chaos 20        # minutes
     python -m benchmarks.ray_chaos 5 --every 3
+    python -m benchmarks.ray_chaos 2 --agents       # actors of an `AgentRayActor` instead, under conversations
 
 A real cluster of several node processes runs `lagentlike batch --engine ray`, again and again, each run in a folder of
 its own. Every few seconds a worker or a whole node gets SIGKILL, seldom the runner itself; every tenth time the head,
@@ -11,6 +12,7 @@ after which a new cluster is started and the run goes on with `--resume`. Whenev
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import random
@@ -23,8 +25,12 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+from lagentlike.agents import Agent
+from lagentlike.errors import ActorLost
+from lagentlike.llms import ScriptedLLM
 from lagentlike.records import read_records, records_beside
-from tests.ray_cluster import RayNodes, workers_of_ray
+from lagentlike.serving import AsyncAgentRayActor
+from tests.ray_cluster import ray_nodes, RayNodes, workers_of_ray
 
 ROWS, SAMPLES = 1500, 2
 NODES = 2
@@ -141,23 +147,76 @@ class Chaos:
         self._process = self._start()
 
 
+SESSIONS = 12
+
+
+def talker() -> Agent:
+    """An agent that says how many messages it was shown."""
+    return Agent(ScriptedLLM(lambda messages, params: str(len(messages))), name="talker")
+
+
+async def talk(address: str, seconds: float, every: float, seed: int) -> Counter[str]:
+    """Kill actors under conversations; every reply and, at the end, every session is checked."""
+    counts: Counter[str] = Counter()
+    end, rng = time.monotonic() + seconds, random.Random(seed)
+    said: dict[int, list[str]] = {session: [] for session in range(SESSIONS)}
+
+    async def converse(session: int) -> None:
+        while time.monotonic() < end:
+            text, expected = f"{session}, {len(said[session])}", str(2 * len(said[session]) + 1)
+            try:
+                reply = await agent(text, session_id=session)
+            except ActorLost:
+                counts["turns that failed with ActorLost, and were taken back"] += 1
+                continue
+            counts["replies that do not fit the session"] += reply.content != expected
+            said[session].append(text)
+
+    async def kill() -> None:
+        while time.monotonic() < end:
+            await asyncio.sleep(every)
+            if actors := workers_of_ray("ray::AgentHost"):
+                counts["actors killed"] += 1
+                with suppress(ProcessLookupError):
+                    os.kill(rng.choice(actors), signal.SIGKILL)
+
+    with AsyncAgentRayActor(talker, address=address, min_size=2, max_size=3) as agent:
+        await asyncio.gather(kill(), *map(converse, said))
+        for session, texts in said.items():
+            kept = [message["content"] for message in agent.state_dict(session)["memory"]][::2]
+            counts["turns"] += len(texts)
+            counts["lost"] += len(set(texts) - set(kept))
+            counts["doubled"] += len(kept) - len(set(kept))
+    return counts
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("minutes", type=float)
     parser.add_argument("--every", type=float, default=5.0, metavar="S", help="seconds between two kills (5)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--agents", action="store_true", help="kill the actors of agents, not those of a batch")
     options = parser.parse_args()
+    if options.agents:
+        with ray_nodes(NODES, cpus=2) as cluster:
+            counts = asyncio.run(talk(cluster.address, options.minutes * 60, options.every, options.seed))
+        sys.exit(_told(counts))
     with tempfile.TemporaryDirectory() as folder:
         chaos = Chaos(Path(folder), options.every, options.seed)
         try:
             chaos.run(options.minutes * 60)
         finally:
             chaos.close()
-            for name, count in sorted(chaos.counts.items()):
-                sys.stdout.write(f"{count:8,} {name}\n")
-    if chaos.counts["lost"] or chaos.counts["doubled"] or chaos.counts["set aside"]:
-        sys.exit(1)
+            code = _told(chaos.counts)
+    sys.exit(code)
+
+
+def _told(counts: Counter[str]) -> int:
+    """Print what was counted; 1 if it is not as it should be."""
+    for name, count in sorted(counts.items()):
+        sys.stdout.write(f"{count:8,} {name}\n")
+    return int(any(counts[name] for name in ("lost", "doubled", "set aside", "replies that do not fit the session")))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_workers_are_on_several_nodes(cluster: RayNodes, tmp_path: Path) -> None
 def test_failures_are_told_as_on_this_machine(cluster: RayNodes, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": text} for text in ("fail", "die", "say 1", "say 2")])
     engine = RayEngine(cluster.address)
-    result = run_batch(make, rows, "run", folder=tmp_path, engine=engine, num_workers=2, max_attempts=2)
+    result = run_batch(make, rows, "run", folder=tmp_path, engine=engine, num_workers=2, max_attempts=1)
     told = {entry["row"]: entry["error"] for entry in result.statistics["set_aside"]}
     assert (result.done, sorted(told)) == (2, [0, 1])
     assert told[0] == "RuntimeError: no luck with fail"
