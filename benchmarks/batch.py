@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,12 @@ import aiohttp
 from lagentlike.agents import AsyncAgent
 from lagentlike.llms import AsyncGPTAPI
 from lagentlike.llms.transport import TransportOptions
-from lagentlike.records import LineFile, records_beside
+from lagentlike.records import LineFile, read_records, records_beside
+from lagentlike.records.files import sharegpt_line
 from lagentlike.rollouts.batch import run_batch
+from lagentlike.rollouts.batch.dataset import Dataset
+from lagentlike.rollouts.batch.journal import journal_line
+from lagentlike.rollouts.batch.keys import content_hash
 
 __all__ = ["main"]
 
@@ -40,7 +45,7 @@ def agent(url: str, at_once: int) -> AsyncAgent:
     return AsyncAgent(llm, "Be brief.")
 
 
-def batch(folder: Path, url: str, at_once: int, workers: int) -> None:
+def batch(folder: Path, url: str, at_once: int, workers: int, max_samples: int | None = None) -> None:
     """The run that is measured."""
     run_batch(
         partial(agent, url, at_once // max(1, workers)),
@@ -49,6 +54,8 @@ def batch(folder: Path, url: str, at_once: int, workers: int) -> None:
         folder=folder,
         num_workers=workers,
         batch_size=at_once // max(1, workers),
+        max_samples=max_samples,
+        resume=True,
     )
 
 
@@ -125,14 +132,11 @@ def compare(number: int, at_once: int, workers: int) -> dict[str, Any]:
         for count in (10, number):
             folder = Path(place) / str(count)
             folder.mkdir()
-            rows = (json.dumps({"prompt": f"What do you say to number {n}?", "n": n}) + "\n" for n in range(count))
-            (folder / "rows.jsonl").write_text("".join(rows))
+            _write_rows(folder, count)
             arguments = [str(folder), url, str(at_once), str(workers)]
             program = [sys.executable, "-m", "benchmarks.batch"]
             figures[f"batch-{count}"] = measured([*program, "--part", "batch", *arguments])
-            derived = folder / "run" / "trajectories.jsonl"
-            paths = [records_beside(derived), derived, folder / "run" / "journal.log"]
-            lengths = [path.stat().st_size // count for path in paths]
+            lengths = [path.stat().st_size // count for path in _files(folder)]
             (folder / "lengths.json").write_text(json.dumps(lengths))
             figures[f"raw-{count}"] = measured([*program, "--part", "raw", *arguments])
     few, many = figures["batch-10"], figures[f"batch-{number}"]
@@ -149,6 +153,51 @@ def compare(number: int, at_once: int, workers: int) -> dict[str, Any]:
         "peak_mb_of_10": few["peak_mb"],
         "bytes_a_sample": sum(lengths),
     }
+
+
+def resume(number: int, left: int) -> dict[str, Any]:
+    """What it takes to go on with a run of so many rows, of which all but a few are done."""
+    with tempfile.TemporaryDirectory() as place, _server() as url:
+        folder = Path(place)
+        _write_rows(folder, number)
+        _write_run(folder, url, number - left)
+        program = [sys.executable, "-m", "benchmarks.batch", "--part", "batch", place, url, str(left), "1"]
+        figures = measured(program)
+        told = json.loads((folder / "run" / "statistics.json").read_text())
+        if told["samples"]["done"] != number or told["resumed"]["done"] != number - left:
+            raise RuntimeError(f"the run did not go on where it was: {told['samples']}, {told['resumed']}")
+    return {"rows": number, "done_before": number - left, **figures, "cpu_us_a_row": 1e6 * figures["cpu"] / number}
+
+
+def _write_rows(folder: Path, count: int) -> None:
+    with (folder / "rows.jsonl").open("w") as file:
+        file.writelines(json.dumps({"prompt": f"What do you say to number {n}?", "n": n}) + "\n" for n in range(count))
+
+
+def _write_run(folder: Path, url: str, count: int) -> None:
+    """A run of which so many samples are done, with the record of a real one for each."""
+    batch(folder, url, 1, 1, max_samples=1)
+    [record] = read_records(folder / "run" / "records" / "trajectories.jsonl")
+    dataset = Dataset(folder / "rows.jsonl")
+    files = [LineFile(path) for path in _files(folder)]
+    samples = islice(dataset.samples(content_hash({"agent": "agent"}), 1, count), 1, None)
+    while group := list(islice(samples, 10_000)):
+        lines: list[list[bytes]] = [[], [], []]
+        for sample in group:
+            record.id = sample.key
+            for made, line in zip(
+                lines, (record.to_line(), sharegpt_line(record), journal_line("done", key=sample.key)), strict=True
+            ):
+                made.append(line)
+        for file, made in zip(files, lines, strict=True):
+            file.append(made)
+    for file in files:
+        file.close()
+
+
+def _files(folder: Path) -> list[Path]:
+    derived = folder / "run" / "trajectories.jsonl"
+    return [records_beside(derived), derived, folder / "run" / "journal.log"]
 
 
 class _server:  # noqa: N801  # it is used as a function
@@ -173,8 +222,12 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=10_000, help="prompts")
     parser.add_argument("--at-once", type=int, default=500, help="concurrency")
     parser.add_argument("--workers", type=int, default=1, help="worker processes; 0 for a thread")
+    parser.add_argument("--resume", type=int, help="go on with a run of so many rows, all but ten of them done")
     parser.add_argument("--part", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.resume is not None:
+        print(json.dumps(resume(options.resume, 10), indent=2))
+        return
     if options.part is None:
         print(json.dumps(compare(options.number, options.at_once, options.workers), indent=2))
         return

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, InitVar, is_dataclass
 from enum import Enum, IntEnum
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -297,8 +297,9 @@ class AgentMessage(BaseModel):
         """A copy whose fields, and the lists and dicts in them, can be edited without touching this message."""
         twin = self.twin()
         state = twin.__dict__
-        for name, value in zip(_CONTAINER_FIELDS, _containers(state), strict=True):
-            if type(value) not in _ATOMS:
+        for name in _CONTAINER_FIELDS:
+            value = state[name]
+            if value is not None and type(value) is not str:
                 state[name] = copied(value)
         return twin
 
@@ -356,7 +357,6 @@ _UNSET = {name: None if field.is_required() else field.default for name, field i
 _BASE_FIELDS = ("content", "sender", "formatted", "extra_info", "type", "receiver", "stream_state")
 _MORE_FIELDS = tuple(name for name in AgentMessage.model_fields if name not in _BASE_FIELDS)
 _CONTAINER_FIELDS = ("content", "formatted", "extra_info", "tool_calls", "tool_results", "usage")
-_containers = itemgetter(*_CONTAINER_FIELDS)
 _ATOMS = frozenset((str, int, float, bool, type(None)))
 _RECORDS = {  # our own records: what reads their fields, and those of them that hold lists and dicts
     kind: (attrgetter(*(item.name for item in fields(kind))), containers)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from operator import contains
-from types import NoneType
 from typing import Any, Self, TYPE_CHECKING
 
 from ..aggregators import DefaultAggregator
@@ -249,21 +247,22 @@ class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
 
 
 _KINDS = {
-    "tool_calls": (list, NoneType),
-    "reasoning": (str, NoneType),
-    "usage": (Usage, NoneType),
-    "model": (str, NoneType),
-    "finish_reason": (str, NoneType),
-    "tokens": (TokenSpan, NoneType),
+    "tool_calls": list,
+    "reasoning": str,
+    "usage": Usage,
+    "model": str,
+    "finish_reason": str,
+    "tokens": TokenSpan,
 }
 
 
 def _is_sound(extras: dict[str, Any]) -> bool:
     """Whether what a model's answer holds besides its text is what a message may hold."""
-    if not all(map(contains, map(_KINDS.get, extras), map(type, extras.values()))):
-        return False
+    for name, value in extras.items():
+        if value is not None and type(value) is not _KINDS[name]:
+            return False
     calls = extras.get("tool_calls")
-    return not calls or set(map(type, calls)) == {ToolCall}
+    return not calls or all(type(call) is ToolCall for call in calls)
 
 
 def _blank(name: str) -> dict[str, Any]:
