@@ -45,7 +45,7 @@ def main() -> None:
     os.environ["HISTFILE"] = os.devnull  # no shell leaves a history in the workspace
     settings = json.loads(requests.readline())
     worker = Worker(Path(settings["workspace"]), Path(settings["state"]), int(settings["max_output_bytes"]))
-    _answer(answers, {"ready": True, "pid": os.getpid()})
+    _answer(answers, {"ready": True})
     while line := requests.readline():
         request = json.loads(line)
         _answer(answers, worker.run(request["tool"], request["arguments"], float(request["timeout_s"])))

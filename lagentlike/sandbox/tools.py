@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import InvalidArgument, ToolArgumentsError
+from ..errors import ToolArgumentsError
 from ..prompts.parsers.tool_call import loads_strictly
 from ..schema import ToolCall, ToolResult
 
@@ -179,17 +179,6 @@ SANDBOX_TOOLS: dict[str, SandboxTool] = {
     )
 }
 """By name."""
-
-
-def sandbox_tool(name: str) -> SandboxTool:
-    """The tool of a name.
-
-    Raises:
-        InvalidArgument: there is none.
-    """
-    if name not in SANDBOX_TOOLS:
-        raise InvalidArgument("tool", name, f"the tools of a sandbox are {', '.join(SANDBOX_TOOLS)}")
-    return SANDBOX_TOOLS[name]
 
 
 def _untitled(schema: Any) -> Any:

@@ -63,6 +63,7 @@ def run(arguments: list[str]) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env={**os.environ, "TMPDIR": str(STATE)},
             start_new_session=True,
         )
     _file(name).write_text(json.dumps({"pid": keeper.pid, "labels": options.get("--label", []), "options": options}))

@@ -20,7 +20,7 @@ from .places import server_environment
 SIGNATURES = json.loads(Path(__file__).with_name("modal_signatures.json").read_text())["signatures"]
 
 
-def fake_modal() -> Any:
+def fake_modal(folder: Path) -> Any:
     """A module in the place of `modal`; `module.sandboxes` are those that were made."""
     module: Any = types.ModuleType("modal")
     module.sandboxes = []
@@ -90,7 +90,7 @@ def fake_modal() -> Any:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *(words.get(word, word) for word in arguments),
-            env=server_environment({name: value for secret in options["secrets"] for name, value in secret.items()}),
+            env=server_environment(dict(pair for secret in options["secrets"] for pair in secret.items()), folder),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import uuid
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,8 +23,9 @@ from .places import server_environment
 class FakeNomad:
     """One job whose allocations are processes on this machine."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, folder: Path) -> None:
         self.token = token
+        self._folder = folder
         self.url = ""
         self.jobs: dict[str, dict[str, Any]] = {}
         self.allocations: dict[str, dict[str, Any]] = {}
@@ -147,7 +149,7 @@ class FakeNomad:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
-            env=server_environment(task["Env"]),
+            env=server_environment(task["Env"], self._folder),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,

@@ -87,7 +87,7 @@ class Place:
     def _nomad(self) -> None:
         from .fake_nomad import FakeNomad
 
-        self.fake = FakeNomad(NOMAD_TOKEN)
+        self.fake = FakeNomad(NOMAD_TOKEN, self._folder)
 
         def kill(slot: Slot) -> None:
             (name,) = [name for name in self.fake.allocations if slot.container == f"nomad-{name[:8]}"]
@@ -98,7 +98,7 @@ class Place:
     def _modal(self) -> None:
         from .fake_modal import fake_modal
 
-        self.fake = fake_modal()
+        self.fake = fake_modal(self._folder)
         before = sys.modules.get("modal")
         sys.modules["modal"] = self.fake
 
@@ -137,6 +137,6 @@ def install_docker(folder: Path, stack: AsyncExitStack, *programs: str) -> None:
     stack.callback(restore)
 
 
-def server_environment(given: dict[str, str]) -> dict[str, str]:
-    """The environment of a container in which the package is installed."""
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", **given}
+def server_environment(given: dict[str, str], folder: Path) -> dict[str, str]:
+    """The environment of a container in which the package is installed, with a `/tmp` that goes with the test."""
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TMPDIR": str(folder), **given}

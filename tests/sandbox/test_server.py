@@ -212,7 +212,7 @@ async def test_the_program_serves_until_it_is_told_to_end_or_nobody_comes(tmp_pa
     words += ["--socket", str(tmp_path / "s"), "--token-file", str(tmp_path / "token")]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "lagentlike.sandbox.server", *words),
-        env=server_environment({}),
+        env=server_environment({}, tmp_path),
         stderr=asyncio.subprocess.DEVNULL,
     )
     host = RemoteHost("h", TOKEN, socket=str(tmp_path / "s"))
@@ -225,11 +225,13 @@ async def test_the_program_serves_until_it_is_told_to_end_or_nobody_comes(tmp_pa
         assert await process.wait() == 0
 
 
-def test_the_program_refuses_to_start_without_a_token_or_with_a_network_that_slots_must_not_have() -> None:
+def test_the_program_refuses_to_start_without_a_token_or_with_a_network_that_slots_must_not_have(
+    tmp_path: Path,
+) -> None:
     def told(words: list[str], **environment: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "lagentlike.sandbox.server", "--port", "0", *words],
-            env=server_environment(environment),
+            env=server_environment(environment, tmp_path),
             capture_output=True,
             text=True,
             timeout=60,
