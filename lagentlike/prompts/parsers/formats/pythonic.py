@@ -10,6 +10,7 @@ from typing import Any
 
 from ....schema import ToolCall, ToolResult
 from ..room import Room
+from ..shown import beginnings
 from ..tool_call import ParsedCalls, raw_json
 from ..tool_formats import ToolFormat
 from .open_scan import MAX_FAILED, OpenScan
@@ -23,6 +24,7 @@ MAX_LITERAL = 256 * 1024
 _BEGIN = re.compile(r"<\|python_start\|>|^[ \t]{0,8}\[\s{0,8}[A-Za-z_][\w.]{0,127}\(")
 _BEGIN_QUICK = re.compile(_BEGIN.pattern, re.MULTILINE)
 _START, _END = "<|python_start|>", "<|python_end|>"
+_UNFINISHED = rf"{beginnings(_START)}|^[ \t]{{0,8}}\[\s{{0,8}}(?:[A-Za-z_][\w.]{{0,127}})?"
 _HEAD = re.compile(r"\s*([A-Za-z_][\w.]{0,127})\(\s*")
 _KEY = re.compile(r"([A-Za-z_]\w{0,127})\s*=(?!=)\s*")
 _COMMA = re.compile(r"\s*,\s*")
@@ -48,6 +50,8 @@ class Pythonic(ToolFormat):
         '[tool_name1(argument1="value", argument2=2), tool_name2()]'
     )
 
+    begin, end, around, unfinished = _BEGIN, _END, (_START, _END), _UNFINISHED
+
     def parse(self, text: str) -> ParsedCalls:
         if _BEGIN_QUICK.search(text) is None:
             return ParsedCalls(text.strip(), [], [])
@@ -70,7 +74,7 @@ class _PythonicScan(OpenScan):
     usage = Pythonic.usage
 
     def __init__(self, text: str, form: Pythonic) -> None:
-        super().__init__(text, _BEGIN, _END, (_START, _END))
+        super().__init__(text, form.begin, form.end, form.around)
         self._known = parameters_of(form.tools)
         self._counted = False
 
