@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, IO
 
@@ -114,7 +115,7 @@ class Room:
             os.close(source)
             os.close(output_sink)
         streams = (None if sink is None else os.fdopen(sink, "wb"), os.fdopen(output, "rb", 0))
-        return RoomProcess(program, *streams, lambda number_: self._signal(number, number_))
+        return RoomProcess(program, *streams, partial(self._signal, number))
 
     def close(self) -> None:
         """End all that runs in it."""
@@ -138,7 +139,9 @@ class Room:
 class RoomProcess:
     """A program that runs in a room; like a `subprocess.Popen`, as far as it goes."""
 
-    def __init__(self, program: _Program, stdin: IO[bytes] | None, stdout: IO[bytes], send_signal: Any) -> None:
+    def __init__(
+        self, program: _Program, stdin: IO[bytes] | None, stdout: IO[bytes], send_signal: Callable[[int], None]
+    ) -> None:
         self.stdin = stdin
         self.stdout = stdout
         self._program = program

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +22,9 @@ from lagentlike.actions.code import extract_code
 from lagentlike.actions.ipython_interpreter import _folder_name
 from lagentlike.errors import InvalidArgument, StateError
 from lagentlike.schema import ActionStatusCode, AgentMessage, ToolCall
+
+from .. import processes
+from ..processes import await_death, is_alive
 
 GONE = "earlier variables are gone"
 
@@ -56,31 +57,8 @@ def pid(interpreter: IPythonInterpreter, session_id: Any = 0) -> int:
 
 def outside(interpreter: IPythonInterpreter, inner: list[int], session_id: Any = 0) -> list[int]:
     """The numbers here of processes that have others in the kernel's sandbox."""
-    kernel = interpreter.kernels._slots[session_id].kernel
-    assert kernel is not None
-    namespace = Path(f"/proc/{kernel.process.first_process()}/ns/pid").readlink()  # type: ignore[attr-defined]
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "ns/pid").readlink() == namespace:
-                (line,) = re.findall(r"NSpid:.*", (process / "status").read_text())
-                found[int(line.split()[-1])] = int(process.name)
-    return [found[number] for number in inner]
-
-
-def is_alive(process: int) -> bool:
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
-
-
-def await_death(process: int, seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while is_alive(process) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not is_alive(process)
+    kernel: Any = interpreter.kernels._slots[session_id].kernel
+    return processes.outside(kernel.process.first_process(), inner)
 
 
 def test_variables_are_kept_and_the_last_value_is_shown(shared: IPythonInterpreter) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +15,9 @@ import pytest
 from lagentlike.actions import ActionExecutor, AsyncActionExecutor
 from lagentlike.actions.terminal import MAX_PROCESSES, terminal_tools
 from lagentlike.schema import AgentMessage, ToolCall, ToolResult
+
+from .. import processes
+from ..processes import await_death, is_alive
 
 
 @pytest.fixture
@@ -38,32 +39,10 @@ def call(executor: ActionExecutor, name: str, session_id: Any = 0, **arguments: 
     return results[0]
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and not yet waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def outside(executor: Any, inner: int, session_id: Any = 0) -> int:
     """The number here of a process that has another in the session's sandbox."""
     room = executor["terminal"].processes._rooms[session_id]
-    namespace = Path(f"/proc/{room._process.first_process()}/ns/pid").readlink()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "ns/pid").readlink() == namespace:
-                (line,) = re.findall(r"NSpid:.*", (process / "status").read_text())
-                if int(line.split()[-1]) == inner:
-                    return int(process.name)
-    raise ProcessLookupError(inner)
-
-
-def gone(pid: int, seconds: float = 10) -> bool:
-    until = time.monotonic() + seconds
-    while is_alive(pid) and time.monotonic() < until:
-        time.sleep(0.01)
-    return not is_alive(pid)
+    return processes.outside(room._process.first_process(), [inner])[0]
 
 
 def test_keeps_directory_and_exported_variables_of_each_session(shell: ActionExecutor, tmp_path: Path) -> None:
@@ -136,7 +115,7 @@ def test_what_a_command_leaves_behind_lives_until_the_session_ends(shell: Action
     pid = outside(shell, int((tmp_path / "pid").read_text()))
     assert is_alive(pid)
     shell.reset(0, recursive=True)
-    assert gone(pid)
+    assert await_death(pid)
 
 
 def test_not_even_a_program_that_is_just_starting_outlives_its_session(shell: ActionExecutor) -> None:
@@ -145,7 +124,7 @@ def test_not_even_a_program_that_is_just_starting_outlives_its_session(shell: Ac
         inner = int(do(shell, "sleep 600 >/dev/null 2>&1 & echo $!", session_id).text)
         pids.append(outside(shell, inner, session_id))
         shell.reset(session_id, recursive=True)
-    assert all(gone(pid) for pid in pids)
+    assert all(await_death(pid) for pid in pids)
 
 
 def test_programs_in_the_background_are_polled_written_to_awaited_and_killed(shell: ActionExecutor) -> None:
@@ -200,7 +179,7 @@ async def test_a_cancelled_call_kills_its_command(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(gone, pid)
+    assert await asyncio.to_thread(await_death, pid)
 
 
 async def test_commands_of_one_session_run_one_after_another(tmp_path: Path) -> None:
@@ -256,4 +235,4 @@ def test_no_isolation_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.M
     assert do(executor, "echo ${SOME_API_KEY-nothing} $PLAIN; cd /").text == "nothing seen"
     pid = int(do(executor, "pwd > /dev/null; setsid sleep 600 >/dev/null 2>&1 & echo $!").text)
     executor["terminal"].close()  # type: ignore[attr-defined]
-    assert gone(pid)
+    assert await_death(pid)

@@ -27,6 +27,8 @@ from lagentlike.sandbox import (
 )
 from lagentlike.sandbox.process import Completed
 
+from ..processes import await_death
+
 
 @pytest.fixture(params=["bwrap", "unsafe_local"])
 def isolation(request: pytest.FixtureRequest) -> Isolation:
@@ -265,20 +267,6 @@ def test_a_failure_after_the_check_is_no_local_run(monkeypatch: pytest.MonkeyPat
 # What ends with what
 
 
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def gone(pid: int) -> bool:
-    until = time.monotonic() + 10
-    while lives(pid) and time.monotonic() < until:
-        time.sleep(0.02)
-    return not lives(pid)
-
-
 PARENT = """
 import os, sys, time
 from lagentlike.sandbox import isolation_of
@@ -297,7 +285,7 @@ def test_no_process_outlives_this_one(name: str, ending: str, wait: str) -> None
     """`at once` kills it while bwrap still sets up its namespaces, where `--die-with-parent` does not hold yet."""
     code = PARENT.format(ending=ending)
     done = subprocess.run([sys.executable, "-c", code, name, wait], capture_output=True, text=True, timeout=60)
-    assert gone(int(done.stdout)), done.stderr
+    assert await_death(int(done.stdout)), done.stderr
 
 
 def test_a_sandbox_outlives_the_thread_that_asked_for_it() -> None:
