@@ -4,6 +4,7 @@ python examples/envs/arithmetic.py process --groups 4 --out data/sums.jsonl
 lagentlike env evaluate examples/envs/arithmetic.py:Arithmetic
 """
 
+import asyncio
 import random
 import re
 from typing import Any
@@ -60,9 +61,9 @@ class Arithmetic(AgentEnv[ArithmeticConfig]):
         return float(numbers[-1:] == [str(item["answer"])])
 
     async def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The share of right answers to ten sums that are drawn with another seed."""
+        """The share of right answers to forty sums that are drawn with another seed."""
         chance = random.Random(self.config.seed + 1)
-        tries = [await self.play(self.draw(chance)) for _ in range(10)]
+        tries = await asyncio.gather(*(self.play(self.draw(chance)) for _ in range(40)))
         return {"eval/right": sum(one.score for one in tries) / len(tries)}
 
 

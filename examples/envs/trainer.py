@@ -86,6 +86,8 @@ async def trajectory_api(url: str | None) -> AsyncIterator[str]:
 async def train(policy: Policy, steps: int, batch_size: int, url: str | None) -> list[dict[str, float]]:
     """Let the environment serve while the trainer makes its steps; what each step told."""
     env = Arithmetic(server_configs=policy.llm())
+    async with env:
+        before = await env.evaluate()
     history: list[dict[str, float]] = []
     async with trajectory_api(url) as api:
         trainer = TrajectoryClient(api)
@@ -103,7 +105,10 @@ async def train(policy: Policy, steps: int, batch_size: int, url: str | None) ->
                     flush=True,
                 )
         done = serving.result()
-        print(f"the environment sent {done.groups} groups and left {done.alike} out: all scores the same")
+    async with env:
+        after = await env.evaluate()
+    print(f"the environment sent {done.groups} groups and left {done.alike} out: all scores the same")
+    print(f"right answers to other sums: {before['eval/right']:.0%} before, {after['eval/right']:.0%} after")
     return history
 
 

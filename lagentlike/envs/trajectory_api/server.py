@@ -10,14 +10,13 @@ import logging
 import signal
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from ...errors import InvalidArgument
-from ...sandbox.http import only_this_machine
+from ...sandbox.http import Listener, only_this_machine
 from ..groups import ScoredGroup
 from .queue import EnvRegistration, TrainerRegistration, TrajectoryQueue
 
@@ -36,7 +35,7 @@ _NO_EXAMPLE: Final = (
 M = TypeVar("M", bound=BaseModel)
 
 
-class TrajectoryServer:
+class TrajectoryServer(Listener):
     """A trajectory API: environments send groups, a trainer fetches batches.
 
     It speaks what atroposlib 0.4 speaks, so that its environments and its trainers work with it. Unlike there, a group
@@ -66,17 +65,10 @@ class TrajectoryServer:
             raise InvalidArgument("token", token, "give a text that clients send as 'Authorization: Bearer …'")
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise InvalidArgument("port", port, "give a number from 0 (any free port) to 65535")
+        super().__init__(host, port)
         self.queue = TrajectoryQueue(most_groups)
-        self.host = host
-        self.port = port
         self._token = token
         self._answered: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def url(self) -> str:
-        """The address that environments and trainers are given."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def app(self) -> web.Application:
         """The application, to be mounted or served by other means."""
@@ -103,28 +95,6 @@ class TrajectoryServer:
             app.router.add_post(path, post)
         return app
 
-    async def start(self) -> None:
-        """Begin to listen.
-
-        Raises:
-            InvalidArgument: the port is taken, or the host is not an address of this machine.
-        """
-        runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=5.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, self.host, self.port).start()
-        except OSError as error:
-            await runner.cleanup()
-            raise InvalidArgument("port", self.port, f"cannot listen on {self.host}: {error.strerror}") from error
-        self._runner = runner
-        self.port = runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        """Finish what is under way, for at most some seconds, and close. What waits is lost."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
-
     async def serve(self, started: Callable[[], None] = lambda: None) -> None:
         """Listen until SIGINT or SIGTERM.
 
@@ -138,15 +108,6 @@ class TrajectoryServer:
                     asyncio.get_running_loop().add_signal_handler(number, told.set)
             started()
             await told.wait()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     @web.middleware
     async def _guarded(
