@@ -44,7 +44,7 @@ class Try:
     Attributes:
         result: what the agent did.
         score: what it was worth; 0.0 where the agent came to no answer.
-        metadata: what the scoring said besides.
+        metadata: what the scoring said besides, JSON data.
     """
 
     result: AgentResult
@@ -265,7 +265,7 @@ class AgentEnv(ABC, Generic[C]):
                     agent_result=result,
                     workspace_meta=meta,
                 )
-            return Try(result, _checked_score(score), dict(metadata or {}))
+                return Try(result, _checked_score(score), to_plain(metadata or {}, "metadata"))
 
     async def collect_trajectory(self, item: Item) -> tuple[dict[str, Any] | None, list[Item]]:
         """One try at a task, as a row for a trainer.
@@ -277,13 +277,12 @@ class AgentEnv(ABC, Generic[C]):
         played = await self.play(item)
         rows = played.result.to_scored_rows(played.score)
         last = rows[-1] if rows else {"tokens": [], "masks": [], "logprobs": []}
-        metadata = to_plain(played.metadata, "metadata")
         row = {
             **_tokens(last),
             "scores": played.score,
             "messages": played.messages,
-            "overrides": metadata.get("overrides") or {},
-            "metadata": metadata,
+            "overrides": played.metadata.get("overrides") or {},
+            "metadata": played.metadata,
             "earlier": [_tokens(one) for one in rows[:-1]],
         }
         return row, []

@@ -88,6 +88,8 @@ class Notes(AgentEnv[AgentEnvConfig]):
     ) -> tuple[float, dict[str, Any]]:
         assert workspace_meta == {"id": trajectory_id}
         assert agent_result.final_response == final_response
+        if item == "metadata is no data":
+            return 0.5, {"judge": object()}
         if item is not None and item.startswith("score"):
             return await super().verify_and_score_trajectory(
                 item, final_response, trajectory_id=trajectory_id, exec_tool=exec_tool

@@ -88,6 +88,7 @@ async def test_an_agent_that_fails_is_worth_nothing_and_tells_what_it_did() -> N
     [
         ("setup fails", "EnvironmentFailed: setup_trajectory_workspace raised OSError: no data set"),
         ("score fails", "EnvironmentFailed: verify_and_score_trajectory raised ValueError: no parser"),
+        ("metadata is no data", "EnvironmentFailed: verify_and_score_trajectory raised TypeError"),
         ("score is nan", "RewardError: reward verify_and_score_trajectory: it gave nan"),
     ],
 )
@@ -118,7 +119,7 @@ async def test_no_slot_in_time_is_no_fault_of_the_agent() -> None:
         assert "no sandbox slot came free" in env.failures[0][1]
 
 
-async def test_cancelling_a_group_gives_its_slots_back() -> None:
+async def test_cancelling_a_group_gives_its_slots_back(no_leaks: None) -> None:
     async with Notes(writes("sleep 60")) as env:
         task = asyncio.create_task(env.collect_trajectories("x"))
         while executor_of(env).get_stats()["trajectories"] < 2:

@@ -89,7 +89,7 @@ async def trained(env: Counts, steps: int = 2, **trainer: Any) -> tuple[RunSumma
         return await asyncio.wait_for(serving, 60), batches
 
 
-async def test_it_serves_until_the_trainer_has_made_its_steps_and_no_more_than_that() -> None:
+async def test_it_serves_until_the_trainer_has_made_its_steps_and_no_more_than_that(no_leaks: None) -> None:
     env = Counts(second_is_right)
     summary, batches = await trained(env, steps=3)
     assert [sum(group.rows for group in batch) for batch in batches] == [4, 4, 4]
