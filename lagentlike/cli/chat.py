@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from .common import add_model_options, find, Looks, make_model, UsageError
+from .common import add_model_options, check_sandbox, find, Looks, make_model, UsageError
 from .run import session_id
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _tool(name: str) -> Any:
 
     known: dict[str, Callable[[], Any]] = {
         "calculator": lambda: actions.calculator,
-        "python": lambda: actions.IPythonInterpreter(),
+        "python": _python,
     }
     if name in known:
         return known[name]()
@@ -101,6 +101,13 @@ def _tool(name: str) -> Any:
             f"--tool {name}: there are {', '.join(known)}; your own is module:function or file.py:function"
         )
     return find(name)
+
+
+def _python() -> Any:
+    from ..actions import IPythonInterpreter
+
+    check_sandbox()
+    return IPythonInterpreter()
 
 
 class _Chat:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..module import Module
     from ..serving import AgentServer, ModelServer
 
-__all__ = ["add_model_options", "announced", "find", "load_unit", "Looks", "make_model", "UsageError"]
+__all__ = ["add_model_options", "announced", "check_sandbox", "find", "load_unit", "Looks", "make_model", "UsageError"]
 
 
 class UsageError(Exception):
@@ -89,6 +89,17 @@ def make_model(options: argparse.Namespace) -> BaseLLM:
     if options.api_base is not None:
         sampling["api_base"] = options.api_base
     return GPTAPI(name, key=options.key or "ENV", **sampling)
+
+
+def check_sandbox() -> None:
+    """Say at once, and to the person, that code cannot be run here; later only the model would be told.
+
+    Raises:
+        SandboxUnavailable: there is no sandbox; the message has the cure.
+    """
+    from ..sandbox import default_isolation
+
+    default_isolation().check()
 
 
 def load_unit(target: str) -> Module:

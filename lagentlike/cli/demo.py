@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from .common import Looks
+from .common import check_sandbox, Looks
 
 if TYPE_CHECKING:
     from ..module import Module
@@ -69,6 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
+    check_sandbox()
     return _Demo(options.out).run()
 
 

@@ -305,3 +305,24 @@ def test_chat_streams_from_a_server(lagentlike: Callable[..., Outcome]) -> None:
     finally:
         run_in_background(server.stop())
     assert outcome == (0, "The result of 12 * 34 is 408.\n", "")
+
+
+@pytest.mark.parametrize("command", [("demo",), ("chat", "--tool", "python"), ("sandbox",)])
+def test_a_person_is_told_at_once_that_there_is_no_sandbox(
+    lagentlike: Callable[..., Outcome], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, err = lagentlike(*command, stdin="")
+    assert (code, out) == (1, "")
+    assert err.startswith("lagentlike: error: bwrap is not installed. Install bubblewrap")
+    assert "--unsafe-local" in err
+
+
+def test_code_runs_without_a_sandbox_only_where_that_is_asked_for(
+    lagentlike: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/nowhere")
+    code, out, err = lagentlike("chat", "--unsafe-local", "--tool", "python", stdin="/tools\n")
+    assert (code, err) == (0, "")
+    assert "IPythonInterpreter" in out
+    assert lagentlike("chat", "--tool", "python", stdin="/tools\n").code == 1, "and only for that command"
