@@ -349,6 +349,8 @@ class Shell:
     def run(self, command: str, timeout_s: float) -> dict[str, Any]:
         """Run a command in the shell, which is started if there is none."""
         deadline = time.monotonic() + timeout_s
+        if self._pid and _is_readable(self._ended):  # it was ended since the last call
+            self._stop()
         began = self._pid == 0
         if began:
             self._start()
@@ -360,7 +362,11 @@ class Shell:
             f'{{ . {_quoted(told)}; }} </dev/null >{_quoted(written)} 2>&1; echo "$?" >{_quoted(state / "done")}\n'
         )
         _emptied(self._done)
-        self._tmux.tell("send-keys", "-t", f"={self.NAME}:", f" . {_quoted(state / 'run')}", "Enter")
+        try:
+            self._tmux.tell("send-keys", "-t", f"={self.NAME}:", f" . {_quoted(state / 'run')}", "Enter")
+        except Refused:
+            self._stop()
+            raise
         code, why = self._wait(written, deadline)
         output = _kept(written, self._tmux.max_output)
         written.unlink(missing_ok=True)
@@ -372,12 +378,13 @@ class Shell:
         return reply
 
     def _start(self) -> None:
+        pid = self._tmux.begin(self.NAME, "bash", "--noprofile", "--norc")
+        self._ended = os.pidfd_open(pid)
         done = self._tmux.state / "done"
         done.unlink(missing_ok=True)
         os.mkfifo(done, 0o600)
         self._done = os.open(done, os.O_RDWR | os.O_NONBLOCK)
-        self._pid = self._tmux.begin(self.NAME, "bash", "--noprofile", "--norc")
-        self._ended = os.pidfd_open(self._pid)
+        self._pid = pid
 
     def _wait(self, written: Path, deadline: float) -> tuple[int | None, str]:
         """The exit code of the command, and why it was stopped if it was."""
@@ -476,6 +483,10 @@ def _kept(written: Path, limit: int) -> str:
                 source.seek(size - limit)
             output.add(source.read(limit))
     return output.text()
+
+
+def _is_readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
 
 
 def _emptied(fifo: int) -> bytes:

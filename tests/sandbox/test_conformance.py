@@ -153,6 +153,10 @@ def test_the_shell_that_lasts_keeps_its_directory_variables_and_programs(here: H
         assert "the next call has a new shell" in ended.error
         assert (await shell("echo [$A]")).output == "[]\n"
         assert (await here.bash(slot, "echo [$A]; ls")).output == "[]\nd\n"
+        await shell("A=6")
+        await here.do(slot, "tmux", action="stop", session="terminal_stateful")
+        fresh = await shell("echo [$A]")
+        assert (fresh.output, fresh.metadata) == ("[]\n", {"new_shell": True})
 
     here(test)
 
