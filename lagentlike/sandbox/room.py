@@ -47,7 +47,7 @@ class Room:
 
     def __init__(self, isolation: Isolation, workspace: Path, limits: Limits) -> None:
         near, far = socket.socketpair()
-        with far:
+        try:
             self._process = isolation.start(
                 [sys.executable, "-I", "-S", str(Path(__file__).with_name("room_program.py"))],
                 workspace=workspace,
@@ -56,6 +56,11 @@ class Room:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )
+        except BaseException:
+            near.close()
+            raise
+        finally:
+            far.close()
         self._inside = _Inside(near)
         self._send_guard = threading.Lock()
         self._numbers = itertools.count()
