@@ -51,10 +51,7 @@ def config_of(env_class: type[AgentEnv[Any]], options: argparse.Namespace) -> tu
         if not sign:
             raise InvalidArgument("--set", setting, "write NAME=VALUE, such as group_size=8")
         given[name] = _value(text)
-    try:
-        return type(config)(**{**config.flat(), **given}), servers
-    except ValueError as error:
-        raise InvalidArgument("settings", given, str(error)) from None
+    return type(config)(**{**config.flat(), **given}), servers
 
 
 def _value(text: str) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, model_validator, TypeAdapter, ValidationError
 
 from ..errors import InvalidArgument
 from ..sandbox.settings import SandboxSettings
@@ -45,7 +46,7 @@ class AgentEnvConfig(BaseModel):
     The other fields are for atroposlib's `BaseEnv` alone; see there.
 
     Raises:
-        pydantic.ValidationError: (a `ValueError`) a name is unknown, or a value none that is allowed.
+        InvalidArgument: a name is unknown, or a value none that is allowed.
 
     >>> config = AgentEnvConfig(group_size=8, agent_max_steps=5, tool_pool_mode="local")
     >>> config.agent.max_steps, config.sandbox.tool_pool_mode, config.nomad_address
@@ -92,8 +93,26 @@ class AgentEnvConfig(BaseModel):
     max_reasoning_tokens: int | None = None
     custom_thinking_prompt: str | None = None
 
-    def __init__(self, **settings: Any) -> None:  # so that type checkers know that flat names are taken
-        super().__init__(**settings)
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise self._told(error) from None
+
+    @classmethod
+    def _told(cls, error: ValidationError) -> InvalidArgument:
+        """The first fault, in words that name the setting and the cure."""
+        fault = error.errors(include_url=False)[0]
+        inner = fault.get("ctx", {}).get("error")
+        if isinstance(inner, ValidationError):  # of a nested object
+            return cls._told(inner)
+        if isinstance(inner, InvalidArgument):
+            return inner
+        name, cure = ".".join(map(str, fault["loc"])), fault["msg"]
+        if fault["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, [*cls.model_fields, *_flat_names(cls)], n=1)
+            cure = "there is no such setting" + (f"; did you mean {close[0]}?" if close else "")
+        return InvalidArgument(name, fault["input"], cure)
 
     @model_validator(mode="before")
     @classmethod

@@ -87,7 +87,7 @@ def test_a_flat_name_can_be_set() -> None:
     ("given", "told"),
     [
         ({"tool_pool_mode": "everywhere"}, "give one of bwrap"),
-        ({"agent_max_stepz": 1}, "agent_max_stepz"),
+        ({"agent_max_stepz": 1}, "did you mean agent_max_steps"),
         ({"agent": {"max_stepz": 1}}, "max_stepz"),
         ({"agent_max_steps": "many"}, "max_steps"),
         ({"group_size": 0}, "group_size"),
