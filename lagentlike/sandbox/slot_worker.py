@@ -349,10 +349,10 @@ class Shell:
     def run(self, command: str, timeout_s: float) -> dict[str, Any]:
         """Run a command in the shell, which is started if there is none."""
         deadline = time.monotonic() + timeout_s
-        if self._pid and _is_readable(self._ended):  # it was ended since the last call
+        before = self._pid
+        if before and _is_readable(self._ended):  # it was ended since the last call
             self._stop()
-        began = self._pid == 0
-        if began:
+        if self._pid == 0:
             self._start()
         state = self._tmux.state
         self._count += 1
@@ -362,11 +362,14 @@ class Shell:
             f'{{ . {_quoted(told)}; }} </dev/null >{_quoted(written)} 2>&1; echo "$?" >{_quoted(state / "done")}\n'
         )
         _emptied(self._done)
+        source = f" . {_quoted(state / 'run')}"
         try:
-            self._tmux.tell("send-keys", "-t", f"={self.NAME}:", f" . {_quoted(state / 'run')}", "Enter")
-        except Refused:
+            self._type(source, "Enter")
+        except Refused:  # it is just ending, and has not been given the command
             self._stop()
-            raise
+            self._start()
+            self._type(source, "Enter")
+        began = self._pid != before
         code, why = self._wait(written, deadline)
         output = _kept(written, self._tmux.max_output)
         written.unlink(missing_ok=True)
@@ -386,15 +389,16 @@ class Shell:
         self._done = os.open(done, os.O_RDWR | os.O_NONBLOCK)
         self._pid = pid
 
+    def _type(self, *keys: str) -> None:
+        self._tmux.tell("send-keys", "-t", f"={self.NAME}:", *keys)
+
     def _wait(self, written: Path, deadline: float) -> tuple[int | None, str]:
         """The exit code of the command, and why it was stopped if it was."""
         why = self._watch(written, deadline)
         if why:
             with contextlib.suppress(Refused):
-                self._tmux.tell("send-keys", "-t", f"={self.NAME}:", "C-c")
-                self._tmux.tell(
-                    "send-keys", "-t", f"={self.NAME}:", f" echo 130 >{_quoted(self._tmux.state / 'done')}", "Enter"
-                )
+                self._type("C-c")
+                self._type(f" echo 130 >{_quoted(self._tmux.state / 'done')}", "Enter")
             self._watch(written, time.monotonic() + INTERRUPT_SECONDS)
         code = _emptied(self._done)
         if not code:
