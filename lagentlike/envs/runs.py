@@ -105,9 +105,6 @@ class _Serving:
         self.env_id = int(told["env_id"])
         self.batch_size = int(info["batch_size"])
         self.most_tokens = int(info["max_token_len"])
-        if env.config.group_size > self.batch_size:
-            cure = f"a batch of the trainer has {self.batch_size} rows: make groups smaller"
-            raise InvalidArgument("group_size", env.config.group_size, cure)
         limits = [steps for steps in (env.config.total_steps, int(told["num_steps"])) if steps >= 0]
         self.last_step = min(limits, default=math.inf)
         self.workers = _Workers(env)
@@ -118,6 +115,9 @@ class _Serving:
         self.summary.path = None if self.file is None else self.file.path
 
     async def run(self) -> RunSummary:
+        if self.env.config.group_size > self.batch_size:
+            cure = f"a batch of the trainer has {self.batch_size} rows: make groups smaller"
+            raise InvalidArgument("group_size", self.env.config.group_size, cure)
         while True:
             status = await self.api.status_env(self.env_id)
             self._evaluate(int(status["current_step"]))
