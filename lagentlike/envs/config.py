@@ -26,8 +26,8 @@ class AgentEnvConfig(BaseModel):
 
     Attributes:
         agent: how the agent works; flat names begin with `agent_`.
-        sandbox: where its tools run; flat names are those of `SandboxSettings`. Other than there, commands reach the
-            network unless `allow_network` is False.
+        sandbox: where its tools run; flat names are those of `SandboxSettings`. Commands reach the network only with
+            `allow_network=True`, which Atropos has by default.
         enabled_toolsets, disabled_toolsets: which tools there are, for `build_tools`.
         group_size: tries at each task.
         max_token_length: most tokens of a row, which the trainer is told.
@@ -59,7 +59,7 @@ class AgentEnvConfig(BaseModel):
     """Which fields are objects, and what their flat names begin with."""
 
     agent: AgentConfig = Field(default_factory=AgentConfig)
-    sandbox: SandboxSettings = Field(default_factory=lambda: SandboxSettings(allow_network=True))
+    sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
     enabled_toolsets: list[str] = Field(default_factory=lambda: ["default"])
     disabled_toolsets: list[str] = Field(default_factory=list)
 

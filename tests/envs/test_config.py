@@ -10,10 +10,10 @@ from lagentlike.envs.config import AgentEnvConfig
 from lagentlike.envs.result import AgentConfig
 from lagentlike.sandbox.settings import SandboxSettings
 
-# As environments of Atropos know them; `tool_pool_mode` is ours.
+# As environments of Atropos know them; `tool_pool_mode` and `allow_network` are ours.
 DEFAULTS: dict[str, Any] = {
     "tool_pool_mode": "bwrap",
-    "allow_network": True,
+    "allow_network": False,
     "require_sandbox": False,
     "require_stateful_sandbox": False,
     "tool_batch_window_ms": 20,
@@ -64,7 +64,7 @@ def test_every_setting_of_an_atropos_environment_has_its_name_and_default() -> N
 
 def test_flat_names_and_nested_objects_say_the_same() -> None:
     flat = AgentEnvConfig(agent_max_steps=3, tool_pool_mode="local", group_size=2)
-    sandbox = SandboxSettings(tool_pool_mode="local", allow_network=True)
+    sandbox = SandboxSettings(tool_pool_mode="local")
     assert flat == AgentEnvConfig(agent=AgentConfig(max_steps=3), sandbox=sandbox, group_size=2)
     assert flat == AgentEnvConfig(agent={"max_steps": 3}, sandbox={"tool_pool_mode": "local"}, group_size=2)
     assert flat == AgentEnvConfig(**flat.flat())
