@@ -27,6 +27,7 @@ __all__ = [
     "background",
     "in_thread",
     "iterate_in_background",
+    "on_background",
     "result_of",
     "run_in_background",
     "step",
@@ -533,6 +534,13 @@ def _run_in_background(coroutine: Coroutine[Any, Any, T], stop: Stop | None = No
     except BaseException:
         future.cancel()
         raise
+
+
+async def on_background(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine that belongs to the background loop, from whatever loop."""
+    if background.is_current():
+        return await coroutine
+    return await asyncio.wrap_future(background.submit(coroutine))
 
 
 def iterate_in_background(stream: AsyncIterator[T]) -> Iterator[T]:

@@ -5,6 +5,7 @@ LagentlikeError
 ├── ColourError (TypeError)             blocking and async code were mixed
 ├── SessionBusy                         a turn of this session is already under way in this very call
 ├── StateError (ValueError)             a state cannot be written, or what should be loaded is no state
+│   └── SessionConflict                 a kept session went on elsewhere: nothing of this turn is kept
 ├── BudgetExceeded                      a `Budget` is used up
 ├── MissingExtra (ImportError)          an optional dependency is not installed
 ├── ClusterLost                         a cluster that work was given to is gone, or was never there
@@ -79,6 +80,7 @@ __all__ = [
     "ScriptExhausted",
     "ServerError",
     "SessionBusy",
+    "SessionConflict",
     "SlotLost",
     "SlotTimeout",
     "StateError",
@@ -127,6 +129,10 @@ class SessionBusy(LagentlikeError):
 
 class StateError(LagentlikeError, ValueError):
     """A state cannot be written, or what should be loaded is no state."""
+
+
+class SessionConflict(StateError):
+    """Another process went on in a session that is kept in a store; the turn is taken back, and may be made again."""
 
 
 class BudgetExceeded(LagentlikeError):

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TYPE_CHECKING
 
 from .colour import check_forward, Colour, overridable
 from .concurrency import stepped
@@ -17,12 +17,15 @@ from .errors import ColourError, InvalidArgument, SessionBusy, StateError
 from .hooks import Hook, RemovableHandle
 from .memory import check_session_id, Memory, MemoryManager, SessionId, SessionState
 from .memory.memory import Mark
-from .memory.state import ALL_SESSIONS
+from .memory.state import ALL_SESSIONS, id_from_json, id_to_json
 from .names import check_attribute, check_names
 from .registry import create_object
 from .schema import AgentMessage, Completion
 from .summary import mermaid, Summary, tree
 from .turn import FunctionHook, outermost_turn, Turn
+
+if TYPE_CHECKING:
+    from .memory import Keeper, SessionStore
 
 __all__ = [
     "AsyncModule",
@@ -62,6 +65,7 @@ class Module:
     _children: dict[str, Module]
     _states: dict[str, SessionState]
     _hooks: dict[object, Hook]
+    _keeper: Keeper | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -299,7 +303,7 @@ class Module:
         for one in self.session_ids():
             states = _standing(self, one)
             if any(past.knows(one) for _, _, past in states):
-                sessions.append({"session_id": _id_to_json(one), "state": _dumped(states, one)})
+                sessions.append({"session_id": id_to_json(one), "state": _dumped(states, one)})
         return {"version": _VERSION, "sessions": sessions}
 
     def load_state_dict(
@@ -347,7 +351,7 @@ class Module:
         """
         state = self.state_dict(session_id)
         if session_id != ALL_SESSIONS:
-            one = {"session_id": _id_to_json(session_id), "state": state}
+            one = {"session_id": id_to_json(session_id), "state": state}
             state = {"version": _VERSION, "sessions": [one]}
         try:
             text = json.dumps(state, indent=1, allow_nan=False)
@@ -403,6 +407,42 @@ class Module:
             past.fork(session_id, new_session_id)
             if isinstance(state, MemoryManager) and isinstance(past, MemoryManager):
                 state.adopt(past, new_session_id)
+
+    def keep(
+        self,
+        store: SessionStore | str | os.PathLike[str],
+        *,
+        max_sessions: int = 10_000,
+        ttl: float | None = None,
+        on_evict: Callable[[SessionId], None] | None = None,
+    ) -> Keeper:
+        """Keep the sessions of the whole tree in a store: each turn is there before its reply is returned.
+
+        A turn begins where the store has its session, whoever went on in it; a turn that cannot be kept is taken back.
+        It is meant for the outermost unit: its turns write what all units below did.
+
+        Args:
+            store: a store, or the path of an SQLite file.
+            max_sessions: most sessions in memory; those not used for longest leave it until they are used again.
+            ttl: seconds after which a session that is not used leaves the memory.
+            on_evict: called with the id of each session that leaves the memory.
+
+        Returns:
+            What does it; `keeper.store` is the store.
+
+        Raises:
+            InvalidArgument: the unit has no memory, which its turns need to wait for each other.
+        """
+        from .memory.keeper import Keeper  # what only this needs
+        from .memory.sqlite import SQLiteStore
+
+        if not isinstance(self._states.get("memory"), MemoryManager):
+            raise InvalidArgument(
+                "self", self, "only a unit with a memory can be kept, such as an agent or a Sequential"
+            )
+        place = SQLiteStore(store) if isinstance(store, str | os.PathLike) else store
+        self._keeper = keeper = Keeper(self, place, max_sessions, ttl, on_evict)
+        return keeper
 
     # Looking at it
 
@@ -736,21 +776,13 @@ def _sessions_of(state: Mapping[str, Any]) -> list[tuple[SessionId, Mapping[str,
         ):
             raise StateError(f"sessions[{index}] is not of the form {{'session_id': …, 'state': {{…}}}}")
         try:
-            session_id = check_session_id(_id_from_json(item["session_id"]))
+            session_id = check_session_id(id_from_json(item["session_id"]))
         except (InvalidArgument, RecursionError) as error:
             raise StateError(f"sessions[{index}]: {error}") from error
         found.append((session_id, item["state"]))
     if len({session_id for session_id, _ in found}) != len(found):
         raise StateError("a session is there twice")
     return found
-
-
-def _id_to_json(session_id: SessionId) -> Any:
-    return [_id_to_json(part) for part in session_id] if isinstance(session_id, tuple) else session_id
-
-
-def _id_from_json(value: Any) -> Any:
-    return tuple(_id_from_json(part) for part in value) if isinstance(value, list) else value
 
 
 def _refuse_constant(name: str) -> Any:

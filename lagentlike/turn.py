@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from operator import itemgetter
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TYPE_CHECKING
 
 from .colour import Colour
-from .concurrency import NESTED
+from .concurrency import NESTED, run_in_background
 from .errors import InvalidArgument, SessionBusy
 from .hooks import Hook
 from .memory import check_session_id, Memory, SessionId
@@ -47,6 +47,7 @@ class Turn:
         "_failed",
         "_given",
         "_journal",
+        "_keeper",
         "_lends",
         "_lent",
         "_mark",
@@ -84,6 +85,7 @@ class Turn:
             self._outermost = parent._outermost
             self._lent, parent._lends = parent._lends, False
         self._journal: list[_Entry] = []
+        self._keeper = unit._keeper
 
     async def __aenter__(self) -> Turn:
         unit = self.unit
@@ -97,6 +99,8 @@ class Turn:
         memory = unit._open_memory(self.session_id)
         if memory is not None and not memory.turns.take(_runner(unit.colour)):
             memory = await self._queue(memory)
+        if memory is not None and self._keeper is not None:
+            memory = await self._fetched(memory)
         if memory is not None:
             self._memory = memory
             self._mark = memory.begin(self._outermost)
@@ -125,6 +129,8 @@ class Turn:
             self._conclude()
             if self.unit._hooks:
                 await self._within(self._after())
+            if self._keeper is not None:
+                await self._waited(self._keeper.write(self.session_id))
         except BaseException as failure:
             self._give_up(failure)
             raise
@@ -175,6 +181,32 @@ class Turn:
             if opened is None or opened.turns.take(_runner(self.unit.colour)):
                 return opened
             memory = opened
+
+    async def _fetched(self, memory: Memory) -> Memory | None:
+        """Have the session as its store has it; its memory then, which nobody else writes to."""
+        assert self._keeper is not None
+        self._keeper.take(self.session_id)
+        try:
+            try:
+                await self._waited(self._keeper.fetch(self.session_id))
+            except BaseException:
+                memory.turns.release()
+                raise
+            opened = self.unit._open_memory(self.session_id)
+            if opened is None or opened is memory:
+                return opened
+            memory.turns.release()
+            return opened if opened.turns.take(_runner(self.unit.colour)) else await self._queue(opened)
+        except BaseException:
+            self._keeper.leave(self.session_id)
+            raise
+
+    async def _waited(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for a store as this colour does."""
+        if self.unit.colour.is_async:
+            await work
+        else:
+            run_in_background(work)
 
     async def _wait(self, memory: Memory) -> None:
         try:
@@ -271,6 +303,8 @@ class Turn:
         memory, parent = self._memory, self._parent
         if memory is not None:
             memory.running = None
+            if self._keeper is not None:
+                self._keeper.leave(self.session_id)
         if parent is None or parent._outermost is not self._outermost:
             self._outermost.is_over = True
             if memory is not None:

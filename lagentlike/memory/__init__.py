@@ -1,7 +1,51 @@
 """What a session remembers, and where it is kept."""
 
-from .manager import MemoryManager
-from .memory import Memory
-from .state import check_session_id, SessionId, SessionState, SessionValue
+from __future__ import annotations
 
-__all__ = ["Memory", "MemoryManager", "SessionId", "SessionState", "SessionValue", "check_session_id"]
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+
+if TYPE_CHECKING:
+    from .keeper import Keeper
+    from .manager import MemoryManager
+    from .memory import Memory
+    from .postgres import PostgresStore
+    from .redis import RedisStore
+    from .search import Found
+    from .sqlite import SQLiteStore
+    from .state import check_session_id, SessionId, SessionState, SessionValue
+    from .store import Change, Kept, SessionStore, Tail
+
+__all__ = [
+    "Change",
+    "Found",
+    "Keeper",
+    "Kept",
+    "Memory",
+    "MemoryManager",
+    "PostgresStore",
+    "RedisStore",
+    "SQLiteStore",
+    "SessionId",
+    "SessionState",
+    "SessionStore",
+    "SessionValue",
+    "Tail",
+    "check_session_id",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "keeper": ["Keeper"],
+        "manager": ["MemoryManager"],
+        "memory": ["Memory"],
+        "postgres": ["PostgresStore"],
+        "redis": ["RedisStore"],
+        "search": ["Found"],
+        "sqlite": ["SQLiteStore"],
+        "state": ["SessionId", "SessionState", "SessionValue", "check_session_id"],
+        "store": ["Change", "Kept", "SessionStore", "Tail"],
+    },
+)

@@ -11,7 +11,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 from ..errors import InvalidArgument, StateError
 from ..schema import to_plain
 
-__all__ = ["ALL_SESSIONS", "SessionId", "SessionState", "SessionValue", "check_session_id"]
+__all__ = [
+    "ALL_SESSIONS",
+    "SessionId",
+    "SessionState",
+    "SessionValue",
+    "check_session_id",
+    "id_from_json",
+    "id_to_json",
+    "plain_state",
+]
 
 SessionId = Hashable
 """An int, a text, or a tuple of those: what survives JSON and can be told apart."""
@@ -166,3 +175,13 @@ def check_session_id(session_id: Any) -> SessionId:
     if session_id == ALL_SESSIONS:
         raise InvalidArgument("session_id", session_id, "'all' means every session; choose another id")
     raise InvalidArgument("session_id", session_id, "give an int, a text, or a tuple of those")
+
+
+def id_to_json(session_id: SessionId) -> Any:
+    """A session id as plain data: tuples become lists."""
+    return [id_to_json(part) for part in session_id] if isinstance(session_id, tuple) else session_id
+
+
+def id_from_json(value: Any) -> Any:
+    """What `id_to_json` gave as it was, unchecked."""
+    return tuple(id_from_json(part) for part in value) if isinstance(value, list) else value

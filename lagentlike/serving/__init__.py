@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .http_face import Limits
     from .model_server import ModelServer
     from .ray_actor import AgentRayActor, AsyncAgentRayActor, AsyncStreamingAgentRayActor, StreamingAgentRayActor
-    from .stores import SessionStore, SQLiteSessions
 
 __all__ = [
     "AgentAPIServer",
@@ -35,8 +34,6 @@ __all__ = [
     "HTTPAgentServer",
     "Limits",
     "ModelServer",
-    "SQLiteSessions",
-    "SessionStore",
     "StreamingAgentRayActor",
     "StreamingHTTPAgentClient",
 ]
@@ -61,6 +58,5 @@ __getattr__, __dir__ = attach(
             "AsyncStreamingAgentRayActor",
             "StreamingAgentRayActor",
         ],
-        "stores": ["SQLiteSessions", "SessionStore"],
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from ..errors import InvalidArgument, StateError
+from ..memory import Keeper, SessionStore, SQLiteStore
 from ..module import Module
 from ..registry import create_object, import_object
 from ..schema import AgentMessage
@@ -37,7 +39,6 @@ from .message_stream import MessageEncoder
 from .openai_protocol import BadRequest, DONE, Reply
 from .openapi import document, Operation, page
 from .sessions import NotKept, Session, Sessions
-from .stores import SessionStore, SQLiteSessions
 from .turns import Part, run_turn
 
 __all__ = ["AgentServer"]
@@ -321,8 +322,8 @@ class AgentServer(HTTPFace):
                 await asyncio.sleep(self._sweep_every)
                 self.sessions.sweep()
 
-        store = SQLiteSessions(self._store) if isinstance(self._store, str | Path) else self._store
-        self.sessions.store = store
+        store = SQLiteStore(self._store) if isinstance(self._store, str | Path) else self._store
+        self.sessions.keeper = None if store is None else Keeper(self.unit, store, max_sessions=sys.maxsize)
         sweeping = asyncio.create_task(sweep())
         yield
         sweeping.cancel()

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 
 from ..concurrency import in_thread
 from ..errors import StateError
-from ..memory import Memory, MemoryManager, SessionId
+from ..memory import Keeper, Memory, MemoryManager, SessionId
 from ..module import Module
 from ..schema import AgentMessage
-from .stores import SessionStore
 
 __all__ = ["NotKept", "Session", "Sessions"]
 
@@ -41,7 +40,7 @@ class Session:
         last: the last turn that was answered: its key, and the reply.
     """
 
-    __slots__ = ("began", "last", "loaded", "lock", "name", "owner", "spoken", "unit_id", "used", "users")
+    __slots__ = ("began", "last", "lock", "name", "owner", "spoken", "unit_id", "used", "users")
 
     def __init__(self, owner: str, name: str) -> None:
         self.owner = owner
@@ -49,19 +48,16 @@ class Session:
         self.unit_id: SessionId = (owner, name) if owner else name
         self.lock = asyncio.Lock()
         self.spoken = False
-        self.loaded = False
-        self.last: tuple[str, AgentMessage] | None = None
+        self.last: Mapping[str, Any] | None = None
         self.users = 0
         self.began = time.monotonic()
         self.used = 0.0
 
-    @property
-    def key(self) -> str:
-        return f"{self.owner}/{self.name}"
-
     def answered(self, turn: str | None) -> AgentMessage | None:
         """The reply of a turn, if it is the last one that was answered."""
-        return None if turn is None or self.last is None or self.last[0] != turn else self.last[1]
+        if turn is None or self.last is None or self.last["turn"] != turn:
+            return None
+        return Memory.parse([self.last["reply"]])[0]
 
 
 class Sessions:
@@ -75,14 +71,14 @@ class Sessions:
             it is forgotten.
 
     Attributes:
-        store: where they are kept after each turn; None for memory alone.
+        keeper: keeps them in a store after each turn; None for memory alone.
     """
 
     def __init__(
         self, unit: Module, max_sessions: int, ttl: float | None, on_evict: Callable[[str, str], None] | None
     ) -> None:
         self._unit = unit
-        self.store: SessionStore | None = None
+        self.keeper: Keeper | None = None
         self._max_sessions = max_sessions
         self._ttl = ttl
         self._on_evict = on_evict
@@ -93,13 +89,14 @@ class Sessions:
 
     @asynccontextmanager
     async def use(self, owner: str, name: str) -> AsyncIterator[Session]:
-        """A session for oneself alone, loaded if it was kept; others wait in line."""
+        """A session for oneself alone, as it was kept last; others wait in line."""
         session = self._known.setdefault((owner, name), Session(owner, name))
         session.users += 1
         try:
             async with session.lock:
-                if not session.loaded:
-                    await self._load(session)
+                if self.keeper is not None:
+                    session.last = await self.keeper.fetch(session.unit_id)
+                    session.spoken = self.keeper.is_kept(session.unit_id)
                 yield session
         finally:
             session.users -= 1
@@ -125,7 +122,11 @@ class Sessions:
         Raises:
             NotKept: it cannot be kept; the session is as it was kept last.
         """
-        await _surely(self._keep(session, None if turn is None or reply is None else (turn, reply)))
+        try:
+            last = None if turn is None or reply is None else {"turn": turn, "reply": reply.plain("the reply")}
+        except TypeError as error:
+            raise NotKept(f"the reply cannot be kept: {error}") from error
+        await _surely(self._keep(session, last))
 
     async def state(self, session: Session) -> dict[str, Any]:
         """What the unit remembers of a session."""
@@ -153,8 +154,9 @@ class Sessions:
 
     async def names(self, owner: str) -> list[str]:
         """The sessions of an owner, the oldest first."""
-        if self.store is not None:
-            return [key.partition("/")[2] for key in await self.store.keys(f"{owner}/")]
+        if self.keeper is not None:
+            kept: list[Any] = await self.keeper.store.session_ids(owner or None)
+            return [one[1] if isinstance(one, tuple) else one for one in kept if owner or isinstance(one, str)]
         here = [session for session in self._known.values() if session.owner == owner and session.spoken]
         return [session.name for session in sorted(here, key=lambda session: session.began)]
 
@@ -179,35 +181,29 @@ class Sessions:
     def _drop(self, session: Session) -> None:
         """Let a session go from this memory; what is elsewhere stays there."""
         del self._known[session.owner, session.name]
+        if self.keeper is not None:
+            self.keeper.forget(session.unit_id)
+            return
         for _, state in self._unit.named_states():
             if not state.spreads:
                 state.reset(session.unit_id)
 
-    async def _load(self, session: Session) -> None:
-        kept = None if self.store is None else await self.store.get(session.key)
-        if kept is not None:
-            await self.load(session, kept["state"])
-            last = kept["last"]
-            session.last = last and (last["turn"], Memory.parse([last["reply"]])[0])
-            session.spoken = True
-        session.loaded = True
-
-    async def _keep(self, session: Session, last: tuple[str, AgentMessage] | None) -> None:
-        if self.store is not None:
+    async def _keep(self, session: Session, last: Mapping[str, Any] | None) -> None:
+        if self.keeper is not None:
             try:
-                told = last and {"turn": last[0], "reply": last[1].plain("the reply")}
-                await self.store.put(session.key, {"version": 1, "state": await self.state(session), "last": told})
+                await self.keeper.write(session.unit_id, last)
             except Exception as error:
                 logger.exception("session %s cannot be kept", session.name)
                 await self._reset(session)
-                session.loaded = False
+                self.keeper.forget(session.unit_id)
                 raise NotKept(f"the turn cannot be kept, and is taken back: {error}") from error
-        session.last, session.spoken, session.loaded = last, True, True
+        session.last, session.spoken = last, True
 
     async def _delete(self, session: Session) -> None:
-        if self.store is not None:
-            await self.store.delete(session.key)
-        await self._reset(session)
+        if self.keeper is not None:
+            await self.keeper.delete(session.unit_id)
+        else:
+            await self._reset(session)
         session.spoken, session.last = False, None
 
     async def _reset(self, session: Session) -> None:

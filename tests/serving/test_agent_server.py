@@ -17,6 +17,7 @@ from lagentlike.actions import calculator
 from lagentlike.agents import Agent, AsyncAgent, AsyncReAct, AsyncStreamingAgent, Sequential, StreamingAgent
 from lagentlike.errors import BudgetExceeded, InvalidArgument
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM, ScriptedLLM
+from lagentlike.memory import Change, SQLiteStore
 from lagentlike.schema import AgentMessage
 from lagentlike.serving import AgentServer, HTTPAgentClient, Limits
 
@@ -313,33 +314,19 @@ async def test_a_kept_turn_asked_for_again_after_a_restart_is_not_made(tmp_path:
             assert len((await ask("GET", "/sessions/ann"))[1]["messages"]) == 2
 
 
-class FailingStore:
+class FailingStore(SQLiteStore):
     """A store whose disk is full from some time on."""
 
-    def __init__(self) -> None:
-        self.kept: dict[str, Any] = {}
-        self.full = False
+    full = False
 
-    async def get(self, key: str) -> dict[str, Any] | None:
-        return self.kept.get(key)
-
-    async def put(self, key: str, value: Any) -> None:
+    async def append(self, session_id: Any, change: Change) -> None:
         if self.full:
             raise OSError(28, "No space left on device")
-        self.kept[key] = json.loads(json.dumps(value))
-
-    async def delete(self, key: str) -> None:
-        self.kept.pop(key, None)
-
-    async def keys(self, prefix: str) -> list[str]:
-        return [key for key in self.kept if key.startswith(prefix)]
-
-    async def close(self) -> None:
-        self.full = False
+        await super().append(session_id, change)
 
 
-async def test_a_turn_that_cannot_be_kept_is_not_answered_and_is_taken_back() -> None:
-    store = FailingStore()
+async def test_a_turn_that_cannot_be_kept_is_not_answered_and_is_taken_back(tmp_path: Path) -> None:
+    store = FailingStore(tmp_path / "s.db")
     async with serving(store=store) as (_, ask):
         await ask("POST", "/forward", turn("one"))
         store.full = True
@@ -395,13 +382,13 @@ async def test_a_hook_of_evictions_that_fails_costs_no_turn() -> None:
             assert (await ask("POST", "/forward", turn("one", f"s{number}")))[0] == 200
 
 
-async def test_a_client_that_leaves_while_its_turn_is_kept_finds_it_kept() -> None:
-    class SlowStore(FailingStore):
-        async def put(self, key: str, value: Any) -> None:
+async def test_a_client_that_leaves_while_its_turn_is_kept_finds_it_kept(tmp_path: Path) -> None:
+    class SlowStore(SQLiteStore):
+        async def append(self, session_id: Any, change: Change) -> None:
             await asyncio.sleep(0.3)
-            await super().put(key, value)
+            await super().append(session_id, change)
 
-    store, key = SlowStore(), {"Idempotency-Key": "first"}
+    store, key = SlowStore(tmp_path / "s.db"), {"Idempotency-Key": "first"}
     async with serving(store=store) as (_, ask):
         with pytest.raises(TimeoutError):
             await ask("POST", "/forward", turn("one"), headers=key, timeout=aiohttp.ClientTimeout(total=0.1))

@@ -1,0 +1,233 @@
+"""Keep the sessions of a unit in a store, turn by turn, and few of them in memory."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from ..concurrency import in_thread
+from ..errors import InvalidArgument, StateError
+from .manager import MemoryManager
+from .memory import Mark
+from .state import plain_state, SessionId
+from .store import Change, Kept, SessionStore, Tail, to_json
+
+__all__ = ["Keeper"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class _Unit(Protocol):
+    """What a keeper needs of a unit."""
+
+    def named_states(self) -> Any: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any], session_id: SessionId = 0) -> Any: ...
+
+
+@dataclass
+class _Held:
+    """A session in memory, as the store has it."""
+
+    version: int = 0
+    note: Any = None
+    marks: dict[str, Mark] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    users: int = 0
+    used: float = 0.0
+
+
+class Keeper:
+    """Keeps the sessions of a unit in a store; `agent.keep(store)` makes one and has it called for each turn.
+
+    What is written of a turn is what is new in it: the messages that were added, and the other states that changed.
+
+    Args:
+        unit: whose sessions they are.
+        store: where they are kept.
+        max_sessions: most sessions in memory; those not used for longest leave it, and are read again when they are
+            used.
+        ttl: seconds after which a session that is not used leaves the memory, at the end of somebody's turn.
+        on_evict: called with the id of each session that leaves the memory.
+    """
+
+    def __init__(
+        self,
+        unit: _Unit,
+        store: SessionStore,
+        max_sessions: int = 10_000,
+        ttl: float | None = None,
+        on_evict: Callable[[SessionId], None] | None = None,
+    ) -> None:
+        if not isinstance(store, SessionStore):
+            raise InvalidArgument("store", store, "give a store, such as SQLiteStore('sessions.db')")
+        if isinstance(max_sessions, bool) or not isinstance(max_sessions, int) or max_sessions < 1:
+            raise InvalidArgument("max_sessions", max_sessions, "give a number of at least 1")
+        if ttl is not None and not ttl > 0:
+            raise InvalidArgument("ttl", ttl, "give seconds, more than 0, or None")
+        self.store = store
+        self._unit = unit
+        self._max_sessions = max_sessions
+        self._ttl = ttl
+        self._on_evict = on_evict
+        self._held: OrderedDict[SessionId, _Held] = OrderedDict()  # the one used last is last
+
+    async def fetch(self, session_id: SessionId) -> Any:
+        """Have a session in memory as the store has it, and tell the note that was kept with it.
+
+        A session that the store does not have stays as it is in memory, unless it was deleted there since.
+
+        Raises:
+            StateError: what is kept cannot be read, or does not fit the unit; nothing is changed.
+        """
+        held = self._held.get(session_id)
+        version = await self.store.version(session_id)
+        if version != (0 if held is None else held.version):
+            kept = await self.store.load(session_id)
+            held = self._held.setdefault(session_id, _Held())
+            await self._done(lambda: self._take_over(session_id, held, kept))
+        return None if held is None else held.note
+
+    async def write(self, session_id: SessionId, note: Any = None) -> None:
+        """Keep what is new in a session since it was fetched or written.
+
+        Args:
+            session_id: the session, no other turn of which is under way.
+            note: plain data that is kept beside it.
+
+        Raises:
+            SessionConflict: another process went on in it; it is fetched anew the next time.
+            StateError: it cannot be written; what is kept is as before.
+        """
+        held = self._held.setdefault(session_id, _Held())
+        change, marks = await self._done(lambda: self._change(session_id, held, note))
+        await self.store.append(session_id, change)
+        held.version, held.note, held.marks = change.version, note, marks
+        held.values |= change.values
+
+    async def delete(self, session_id: SessionId) -> None:
+        """Forget a session for good, here and in the store."""
+        await self.store.delete(session_id)
+        await self._done(lambda: self._reset(session_id))
+        self._held.pop(session_id, None)
+
+    def is_kept(self, session_id: SessionId) -> bool:
+        """Whether the store had the session when it was fetched or written last."""
+        held = self._held.get(session_id)
+        return held is not None and held.version > 0
+
+    def take(self, session_id: SessionId) -> None:
+        """Have a session stay in memory until `leave`."""
+        held = self._held.setdefault(session_id, _Held())
+        held.users += 1
+
+    def leave(self, session_id: SessionId) -> None:
+        """Take `take` back; sessions that are too many, or were not used for too long, leave the memory."""
+        held = self._held.get(session_id)
+        if held is not None:
+            held.users -= 1
+            held.used = time.monotonic()
+            self._held.move_to_end(session_id)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Let go of sessions that are too many, or were not used for too long."""
+        oldest = time.monotonic() - (self._ttl or float("inf"))
+        surplus = len(self._held) - self._max_sessions
+        gone: list[SessionId] = []
+        for session_id, held in list(self._held.items()):
+            if len(gone) >= surplus and held.used > oldest:
+                break
+            if not held.users:
+                gone.append(session_id)
+        for session_id in gone:
+            self.forget(session_id)
+            if self._on_evict is not None:
+                try:
+                    self._on_evict(session_id)
+                except Exception:
+                    logger.exception("on_evict failed")
+
+    def forget(self, session_id: SessionId) -> None:
+        """Let a session go from this memory; in the store, and in agents elsewhere, it stays."""
+        self._held.pop(session_id, None)
+        for _, state in self._unit.named_states():
+            if not state.spreads:
+                state.reset(session_id)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.store!r}, {len(self)} sessions in memory)"
+
+    def _take_over(self, session_id: SessionId, held: _Held, kept: Kept | None) -> None:
+        if kept is None:  # it was deleted
+            self._reset(session_id)
+            held.version, held.note, held.marks, held.values = 0, None, {}, {}
+            return
+        spread = {path for path, state in self._unit.named_states() if state.spreads}
+        state: dict[str, Any] = dict(kept.messages)
+        for path, value in kept.values.items():
+            if path not in spread:
+                state[path] = value
+            elif isinstance(value, dict):
+                state |= {path.rpartition(".")[0] + "." * ("." in path) + key: item for key, item in value.items()}
+            else:
+                raise StateError(f"{path}: expected a dict, got {type(value).__name__}")
+        self._unit.load_state_dict(state, session_id)
+        held.version, held.note = kept.version, kept.note
+        held.marks = {path: self._mark(memories, session_id) for path, memories in self._memories()}
+        held.values = {path: to_json(value) for path, value in kept.values.items()}
+
+    def _change(self, session_id: SessionId, held: _Held, note: Any) -> tuple[Change, dict[str, Mark]]:
+        tails, values, marks = {}, {}, {}
+        for path, memories in self._memories():
+            marks[path] = log, length = self._mark(memories, session_id)
+            before, known = held.marks.get(path, ([], 0))
+            start = min(known, length) if log is before else _shared(before[:known], log[:length])
+            if start < length or start < known:
+                new = enumerate(log[start:length], start)
+                tails[path] = Tail(start, [to_json(plain_state(one, f"{path}: message {at}")) for at, one in new])
+        for path, state in self._unit.named_states():
+            if state.persistent and not isinstance(state, MemoryManager):
+                value = to_json(state.dump(session_id))
+                if held.values.get(path) != value:
+                    values[path] = value
+        lengths = {path: length for path, (_, length) in marks.items()}
+        version = held.version + 1 if held.version else random.getrandbits(48) + 1  # no session is like a deleted one
+        return Change(held.version, version, lengths, tails, values, to_json(plain_state(note, "the note"))), marks
+
+    def _memories(self) -> list[tuple[str, MemoryManager]]:
+        return [(path, state) for path, state in self._unit.named_states() if isinstance(state, MemoryManager)]
+
+    @staticmethod
+    def _mark(memories: MemoryManager, session_id: SessionId) -> Mark:
+        memory = memories.memory_map.get(session_id)
+        return ([], 0) if memory is None else memory.mark()
+
+    def _reset(self, session_id: SessionId) -> None:
+        for _, state in self._unit.named_states():
+            state.reset(session_id)
+
+    async def _done(self, work: Callable[[], T]) -> T:
+        """Do something with the unit; in a thread if a part of it is elsewhere."""
+        if any(state.spreads for _, state in self._unit.named_states()):
+            return await in_thread(work)
+        return work()
+
+
+def _shared(first: list[Any], second: list[Any]) -> int:
+    """How many messages two logs have in common, from the beginning on."""
+    count = 0
+    for one, other in zip(first, second, strict=False):
+        if one is not other:
+            break
+        count += 1
+    return count

@@ -1,0 +1,93 @@
+"""PostgreSQL and Redis for the tests: servers of their own, on a socket in a temporary directory."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+__all__ = ["postgres_server", "redis_server"]
+
+_DEADLINE = 60.0
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """The address of a PostgreSQL server; the test is skipped where there is none."""
+    pytest.importorskip("asyncpg")
+    initdb = _program("initdb", "/usr/lib/postgresql/*/bin/initdb").resolve()  # the other programs are beside it
+    with _folder() as folder:
+        user = _unprivileged(folder)
+        options = ["-D", folder / "data", "-U", "tester", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+        subprocess.run([*user, initdb, *options], check=True, capture_output=True, cwd=folder)
+        server = [initdb.with_name("postgres"), "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
+        ready = [initdb.with_name("pg_isready"), "-q", "-h", folder]
+        with _running([*user, *server, "-c", "fsync=off"], folder, lambda: subprocess.run(ready).returncode == 0):
+            yield f"postgresql://tester@/postgres?host={folder}"
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """The address of a Redis server; the test is skipped where there is none."""
+    pytest.importorskip("redis")
+    program = _program("redis-server")
+    with _folder() as folder:
+        socket = folder / "redis.sock"
+        command = [program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder]
+        with _running(command, folder, socket.exists):
+            yield f"unix://{socket}"
+
+
+def _program(name: str, elsewhere: str = "") -> Path:
+    found = shutil.which(name)
+    if found is not None:
+        return Path(found)
+    others = sorted(Path("/").glob(elsewhere.lstrip("/"))) if elsewhere else []
+    if not others:
+        pytest.skip(f"{name} is not installed")
+    return others[-1]
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder whose name is short enough for the path of a socket."""
+    path = Path(tempfile.mkdtemp(prefix="store-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def _unprivileged(folder: Path) -> list[str | Path]:
+    """What makes a command run as somebody whom PostgreSQL runs for: root it refuses."""
+    if os.geteuid() != 0:
+        return []
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--"]
+
+
+@contextmanager
+def _running(command: list[str | Path], folder: Path, is_ready: Callable[[], bool]) -> Iterator[None]:
+    log = Path(tempfile.mkstemp(prefix="store-", suffix=".log")[1])
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder)
+    try:
+        deadline = time.monotonic() + _DEADLINE
+        while not is_ready():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=_DEADLINE)
+        log.unlink()

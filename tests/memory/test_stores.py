@@ -1,0 +1,499 @@
+"""What every store of sessions does, wherever it keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, HealthCheck, settings
+from hypothesis import strategies as st
+
+from lagentlike import Agent, AgentMessage, AsyncAgent, ScriptedLLM, StreamingAgent
+from lagentlike.agents import AsyncStreamingAgent
+from lagentlike.concurrency import run_in_background
+from lagentlike.errors import InvalidArgument, SessionConflict, StateError
+from lagentlike.llms import AsyncScriptedLLM
+from lagentlike.memory import Change, SessionStore, SessionValue, Tail
+from lagentlike.memory.store import to_json
+
+from .servers import postgres_server, redis_server
+from .talker import echoing, open_store
+
+ROOT = Path(__file__).resolve().parents[2]
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with postgres_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[str]:
+    with redis_server() as address:
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgres", "redis"])
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def address(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store of this test alone is."""
+    if kind == "sqlite":
+        return str(tmp_path / "sessions.db")
+    return f"{request.getfixturevalue(kind)}#room_{next(_numbers)}"
+
+
+@pytest.fixture
+def another(kind: str, address: str) -> Iterator[Callable[[], SessionStore]]:
+    """Opens the store once more, as another process would."""
+    opened: list[SessionStore] = []
+
+    def open_one() -> SessionStore:
+        opened.append(open_store(kind, address))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.blocking.close()
+
+
+@pytest.fixture
+def store(another: Callable[[], SessionStore]) -> SessionStore:
+    return another()
+
+
+def echo(messages: list[dict[str, Any]], params: dict[str, Any]) -> str:
+    return "heard " + ", ".join(message["content"] for message in messages if message["role"] == "user")
+
+
+def an_agent(store: SessionStore, **options: Any) -> Agent:
+    agent = Agent(ScriptedLLM(echo), name="echo")
+    agent.keep(store, **options)
+    return agent
+
+
+def said(agent: Any, session_id: Any = 0) -> list[str]:
+    return [message.content for message in agent.memory.get(session_id)]
+
+
+# Turns
+
+
+def test_a_session_goes_on_in_another_process(another: Callable[[], SessionStore]) -> None:
+    an_agent(another())("one", session_id="ann")
+    assert an_agent(another())("two", session_id="ann").content == "heard one, two"
+    assert an_agent(another())("hello", session_id="bob").content == "heard hello"
+
+
+async def test_all_colours_are_kept(store: SessionStore) -> None:
+    kinds = (
+        (Agent, ScriptedLLM),
+        (StreamingAgent, ScriptedLLM),
+        (AsyncAgent, AsyncScriptedLLM),
+        (AsyncStreamingAgent, AsyncScriptedLLM),
+    )
+    for number, (make, model) in enumerate(kinds):
+        agent: Any = make(model(echo), name="echo")
+        agent.keep(store)
+        called = agent(str(number))
+        if isinstance(called, AsyncIterator):
+            called = [message async for message in called][-1]
+        elif isinstance(called, Iterator):
+            called = list(called)[-1]
+        elif not isinstance(called, AgentMessage):
+            called = await called
+        assert called.content == "heard " + ", ".join(map(str, range(number + 1)))
+
+
+def test_two_processes_may_take_turns(another: Callable[[], SessionStore]) -> None:
+    first, second = an_agent(another()), an_agent(another())
+    for number in range(3):
+        first(f"a{number}")
+        reply = second(f"b{number}")
+    assert reply.content == "heard a0, b0, a1, b1, a2, b2"
+
+
+def test_of_two_turns_at_once_one_is_refused_and_taken_back(another: Callable[[], SessionStore]) -> None:
+    first, second = an_agent(another()), an_agent(another())
+    first("one")
+
+    def meanwhile(unit: Any, messages: Any) -> None:
+        second("two")
+
+    handle = first.register_forward_pre_hook(meanwhile)
+    with pytest.raises(SessionConflict, match="session 0 went on elsewhere"):
+        first("three")
+    handle.remove()
+    assert said(first) == ["one", "heard one"]
+    assert first("three").content == "heard one, two, three"
+
+
+def test_the_first_turns_of_a_session_conflict_too(another: Callable[[], SessionStore]) -> None:
+    first, second = an_agent(another()), an_agent(another())
+    first.register_forward_pre_hook(lambda *_: second("two") and None)
+    with pytest.raises(SessionConflict):
+        first("one")
+    assert an_agent(another())("three").content == "heard two, three"
+
+
+async def test_a_hundred_calls_of_one_session_are_all_kept(another: Callable[[], SessionStore]) -> None:
+    agent = AsyncAgent(AsyncScriptedLLM(["yes"] * 100), name="echo")
+    agent.keep(another())
+    await asyncio.gather(*(agent(str(number)) for number in range(100)))
+    kept = await another().load(0)
+    assert kept is not None
+    messages = kept.messages["memory"]
+    assert [message["sender"] for message in messages] == ["user", "echo"] * 100
+    assert {message["content"] for message in messages[::2]} == {str(number) for number in range(100)}
+
+
+def test_a_turn_that_fails_leaves_the_store_as_it_was(another: Callable[[], SessionStore]) -> None:
+    agent = an_agent(another())
+    agent("one")
+    before = another().blocking.load(0)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    handle = agent.register_forward_hook(fail)
+    with pytest.raises(RuntimeError):
+        agent("two")
+    handle.remove()
+    assert another().blocking.load(0) == before
+    assert agent("three").content == "heard one, three"
+
+
+async def test_a_turn_that_is_cancelled_leaves_the_store_as_it_was(store: SessionStore) -> None:
+    async def slow(messages: Any, params: Any) -> str:
+        await asyncio.sleep(60 if messages[-1]["content"] == "slow" else 0)
+        return "yes"
+
+    agent = AsyncAgent(AsyncScriptedLLM(slow))
+    agent.keep(store)
+    await agent("one")
+    before = await store.load(0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(agent("slow"), 0.2)
+    assert await store.load(0) == before
+
+
+def test_what_changed_before_the_end_of_a_memory_is_kept_too(another: Callable[[], SessionStore]) -> None:
+    agent = an_agent(another())
+    for text in ("one", "two", "three"):
+        agent(text)
+    agent.memory.delete([2, 3])  # type: ignore[union-attr]
+    agent("four")
+    fresh = an_agent(another())
+    assert fresh("five").content == "heard one, three, four, five"
+
+
+def test_a_fork_and_a_reset_are_kept_with_their_next_turn(another: Callable[[], SessionStore]) -> None:
+    agent = an_agent(another())
+    agent("one")
+    agent.fork(0, "fork")
+    agent("two", session_id="fork")
+    agent.reset(0)
+    agent("three")
+    fresh = an_agent(another())
+    assert fresh("x", session_id="fork").content == "heard one, two, x"
+    assert fresh("x").content == "heard three, x"
+
+
+def test_a_session_deleted_elsewhere_is_forgotten(another: Callable[[], SessionStore]) -> None:
+    agent = an_agent(another())
+    agent("one")
+    another().blocking.delete(0)
+    assert agent("two").content == "heard two"
+
+
+def test_other_states_are_kept_when_they_change(another: Callable[[], SessionStore]) -> None:
+    def counting() -> Agent:
+        agent = Agent(ScriptedLLM(["yes"] * 3))
+        agent.count = SessionValue(list)
+        agent.register_forward_hook(lambda unit, messages, reply: unit.count[0].append(1))
+        agent.keep(another())
+        return agent
+
+    agent = counting()
+    agent("one")
+    agent("two")
+    again = counting()
+    again("three")
+    assert again.count[0] == [1, 1, 1]
+
+
+def test_a_turn_writes_what_is_new_in_it(store: SessionStore) -> None:
+    written: list[Change] = []
+    append = store.append
+
+    async def watched(session_id: Any, change: Change) -> None:
+        written.append(change)
+        await append(session_id, change)
+
+    store.append = watched  # type: ignore[method-assign]
+    agent = an_agent(store)
+    for number in range(50):
+        agent(f"turn {number}")
+    assert [(change.tails["memory"].start, len(change.tails["memory"].messages)) for change in written] == [
+        (2 * number, 2) for number in range(50)
+    ]
+
+
+# Crashes
+
+
+def test_no_acknowledged_turn_is_lost_to_a_kill(kind: str, address: str, another: Callable[[], SessionStore]) -> None:
+    rng, acknowledged = random.Random(0), 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.memory.talker", kind, address, str(acknowledged)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.readlines()
+        process.wait()
+        process.stdout.close()
+        whole = [int(line) for line in lines if line.endswith("\n")]
+        assert len(whole) >= 3
+        kept = another().blocking.load("talk")
+        assert kept is not None
+        turns = [message["content"] for message in kept.messages["memory"][::2]]
+        assert turns[: whole[-1] + 1] == [f"turn {number}" for number in range(whole[-1] + 1)]
+        assert len(turns) <= whole[-1] + 2, "more than the one turn that was under way"
+        assert {len(messages) for messages in kept.messages.values()} == {2 * len(turns)}, "a turn is there in half"
+        acknowledged = len(turns)
+    agent = echoing()
+    agent.keep(another())
+    assert agent("last", session_id="talk").content == "last"
+
+
+# Data
+
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]))
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_texts, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=_json, text=_texts)
+def test_what_is_kept_comes_back_equal(store: SessionStore, value: Any, text: str) -> None:
+    agent = an_agent(store)
+    agent.memory.load([{"content": text, "sender": "user", "extra_info": {"value": value}}], session_id=text)  # type: ignore[union-attr]
+    expected = agent.state_dict(text) if text != "all" else {}
+    if text == "all":
+        return
+    try:
+        run_in_background(agent._keeper.write(text))  # type: ignore[union-attr]
+    except InvalidArgument:
+        assert len(json.dumps(text)) > 1000
+        return
+    fresh = an_agent(store)
+    run_in_background(fresh._keeper.fetch(text))  # type: ignore[union-attr]
+    assert fresh.state_dict(text) == expected
+    store.blocking.delete(text)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), {1, 2}, b"x"])
+def test_what_has_no_json_form_is_refused_and_taken_back(store: SessionStore, odd: Any) -> None:
+    agent = an_agent(store)
+    agent("one")
+    with pytest.raises(StateError):
+        agent(AgentMessage(content="two", sender="user", extra_info={"odd": odd}))
+    assert agent("three").content == "heard one, three"
+
+
+def test_ids_are_told_apart(store: SessionStore) -> None:
+    ids = [1, "1", ("1",), (1, "1"), "../x", "a b\x00", "ünï", 2**70]
+    agent = an_agent(store)
+    for number, session_id in enumerate(ids):
+        agent(str(number), session_id=session_id)
+    assert store.blocking.session_ids() == ids
+    assert store.blocking.session_ids(owner=1) == [(1, "1")]
+    fresh = an_agent(store)
+    for number, session_id in enumerate(ids):
+        assert fresh("x", session_id=session_id).content == f"heard {number}, x"
+
+
+def test_an_id_too_long_is_refused(store: SessionStore) -> None:
+    with pytest.raises(InvalidArgument, match="1000 characters"):
+        an_agent(store)("one", session_id="x" * 1001)
+
+
+HOSTILE = [
+    {"lc": 1, "type": "constructor", "id": ["os", "system"]},
+    {"__class__": "os.system", "content": "x"},
+    {"content": "x", "sender": "user", "__reduce__": "x"},
+    {"content": "x", "sender": 3},
+    "nothing",
+    [],
+    None,
+    7,
+]
+
+
+@pytest.mark.parametrize("message", [*map(json.dumps, HOSTILE), "{", "NaN x", "[" * 100_000], ids=range(11))
+def test_hostile_messages_are_refused_whole(store: SessionStore, message: str) -> None:
+    good = json.dumps({"content": "one", "sender": "user"})
+    change = Change(0, 5, {"memory": 2}, {"memory": Tail(0, [good, message])})
+    agent = an_agent(store)
+    imported = set(sys.modules)
+    try:
+        run_in_background(store.append(0, change))
+        reply = agent("two").content
+    except StateError:
+        assert said(agent) == []
+    else:
+        assert message == json.dumps("nothing"), f"it was taken for a message: {reply}"
+    assert not {name for name in set(sys.modules) - imported if name.startswith("os")}
+
+
+def test_a_session_with_messages_missing_is_refused(store: SessionStore) -> None:
+    good = json.dumps({"content": "one", "sender": "user"})
+    run_in_background(store.append(0, Change(0, 5, {"memory": 3}, {"memory": Tail(0, [good])})))
+    with pytest.raises(StateError, match="damaged"):
+        an_agent(store)("two")
+
+
+def test_a_session_of_another_tree_is_refused(store: SessionStore) -> None:
+    agent = echoing()
+    agent.keep(store)
+    agent("one")
+    other = an_agent(store)
+    with pytest.raises(StateError, match="does not fit Agent"):
+        other("two")
+    assert said(other) == []
+
+
+# Search
+
+
+def test_messages_are_found_by_their_words(store: SessionStore) -> None:
+    agent = an_agent(store)
+    agent("Green tea, please", session_id="ann")
+    agent("Black TEA or coffee?", session_id=("bob", "x"))
+    agent("我喜欢喝绿茶", session_id="chinese")
+    find = store.blocking.search
+    assert [(one.session_id, one.position, one.sender) for one in find("tea")] == [
+        (("bob", "x"), 1, "echo"),
+        (("bob", "x"), 0, "user"),
+        ("ann", 1, "echo"),
+        ("ann", 0, "user"),
+    ]
+    assert [one.snippet for one in find("green TEA")] == ["heard Green tea, please", "Green tea, please"]
+    assert {one.session_id for one in find("喜欢")} == {one.session_id for one in find("茶")} == {"chinese"}
+    assert find("te") == find("tea water") == find("") == find("'\"; DROP TABLE sessions; --") == []
+    assert {one.session_id for one in find("tea", owner="bob")} == {("bob", "x")}
+    assert len(find("tea", limit=2)) == 2
+    agent("milk", session_id="ann")
+    store.blocking.delete(("bob", "x"))
+    assert {one.session_id for one in find("tea")} == {"ann"}
+
+
+# Bounds
+
+
+def test_few_sessions_are_in_memory_and_all_in_the_store(store: SessionStore) -> None:
+    gone: list[Any] = []
+    agent = an_agent(store, max_sessions=3, on_evict=gone.append)
+    for number in range(10):
+        agent("one", session_id=number)
+    assert agent.session_ids() == [7, 8, 9]
+    assert gone == list(range(7))
+    assert agent("two", session_id=0).content == "heard one, two"
+    assert store.blocking.session_ids() == list(range(10))
+
+
+def test_sessions_that_are_not_used_leave_the_memory(store: SessionStore) -> None:
+    agent = an_agent(store, ttl=0.2)
+    agent("one", session_id=1)
+    time.sleep(0.4)
+    agent("one", session_id=2)
+    assert agent.session_ids() == [2]
+
+
+def test_sessions_expire(store: SessionStore) -> None:
+    agent = an_agent(store)
+    agent("one", session_id="old")
+    time.sleep(0.3)
+    agent("one", session_id="new")
+    assert store.blocking.expire(0.2) == ["old"]
+    assert store.blocking.session_ids() == ["new"]
+    assert store.blocking.expire(60) == []
+
+
+async def test_memory_does_not_grow_with_the_number_of_sessions(tmp_path: Path) -> None:
+    agent = AsyncAgent(AsyncScriptedLLM(lambda messages, params: "yes"))
+    agent.keep(open_store("sqlite", str(tmp_path / "s.db")), max_sessions=50)
+
+    async def talk(first: int) -> int:
+        for start in range(first, first + 1000, 50):
+            await asyncio.gather(*(agent("x" * 2000, session_id=number) for number in range(start, start + 50)))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = await talk(0)
+    after = await talk(1000)
+    assert after - before < 2048, f"{after - before} KiB more for 1,000 more sessions of 4 KiB"
+    assert len(agent.session_ids()) == 50
+    await agent._keeper.store.close()  # type: ignore[union-attr]
+
+
+# What only one has
+
+
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database" * 100)
+    with pytest.raises(StateError, match="holds no sessions"):
+        open_store("sqlite", str(path))
+    assert path.read_text() == "not a database" * 100
+
+
+def test_only_units_with_memory_are_kept(tmp_path: Path) -> None:
+    from lagentlike.actions import ActionExecutor
+
+    with pytest.raises(InvalidArgument, match="unit with a memory"):
+        ActionExecutor([]).keep(tmp_path / "s.db")
+
+
+def test_an_address_where_nobody_is_gives_a_typed_error(tmp_path: Path) -> None:
+    pytest.importorskip("asyncpg")
+    pytest.importorskip("redis")
+    for kind, address in (
+        ("postgres", f"postgresql://nobody:secret@/x?host={tmp_path}"),
+        ("redis", f"unix://:secret@{tmp_path}/redis.sock"),
+    ):
+        store = open_store(kind, address)
+        with pytest.raises(StateError) as caught:
+            an_agent(store)("one")
+        assert "secret" not in f"{caught.value} {store!r}"
+        store.blocking.close()
+
+
+def test_json_keeps_integers_of_any_size() -> None:
+    assert json.loads(to_json([2**63, 2**80, -(2**70)])) == [2**63, 2**80, -(2**70)]
