@@ -115,6 +115,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "Workflow",
     ),
     "lagentlike.aggregators": (
+        "BudgetAggregator",
         "DefaultAggregator",
         "InternLMToolAggregator",
     ),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from lagentlike.agents import AsyncReAct, ReAct
+from lagentlike.memory import Keeper
 from lagentlike.serving import (
     AgentServer,
     AsyncHTTPAgentClient,
@@ -24,6 +25,8 @@ from lagentlike.serving import (
     StreamingHTTPAgentClient,
 )
 
+from .memory.servers import postgres_server, redis_server
+from .memory.talker import open_store
 from .transcript import define, KINDS, QUESTIONS, SESSION, talk, Transcript
 
 
@@ -74,6 +77,23 @@ async def in_a_store_between_turns(folder: Path) -> Transcript:
     return replies, state
 
 
+async def in_a_database(server: Callable[[], Any] | None, folder: Path) -> Transcript:
+    """Each turn by a new agent, over what the last one kept; blocking and async ones in turn."""
+    with nullcontext(str(folder / "sessions.db")) if server is None else server() as address:
+        kind = {postgres_server: "postgres", redis_server: "redis"}.get(server, "sqlite")
+        replies = []
+        for question, colour in zip(QUESTIONS, (AsyncReAct, ReAct, AsyncReAct, ReAct), strict=True):
+            agent = define(colour)
+            async with open_store(kind, address) as store:
+                agent.keep(store)
+                called: Any = agent(question, session_id=SESSION)
+                replies.append((await called if agent.colour.is_async else called).content)
+        last = define(ReAct)
+        async with open_store(kind, address) as store:
+            await Keeper(last, store).fetch(SESSION)
+        return replies, last.state_dict(SESSION)
+
+
 CLIENTS = (HTTPAgentClient, AsyncHTTPAgentClient, StreamingHTTPAgentClient, AsyncStreamingHTTPAgentClient)
 
 # Where an agent runs, by name: a new way of running agents gets a line here.
@@ -87,6 +107,9 @@ FORMS: dict[str, Callable[[Path], Awaitable[Transcript]]] = {
     "as chat completions": partial(behind_chat_completions, False),
     "as streamed chat completions": partial(behind_chat_completions, True),
     "in a store between turns": in_a_store_between_turns,
+    "in an SQLite file": partial(in_a_database, None),
+    "in PostgreSQL": partial(in_a_database, postgres_server),
+    "in Redis": partial(in_a_database, redis_server),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..aggregators.default import as_content
+from ..aggregators.budget import kept_from, left_out, text_size
 from ..errors import InvalidArgument
 from ..memory import Memory
 from ..schema import AgentMessage, unchecked_message
@@ -47,20 +47,11 @@ class DropOldest:
         self.keep = keep
 
     def __call__(self, messages: Sequence[AgentMessage]) -> Compressed | None:
-        sizes = [_size(message) for message in messages]
-        room = sum(sizes) * self.keep
-        start = len(messages) - 1
-        while start > 0 and sum(sizes[start - 1 :]) <= room:
-            start -= 1
-        while start > 0 and messages[start].tool_results is not None:
-            start -= 1
+        sizes = [text_size(message) for message in messages]
+        start = kept_from(messages, sizes, sum(sizes) * self.keep)
         if start == 0:
             return None
-        if is_mark(messages[0]):
-            return Compressed(start, messages[0].content)
-        first = next((message for message in messages if message.sender == "user"), None)
-        request = "" if first is None else f" The first request was: {str(as_content(first.content))[:2000]}"
-        return Compressed(start, f"(Earlier messages are left out here.{request})")
+        return Compressed(start, messages[0].content if is_mark(messages[0]) else left_out(messages))
 
 
 def in_view(memory: Memory, new: Sequence[AgentMessage]) -> list[tuple[int, AgentMessage]]:
@@ -114,10 +105,3 @@ def is_mark(message: AgentMessage) -> bool:
 
 
 _MARK = "compressed"
-
-
-def _size(message: AgentMessage) -> int:
-    size = len(str(message.content))
-    for call in message.tool_calls or ():
-        size += len(str(call.arguments))
-    return size

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
+from ..concurrency import run_in_background
 from .common import add_model_options, check_sandbox, find, Looks, make_model, UsageError
 from .run import session_id
 
 if TYPE_CHECKING:
     from ..agents import StreamingAgent
-    from ..memory import SessionId
+    from ..memory import Keeper, SessionId
     from ..schema import AgentMessage, ToolCall
 
 __all__ = ["add_options", "main"]
@@ -30,6 +31,7 @@ EXAMPLES = """examples:
   lagentlike chat
   lagentlike chat --tool calculator --tool python         python runs code in a kernel, as you
   lagentlike chat --tool my_tools.py:get_weather
+  lagentlike chat --store talks.db --session travel       go on with it another day; /search finds what was said
   lagentlike chat --model qwen3 --api-base http://127.0.0.1:11434/v1 --system "Answer in one sentence."
   echo "What is the result of 21 * 2?" | lagentlike chat
 """
@@ -41,6 +43,7 @@ _COMMANDS = {
     "/fork NAME": "go on in a new session that begins where this one is",
     "/reset": "forget this session",
     "/state": "what this session remembers, as state_dict() has it",
+    "/search WORDS": "find messages in all sessions of the store",
     "/save FILE": "write all sessions to a file",
     "/load FILE": "read them again",
     "/quit": "leave; Ctrl-D does it too, Ctrl-C stops an answer",
@@ -51,6 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument("--session", default="0", metavar="NAME", help="session to begin in (0)")
+    parser.add_argument("--store", type=Path, metavar="FILE", help="keep sessions in an SQLite file, and go on there")
     parser.add_argument("--load", type=Path, metavar="FILE", help="read what /save wrote first")
     tools = parser.add_argument_group("tools")
     tools.add_argument(
@@ -68,10 +72,17 @@ def main(options: argparse.Namespace) -> int:
     agent = _make_agent(options)
     if options.load is not None:
         agent.load(options.load)
+    keeper = None if options.store is None else agent.keep(options.store)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):  # line editing, where Python has it
             import readline  # noqa: F401
-    return _Chat(agent, session_id(options.session)).run()
+    chat = _Chat(agent, keeper)
+    try:
+        chat.go_to(session_id(options.session))
+        return chat.run()
+    finally:
+        if keeper is not None:
+            keeper.store.blocking.close()
 
 
 def _make_agent(options: argparse.Namespace) -> StreamingAgent:
@@ -113,12 +124,19 @@ def _python() -> Any:
 class _Chat:
     """The loop of reading lines and showing answers."""
 
-    def __init__(self, agent: StreamingAgent, session: int | str) -> None:
+    def __init__(self, agent: StreamingAgent, keeper: Keeper | None) -> None:
         self.agent = agent
-        self.session = session
+        self.keeper = keeper
+        self.session: int | str = 0
         self.looks = Looks(sys.stdout)
         self.at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self.failed = False
+
+    def go_to(self, session: int | str) -> None:
+        """Have a session in memory, and talk in it from now on."""
+        if self.keeper is not None:
+            run_in_background(self.keeper.fetch(session))
+        self.session = session
 
     def run(self) -> int:
         """Read lines until there are no more."""
@@ -199,26 +217,39 @@ class _Chat:
 
     def _do_session(self, name: str) -> None:
         if not name:
-            known = dict.fromkeys([*self.agent.session_ids(), self.session])
-            for one in known:
+            kept = [] if self.keeper is None else self.keeper.store.blocking.session_ids()
+            here = self.agent.session_ids()
+            for one in dict.fromkeys([*kept, *here, self.session]):
                 mark = "*" if one == self.session else " "
-                print(f" {mark} {one}  {self.looks.dim(f'{_length(self.agent, one)} messages')}")
+                where = "kept" if one in kept and one not in here else f"{_length(self.agent, one)} messages"
+                print(f" {mark} {one}  {self.looks.dim(where)}")
             return
-        self.session = session_id(name)
+        self.go_to(session_id(name))
         print(self.looks.dim(f"session {name}, {_length(self.agent, self.session)} messages"))
 
     def _do_fork(self, name: str) -> None:
         if not name:
             raise UsageError("/fork needs the name of the new session")
         self.agent.fork(self.session, session_id(name))
+        if self.keeper is not None:
+            run_in_background(self.keeper.write(session_id(name)))
         self._do_session(name)
 
     def _do_reset(self, _: str) -> None:
-        self.agent.reset(self.session, recursive=True)
+        if self.keeper is None:
+            self.agent.reset(self.session, recursive=True)
+        else:
+            run_in_background(self.keeper.delete(self.session))
         print(self.looks.dim(f"session {self.session} is empty"))
 
     def _do_state(self, _: str) -> None:
         print(json.dumps(self.agent.state_dict(self.session), indent=2, ensure_ascii=False))
+
+    def _do_search(self, words: str) -> None:
+        if self.keeper is None or not words:
+            raise UsageError("/search needs words" if self.keeper else "/search needs a store: start with --store FILE")
+        for one in self.keeper.store.blocking.search(words):
+            print(f"  {self.looks.cyan(str(one.session_id))}  {one.sender}: {_one_line(one.snippet)}")
 
     def _do_save(self, path: str) -> None:
         if not path:

@@ -264,6 +264,17 @@ def test_chat_forgets_saves_and_loads(lagentlike: Callable[..., Outcome], tmp_pa
     assert again == " * 0  2 messages\n"
 
 
+def test_chat_goes_on_with_a_kept_session(lagentlike: Callable[..., Outcome], tmp_path: Path) -> None:
+    store = ("--store", str(tmp_path / "talks.db"), "--session", "travel")
+    lagentlike("chat", *store, stdin="My name is Ann.\n/fork copy\nThank you\n")
+    again = lagentlike("chat", *store, stdin="What is my name?\n/session\n/search ann\n/reset\n")
+    assert "Your name is Ann." in again.out
+    assert "travel  4 messages" in again.out
+    assert "copy  kept" in again.out
+    assert "copy  user: My name is Ann." in again.out
+    assert "Ann" not in lagentlike("chat", *store, stdin="What is my name?\n").out
+
+
 def test_chat_shows_state_as_json(lagentlike: Callable[..., Outcome]) -> None:
     out = lagentlike("chat", stdin="What is the result of 1 + 1?\n/state\n").out
     state = json.loads(out.partition("\n")[2])
