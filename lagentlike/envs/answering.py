@@ -102,7 +102,8 @@ class _Server:
         self._decode = prompts.decode
 
     async def ask(self, messages: Messages, ids: list[int] | None, config: AgentConfig) -> Completion:
-        assert ids is not None  # there are prompts
+        if ids is None:
+            raise InvalidArgument("ids", ids, "this server is sent token ids: give the tokenizer of its model")
         read, sampled, logprobs, reasons = await self._server.tokens_and_logprobs_completion(
             model=getattr(getattr(self._server, "config", None), "model_name", "default"),
             prompt=self._decode(ids, skip_special_tokens=False),

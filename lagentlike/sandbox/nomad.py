@@ -50,13 +50,14 @@ class NomadBackend(PooledBackend):
         self._session: aiohttp.ClientSession | None = None
         self._count = 0
         self._adopted: set[str] = set()
+        self._ended: set[str] = set()
         self._starting = asyncio.Lock()
         self._job = f"/v1/job/{quote(settings.sandbox_job_id, safe='')}"
 
     async def _open(self) -> None:
         token = self.settings.nomad_token or os.environ.get("NOMAD_TOKEN")
         self._session = aiohttp.ClientSession(headers={"X-Nomad-Token": token} if token else {})
-        self._count, self._adopted = self.settings.min_containers, set()
+        self._count, self._adopted, self._ended = self.settings.min_containers, set(), set()
         try:
             await self._tell("GET", "/v1/agent/health")
             if self.settings.purge_job_on_start:
@@ -103,9 +104,14 @@ class NomadBackend(PooledBackend):
                 await asyncio.shield(host.close())
                 raise
         except BaseException:
-            self._adopted.discard(allocation)
+            self._forget(allocation)
             raise
         return host
+
+    def _forget(self, allocation: str) -> None:
+        """An allocation is not ours any more, and never will be again: Nomad may still call it running."""
+        self._adopted.discard(allocation)
+        self._ended.add(allocation)
 
     async def _next_allocation(self) -> str:
         """The id of an allocation that runs and is not ours yet, as soon as there is one."""
@@ -114,7 +120,7 @@ class NomadBackend(PooledBackend):
             for allocation in await self._allocations():
                 if allocation.get("ClientStatus") == "running" and allocation.get("DesiredStatus") == "run":
                     found = str(allocation.get("ID"))
-                    if found not in self._adopted:
+                    if found not in self._adopted and found not in self._ended:
                         return found
             if asyncio.get_running_loop().time() > deadline:
                 raise SandboxError(
@@ -146,7 +152,7 @@ class NomadBackend(PooledBackend):
 
     async def _let_go(self, allocation: str) -> None:
         """Stop an allocation that is not wanted any more; Nomad starts no other one in its place."""
-        self._adopted.discard(allocation)
+        self._forget(allocation)
         if not self._running:
             return  # the whole job ends
         await self._scale(max(len(self._adopted), self._least))

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, cast, Self
 from urllib.parse import urlsplit
 
 import orjson
@@ -352,9 +352,8 @@ class _Connection(web.RequestHandler):
         self._unsent = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._peer = transport
-        transport.set_write_buffer_limits(high=0)  # so that we are told of every byte that is not taken
+        self._peer = cast("asyncio.Transport", transport)
+        self._peer.set_write_buffer_limits(high=0)  # so that we are told of every byte that is not taken
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

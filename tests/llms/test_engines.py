@@ -79,8 +79,8 @@ def test_the_blocking_form_answers_alike_and_batches(name: str) -> None:
         llm = model(str(WEIGHTS), temperature=0)
         assert llm.chat(HELLO) == TinyLM().chat(HELLO)
         assert llm.chat([HELLO, ONE_PLUS_ONE]) == TinyLM().chat([HELLO, ONE_PLUS_ONE])
-        drawn = llm.chat([TEA, TEA], temperature=1.5, seed=1)
-        assert drawn[0] != drawn[1] == llm.chat(TEA, temperature=1.5, seed=2)
+        drawn = llm.chat([TEA, TEA], temperature=3, seed=1)
+        assert drawn[0] != drawn[1] == llm.chat(TEA, temperature=3, seed=2)
         assert llm.usage.requests == 6
 
 

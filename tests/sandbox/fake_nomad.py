@@ -6,6 +6,7 @@ Shapes are those of https://developer.hashicorp.com/nomad/api-docs (jobs, alloca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -179,7 +180,8 @@ class FakeNomad:
 
 def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _free_port() -> int:

@@ -60,8 +60,10 @@ class Shown:
         if self._held is not None:
             return self._held
         unfinished = self._unfinished.search(text, max(self._looked, len(text) - _WINDOW))
-        self._looked = len(text) if unfinished is None else unfinished.start()
-        return len(text[: self._looked].rstrip())
+        self._looked = len(
+            text[: None if unfinished is None else unfinished.start()].rstrip()
+        )  # a mark may be indented
+        return self._looked
 
     def _first_call(self, text: str) -> int:
         """Where the first call begins, or -1."""
