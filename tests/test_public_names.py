@@ -55,6 +55,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "Notes",
         "Process",
         "PythonInterpreter",
+        "SearchSessions",
         "Terminal",
         "Todo",
         "Toolset",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .mcp import MCPServer
     from .notes import Notes
     from .python_interpreter import PythonInterpreter
+    from .search_sessions import SearchSessions
     from .terminal import Process, Terminal, terminal_tools
     from .todo import Todo
     from .toolsets import availability, register_toolset, resolve_toolset, sample_toolsets, tools_of, Toolset
@@ -47,6 +48,7 @@ __all__ = [
     "Notes",
     "Process",
     "PythonInterpreter",
+    "SearchSessions",
     "Terminal",
     "Todo",
     "Toolset",
@@ -83,6 +85,7 @@ __getattr__, __dir__ = attach(
         "files": ["file_tools"],
         "mcp": ["MCPServer"],
         "notes": ["Notes"],
+        "search_sessions": ["SearchSessions"],
         "terminal": ["Process", "Terminal", "terminal_tools"],
         "todo": ["Todo"],
         "toolsets": ["Toolset", "availability", "register_toolset", "resolve_toolset", "sample_toolsets", "tools_of"],

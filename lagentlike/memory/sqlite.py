@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..concurrency import in_thread
-from ..errors import StateError
+from ..errors import LagentlikeError, StateError
 from .search import collected, Found, terms_of, words_of
 from .state import SessionId
 from .store import (
@@ -100,7 +100,8 @@ class SQLiteStore(SessionStore):
         return await in_thread(self._load, session_id)
 
     async def append(self, session_id: SessionId, change: Change) -> None:
-        await self._write(lambda database: self._append(database, session_id, change))
+        key = session_key(session_id)
+        await self._write(lambda database: self._append(database, session_id, key, change))
 
     async def delete(self, session_id: SessionId) -> None:
         key = session_key(session_id)
@@ -217,7 +218,7 @@ class SQLiteStore(SessionStore):
             self._writer.execute("BEGIN IMMEDIATE")
             with self._writer:
                 outcomes = [(done, self._done(work)) for work, done in group]
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001  # whoever waits gets it
             outcomes = [(done, StateError(f"{os.fspath(self.path)!r} cannot be written: {error}")) for _, done in group]
         for done, outcome in outcomes:
             if isinstance(outcome, Exception):
@@ -230,14 +231,14 @@ class SQLiteStore(SessionStore):
         self._writer.execute("SAVEPOINT one")
         try:
             outcome = work(self._writer)
-        except StateError as error:
+        except (LagentlikeError, ValueError) as error:
             self._writer.execute("ROLLBACK TO one")
             outcome = error
         self._writer.execute("RELEASE one")
         return outcome
 
-    def _append(self, database: sqlite3.Connection, session_id: SessionId, change: Change) -> None:
-        key, lengths, now = session_key(session_id), to_json(change.lengths), time.time()
+    def _append(self, database: sqlite3.Connection, session_id: SessionId, key: str, change: Change) -> None:
+        lengths, now = to_json(change.lengths), time.time()
         if change.after:
             changed = database.execute(
                 "UPDATE sessions SET version = ?, lengths = ?, note = ?, written = ? WHERE key = ? AND version = ?",

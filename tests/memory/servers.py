@@ -26,10 +26,29 @@ def postgres_server() -> Iterator[str]:
     initdb = _program("initdb", "/usr/lib/postgresql/*/bin/initdb").resolve()  # the other programs are beside it
     with _folder() as folder:
         user = _unprivileged(folder)
-        options = ["-D", folder / "data", "-U", "tester", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+        options: list[str | Path] = [
+            "-D",
+            folder / "data",
+            "-U",
+            "tester",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-N",
+        ]
         subprocess.run([*user, initdb, *options], check=True, capture_output=True, cwd=folder)
-        server = [initdb.with_name("postgres"), "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
-        ready = [initdb.with_name("pg_isready"), "-q", "-h", folder]
+        server: list[str | Path] = [
+            initdb.with_name("postgres"),
+            "-D",
+            folder / "data",
+            "-k",
+            folder,
+            "-c",
+            "listen_addresses=",
+        ]
+        ready: list[str | Path] = [initdb.with_name("pg_isready"), "-q", "-h", folder]
         with _running([*user, *server, "-c", "fsync=off"], folder, lambda: subprocess.run(ready).returncode == 0):
             yield f"postgresql://tester@/postgres?host={folder}"
 
@@ -41,7 +60,7 @@ def redis_server() -> Iterator[str]:
     program = _program("redis-server")
     with _folder() as folder:
         socket = folder / "redis.sock"
-        command = [program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder]
+        command: list[str | Path] = [program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder]
         with _running(command, folder, socket.exists):
             yield f"unix://{socket}"
 

@@ -343,6 +343,18 @@ def test_ids_are_told_apart(store: SessionStore) -> None:
 def test_an_id_too_long_is_refused(store: SessionStore) -> None:
     with pytest.raises(InvalidArgument, match="1000 characters"):
         an_agent(store)("one", session_id="x" * 1001)
+    with pytest.raises(InvalidArgument, match="1000 characters"):
+        run_in_background(store.append("x" * 1001, Change(0, 5, {})))
+
+
+def test_a_change_that_is_no_json_fails_alone(store: SessionStore) -> None:
+    async def keep_and_read() -> None:
+        await store.append(1, Change(0, 5, {"memory": 1}, {"memory": Tail(0, ["{"])}))
+        await store.load(1)
+
+    with pytest.raises(StateError):
+        run_in_background(keep_and_read())
+    assert an_agent(store)("one", session_id=2).content == "heard one"
 
 
 HOSTILE = [
@@ -497,3 +509,14 @@ def test_an_address_where_nobody_is_gives_a_typed_error(tmp_path: Path) -> None:
 
 def test_json_keeps_integers_of_any_size() -> None:
     assert json.loads(to_json([2**63, 2**80, -(2**70)])) == [2**63, 2**80, -(2**70)]
+
+
+async def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
+    from benchmarks.stores import measure
+
+    async with open_store("sqlite", str(tmp_path / "s.db")) as store:
+        figures = await measure(store, turns=64)
+        assert set(figures) == {"turns_a_second", "first_turns_ms", "last_turns_ms"}
+        kept = await store.load("s31")
+        assert kept is not None
+        assert kept.lengths == {"memory": 4}
