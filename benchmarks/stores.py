@@ -13,10 +13,11 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from lagentlike.agents import AsyncAgent
-from lagentlike.llms import AsyncScriptedLLM
-from lagentlike.memory import SessionStore
+from lagentlike.memory import SessionId, SessionStore
+from lagentlike.schema import AgentMessage
 from tests.memory.servers import postgres_server, redis_server
 from tests.memory.talker import open_store
 
@@ -26,13 +27,16 @@ SESSIONS = 32
 WINDOW = 50  # turns that a figure is the median of
 
 
-def an_agent() -> AsyncAgent:
-    return AsyncAgent(AsyncScriptedLLM(lambda messages, params: "yes, " * 20), name="echo")
+class Answering(AsyncAgent):
+    """Answers without a model, which would cost more the longer the session is."""
+
+    async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> str:
+        return "yes, " * 20
 
 
 async def measure(store: SessionStore | None, turns: int) -> dict[str, float]:
     """Turns a second with many sessions at once; milliseconds of the first and of the last turns of one session."""
-    agent = an_agent()
+    agent = Answering(name="echo")
     if store is not None:
         agent.keep(store)
     await agent("warm up", session_id="warm")
