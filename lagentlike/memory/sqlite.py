@@ -64,14 +64,17 @@ class SQLiteStore(SessionStore):
     Raises:
         StateError: it is no such file.
 
+    >>> import tempfile
     >>> from lagentlike import Agent, ScriptedLLM
     >>> agent = Agent(ScriptedLLM(["Green or black?"]))
-    >>> keeper = agent.keep(SQLiteStore("sessions.db"))
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> keeper = agent.keep(SQLiteStore(f"{folder.name}/sessions.db"))
     >>> agent("Tea, please.", session_id="ann").content
     'Green or black?'
     >>> keeper.store.blocking.search("tea")[0].snippet
     'Tea, please.'
     >>> keeper.store.blocking.close()
+    >>> folder.cleanup()
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
