@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 PROJECT := setup.cfg pyproject.toml
 
-.PHONY: demo test lint types docs bench system clean
+.PHONY: demo test lint types docs bench clean
 
-demo: system $(VENV)/.demo
+demo: $(VENV)/.demo
+	@.ci/system-packages demo
 	$(BIN)/lagentlike demo
 
-test: system $(VENV)/.dev
+test: $(VENV)/.dev
+	@.ci/system-packages
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.dev
@@ -26,17 +28,16 @@ types: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: system $(VENV)/.demo
+bench: $(VENV)/.demo
+	@.ci/system-packages demo
 	$(BIN)/python -m benchmarks.run
-
-system:
-	@.ci/system-packages
 
 clean:
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(BIN)/python:
+	@.ci/system-packages demo
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(PROJECT) | $(BIN)/python
