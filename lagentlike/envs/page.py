@@ -30,7 +30,8 @@ def write_page(source: Path, target: Path) -> None:
 def _group(number: int, group: Mapping[str, Any]) -> Iterator[str]:
     scores = group["scores"]
     mean = sum(scores) / len(scores)
-    yield f"<details><summary>Group {number}: {_told(group.get('item'))} <b>{mean:.3g}</b></summary>\n"
+    opened = "" if number else " open"
+    yield f"<details{opened}><summary><b>{mean:.3g}</b> {_told(group.get('item'))}</summary>\n"
     conversations = group.get("messages") or [[] for _ in scores]
     for row, (score, messages) in enumerate(zip(scores, conversations, strict=True)):
         sampled = sum(value != -100 for value in group["masks"][row])
@@ -58,12 +59,16 @@ _HEAD = """<!doctype html>
 <html><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <style>
+html { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-summary { cursor: pointer; padding: .3rem 0 }
+h1 { font-size: 1.3rem }
+summary { cursor: pointer; padding: .3rem 0 } summary b { display: inline-block; min-width: 3.5rem }
 section { border-left: 4px solid #999; margin: 1rem 0; padding: 0 1rem }
 section.good { border-color: #2a7 } section.bad { border-color: #c43 }
-h2 { font-size: 1rem } h3 { font-size: .8rem; margin: .6rem 0 .1rem; color: #666 }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .5rem; margin: 0 }
-article.assistant pre { background: #eef4ff }
+h2 { font-size: 1rem } h3 { font-size: .8rem; margin: .6rem 0 .1rem; color: light-dark(#666, #aaa) }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: light-dark(#f6f6f6, #222); padding: .5rem; margin: 0 }
+article.assistant pre { background: light-dark(#eef4ff, #1c2740) }
 </style></head><body>
+<h1>{title}</h1>
+<p>Each group is the tries at one task, with their mean score.</p>
 """
