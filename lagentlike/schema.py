@@ -384,7 +384,7 @@ def copied(value: Any) -> Any:
     if kind is dict:
         return {key: item if type(item) in _ATOMS else copied(item) for key, item in value.items()}
     if kind is list:
-        return [copied(item) for item in value]
+        return value[:] if _ATOMS.issuperset(map(type, value)) else [copied(item) for item in value]
     if kind is tuple:
         return tuple([copied(item) for item in value])
     if kind in _RECORDS:
