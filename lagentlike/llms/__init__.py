@@ -9,8 +9,16 @@ from .._lazy import attach
 if TYPE_CHECKING:
     from .base import AsyncBaseLLM, BaseLLM, forbid_real_requests
     from .fallback import AsyncFallbackLLM, FallbackLLM
-    from .huggingface import AsyncHFTransformer, HFTransformer
+    from .huggingface import (
+        AsyncHFTransformer,
+        AsyncHFTransformerCasualLM,
+        AsyncHFTransformerChat,
+        HFTransformer,
+        HFTransformerCasualLM,
+        HFTransformerChat,
+    )
     from .lmdeploy import AsyncLMDeployPipeline, LMDeployPipeline
+    from .lmdeploy_server import AsyncLMDeployClient, AsyncLMDeployServer, LMDeployClient, LMDeployServer
     from .meta import INTERNLM2_META
     from .openai import AsyncGPTAPI, GPTAPI
     from .scripted import AsyncScriptedLLM, ScriptedLLM
@@ -23,7 +31,11 @@ __all__ = [
     "AsyncFallbackLLM",
     "AsyncGPTAPI",
     "AsyncHFTransformer",
+    "AsyncHFTransformerCasualLM",
+    "AsyncHFTransformerChat",
+    "AsyncLMDeployClient",
     "AsyncLMDeployPipeline",
+    "AsyncLMDeployServer",
     "AsyncScriptedLLM",
     "AsyncTinyLM",
     "AsyncTokenAPI",
@@ -33,8 +45,12 @@ __all__ = [
     "FallbackLLM",
     "GPTAPI",
     "HFTransformer",
+    "HFTransformerCasualLM",
+    "HFTransformerChat",
     "INTERNLM2_META",
+    "LMDeployClient",
     "LMDeployPipeline",
+    "LMDeployServer",
     "ScriptedLLM",
     "TinyLM",
     "TokenAPI",
@@ -47,8 +63,16 @@ __getattr__, __dir__ = attach(
     {
         "base": ["AsyncBaseLLM", "BaseLLM", "forbid_real_requests"],
         "fallback": ["AsyncFallbackLLM", "FallbackLLM"],
-        "huggingface": ["AsyncHFTransformer", "HFTransformer"],
+        "huggingface": [
+            "AsyncHFTransformer",
+            "AsyncHFTransformerCasualLM",
+            "AsyncHFTransformerChat",
+            "HFTransformer",
+            "HFTransformerCasualLM",
+            "HFTransformerChat",
+        ],
         "lmdeploy": ["AsyncLMDeployPipeline", "LMDeployPipeline"],
+        "lmdeploy_server": ["AsyncLMDeployClient", "AsyncLMDeployServer", "LMDeployClient", "LMDeployServer"],
         "meta": ["INTERNLM2_META"],
         "openai": ["AsyncGPTAPI", "GPTAPI"],
         "scripted": ["AsyncScriptedLLM", "ScriptedLLM"],

@@ -15,7 +15,14 @@ from .scheduler import Scheduler
 if TYPE_CHECKING:
     from .torch_engine import TorchEngine
 
-__all__ = ["AsyncHFTransformer", "HFTransformer"]
+__all__ = [
+    "AsyncHFTransformer",
+    "AsyncHFTransformerCasualLM",
+    "AsyncHFTransformerChat",
+    "HFTransformer",
+    "HFTransformerCasualLM",
+    "HFTransformerChat",
+]
 
 
 class _HF(_Local):
@@ -116,3 +123,9 @@ class HFTransformer(_HF, LocalLLM):
 
 class AsyncHFTransformer(_HF, AsyncLocalLLM):
     """The async form of `HFTransformer`: tasks that ask at the same time are answered as one batch, beside the loop."""
+
+
+HFTransformerCasualLM = HFTransformerChat = HFTransformer
+"""Lagent's other names: causal language models are all there is, and each has a chat template."""
+
+AsyncHFTransformerCasualLM = AsyncHFTransformerChat = AsyncHFTransformer

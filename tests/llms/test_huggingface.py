@@ -490,3 +490,10 @@ begun.wait(60)
 """
     finished = subprocess.run([sys.executable, "-c", code, str(WEIGHTS)], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_lagents_names_are_the_same_classes() -> None:
+    from lagentlike import llms
+
+    assert llms.HFTransformerChat is llms.HFTransformerCasualLM is llms.HFTransformer
+    assert llms.AsyncHFTransformerChat is llms.AsyncHFTransformerCasualLM is llms.AsyncHFTransformer
