@@ -142,9 +142,7 @@ class _Server(_Client):
             f"its log ends: {self.log}"
         )
 
-    async def _ask(  # type: ignore[override]  # a coroutine function is a function that gives one
-        self, body: bytes, send: Callable[[Request, R], Coroutine[Any, Any, T]], read: R
-    ) -> T:
+    async def _ask(self, body: bytes, send: Callable[[Request, R], Coroutine[Any, Any, T]], read: R) -> T:
         if not self.alive:
             raise self._died()
         try:
