@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import logging
 import signal
@@ -20,6 +19,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from ..errors import InvalidArgument
+from ..sandbox.http import only_this_machine
 from .auth import Tokens
 from .openai_protocol import BadRequest, error_body, failure
 
@@ -86,7 +86,7 @@ class HTTPFace(ABC):
         limits: Limits | None = None,
     ) -> None:
         self._tokens = Tokens(token)
-        if not self._tokens and not _only_this_machine(host):
+        if not self._tokens and not only_this_machine(host):
             raise InvalidArgument("host", host, "others can connect there: set a token as well, or listen on 127.0.0.1")
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise InvalidArgument("port", port, "give a number from 0 (any free port) to 65535")
@@ -96,7 +96,7 @@ class HTTPFace(ABC):
         self.port = port
         self.limits = limits or Limits()
         self._hosts = {"localhost", "127.0.0.1", "::1", host.lower(), *map(str.lower, hosts)}
-        self._any_host = not _only_this_machine(host)
+        self._any_host = not only_this_machine(host)
         self._slots = asyncio.Semaphore(max_concurrency)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
@@ -452,12 +452,3 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def _only_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
