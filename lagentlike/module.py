@@ -422,7 +422,7 @@ class Module:
         It is meant for the outermost unit: its turns write what all units below did.
 
         Args:
-            store: a store, or the path of an SQLite file.
+            store: a store, the path of an SQLite file, or an address such as `postgresql://…` or `redis://…`.
             max_sessions: most sessions in memory; those not used for longest leave it until they are used again.
             ttl: seconds after which a session that is not used leaves the memory.
             on_evict: called with the id of each session that leaves the memory.
@@ -433,15 +433,14 @@ class Module:
         Raises:
             InvalidArgument: the unit has no memory, which its turns need to wait for each other.
         """
-        from .memory.keeper import Keeper  # what only this needs
-        from .memory.sqlite import SQLiteStore
+        from .memory.address import open_store  # what only this needs
+        from .memory.keeper import Keeper
 
         if not isinstance(self._states.get("memory"), MemoryManager):
             raise InvalidArgument(
                 "self", self, "only a unit with a memory can be kept, such as an agent or a Sequential"
             )
-        place = SQLiteStore(store) if isinstance(store, str | os.PathLike) else store
-        self._keeper = keeper = Keeper(self, place, max_sessions, ttl, on_evict)
+        self._keeper = keeper = Keeper(self, open_store(store), max_sessions, ttl, on_evict)
         return keeper
 
     # Looking at it

@@ -234,6 +234,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "SessionValue",
         "Tail",
         "check_session_id",
+        "open_store",
     ),
     "lagentlike.prompts": (
         "InterpreterParser",

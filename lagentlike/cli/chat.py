@@ -32,6 +32,7 @@ EXAMPLES = """examples:
   lagentlike chat --tool calculator --tool python         python runs code in a kernel, as you
   lagentlike chat --tool my_tools.py:get_weather
   lagentlike chat --store talks.db --session travel       go on with it another day; /search finds what was said
+  lagentlike chat --store redis://127.0.0.1:6379/0
   lagentlike chat --model qwen3 --api-base http://127.0.0.1:11434/v1 --system "Answer in one sentence."
   echo "What is the result of 21 * 2?" | lagentlike chat
 """
@@ -54,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument("--session", default="0", metavar="NAME", help="session to begin in (0)")
-    parser.add_argument("--store", type=Path, metavar="FILE", help="keep sessions in an SQLite file, and go on there")
+    parser.add_argument("--store", metavar="STORE", help="keep sessions, and go on there: SQLite file or address")
     parser.add_argument("--load", type=Path, metavar="FILE", help="read what /save wrote first")
     tools = parser.add_argument_group("tools")
     tools.add_argument(

@@ -19,11 +19,13 @@ HELP = """serve any agent over HTTP
 
 Native routes for turns, streams, sessions and state, and OpenAI's POST /v1/chat/completions; /docs shows them all.
 Each conversation is a session. It listens on this machine only, unless --host says otherwise and there is a token. With
---store, a turn is on the disk before it is answered, and sessions go on after a restart."""
+--store, a turn is kept before it is answered, and sessions go on after a restart: in an SQLite file, in PostgreSQL
+(postgresql://user@host/database) or in Redis (redis://host:6379/0), which several servers may share."""
 
 EXAMPLES = """examples:
   lagentlike serve my_agents.py:coder
   lagentlike serve my_agents:coder --store sessions.db --port 9000
+  PGPASSWORD=secret lagentlike serve my_agents:coder --store postgresql://ann@db.example/talks
   curl http://127.0.0.1:8090/forward -d '{"message": "What is 12 * 34?", "session_id": "ann"}'
   LAGENTLIKE_TOKEN=secret lagentlike serve my_agents.py:coder --host 0.0.0.0
   lagentlike serve my_agents.py:coder --host 0.0.0.0 --tokens tokens.json      a JSON object: {"ann": "her token", ...}
@@ -40,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8090, help="port to listen on, 0 for any free one (8090)")
     parser.add_argument("--token", help="what clients must send as bearer token; LAGENTLIKE_TOKEN by default")
     parser.add_argument("--tokens", type=Path, metavar="FILE", help="tokens of several clients, by name, as JSON")
-    parser.add_argument("--store", type=Path, metavar="FILE", help="keep sessions in an SQLite file")
+    parser.add_argument("--store", metavar="STORE", help="keep sessions: SQLite file or address")
     parser.add_argument("--max-concurrency", type=int, default=256, metavar="N", help="most turns at once (256)")
     parser.add_argument("--max-sessions", type=int, default=10_000, metavar="N", help="most in memory (10000)")
     parser.add_argument("--ttl", type=float, metavar="SECONDS", help="when an unused session leaves the memory")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
+    from .address import open_store
     from .keeper import Keeper
     from .manager import MemoryManager
     from .memory import Memory
@@ -33,11 +34,13 @@ __all__ = [
     "SessionValue",
     "Tail",
     "check_session_id",
+    "open_store",
 ]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "address": ["open_store"],
         "keeper": ["Keeper"],
         "manager": ["MemoryManager"],
         "memory": ["Memory"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -17,11 +18,16 @@ from .memory import Mark
 from .state import plain_state, SessionId
 from .store import Change, Kept, SessionStore, Tail, to_json
 
-__all__ = ["Keeper"]
+__all__ = ["LONG", "Keeper", "unused"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Key = TypeVar("Key")
+Entry = TypeVar("Entry", bound="_Used")
+
+LONG = 200
+"""Messages: to read or to write down more than these takes milliseconds, for which an event loop should not wait."""
 
 
 class _Unit(Protocol):
@@ -77,6 +83,7 @@ class Keeper:
         self._ttl = ttl
         self._on_evict = on_evict
         self._held: OrderedDict[SessionId, _Held] = OrderedDict()  # the one used last is last
+        self._guard = threading.Lock()  # so that no session is taken while it leaves the memory
 
     async def fetch(self, session_id: SessionId) -> Any:
         """Have a session in memory as the store has it, and tell the note that was kept with it.
@@ -91,7 +98,8 @@ class Keeper:
         if version != (0 if held is None else held.version):
             kept = await self.store.load(session_id)
             held = self._held.setdefault(session_id, _Held())
-            await self._done(lambda: self._take_over(session_id, held, kept))
+            messages = 0 if kept is None else sum(kept.lengths.values())
+            await self._done(lambda: self._take_over(session_id, held, kept), messages)
         return None if held is None else held.note
 
     async def write(self, session_id: SessionId, note: Any = None) -> None:
@@ -124,33 +132,24 @@ class Keeper:
 
     def take(self, session_id: SessionId) -> None:
         """Have a session stay in memory until `leave`."""
-        held = self._held.setdefault(session_id, _Held())
-        held.users += 1
+        with self._guard:
+            self._held.setdefault(session_id, _Held()).users += 1
 
     def leave(self, session_id: SessionId) -> None:
         """Take `take` back; sessions that are too many, or were not used for too long, leave the memory."""
-        held = self._held.get(session_id)
-        if held is not None:
-            held.users -= 1
-            held.used = time.monotonic()
-            self._held.move_to_end(session_id)
-        self.sweep()
-
-    def sweep(self) -> None:
-        """Let go of sessions that are too many, or were not used for too long."""
-        oldest = time.monotonic() - (self._ttl or float("inf"))
-        surplus = len(self._held) - self._max_sessions
-        gone: list[SessionId] = []
-        for session_id, held in list(self._held.items()):
-            if len(gone) >= surplus and held.used > oldest:
-                break
-            if not held.users:
-                gone.append(session_id)
-        for session_id in gone:
-            self.forget(session_id)
+        with self._guard:
+            held = self._held.get(session_id)
+            if held is not None:
+                held.users -= 1
+                held.used = time.monotonic()
+                self._held.move_to_end(session_id)
+            gone = unused(self._held, self._max_sessions, self._ttl)
+            for one in gone:
+                self.forget(one)
+        for one in gone:
             if self._on_evict is not None:
                 try:
-                    self._on_evict(session_id)
+                    self._on_evict(one)
                 except Exception:
                     logger.exception("on_evict failed")
 
@@ -201,7 +200,7 @@ class Keeper:
                 if held.values.get(path) != value:
                     values[path] = value
         lengths = {path: length for path, (_, length) in marks.items()}
-        version = held.version + 1 if held.version else random.getrandbits(48) + 1  # no session is like a deleted one
+        version = held.version + random.getrandbits(32) + 1  # drawn, so that no other change makes the same one
         return Change(held.version, version, lengths, tails, values, to_json(plain_state(note, "the note"))), marks
 
     def _memories(self) -> list[tuple[str, MemoryManager]]:
@@ -216,11 +215,37 @@ class Keeper:
         for _, state in self._unit.named_states():
             state.reset(session_id)
 
-    async def _done(self, work: Callable[[], T]) -> T:
-        """Do something with the unit; in a thread if a part of it is elsewhere."""
-        if any(state.spreads for _, state in self._unit.named_states()):
+    async def _done(self, work: Callable[[], T], messages: int = 0) -> T:
+        """Do something with the unit; in a thread where there is much to do, or a part of the unit is elsewhere."""
+        if messages > LONG or any(state.spreads for _, state in self._unit.named_states()):
             return await in_thread(work)
         return work()
+
+
+class _Used(Protocol):
+    """Something that is in memory: how many use it at present, and when it was used last."""
+
+    users: int
+    used: float
+
+
+def unused(entries: OrderedDict[Key, Entry], most: int, ttl: float | None) -> list[Key]:
+    """What is too much in memory, or was not used for too long, and is not in use.
+
+    Args:
+        entries: what is there, the one used last at the end.
+        most: so many may stay.
+        ttl: seconds without use after which one goes; None for any.
+    """
+    oldest = time.monotonic() - (ttl or float("inf"))
+    surplus = len(entries) - most
+    gone: list[Key] = []
+    for key, entry in entries.items():
+        if len(gone) >= surplus and entry.used > oldest:
+            break
+        if not entry.users:
+            gone.append(key)
+    return gone
 
 
 def _shared(first: list[Any], second: list[Any]) -> int:

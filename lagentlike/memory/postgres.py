@@ -20,6 +20,7 @@ from .store import (
     from_json,
     Kept,
     key_prefix,
+    masked,
     session_key,
     session_of,
     SessionStore,
@@ -55,10 +56,12 @@ class PostgresStore(SessionStore):
     JSON is kept as text, since `jsonb` refuses some of it and keeps no order. Messages are found through a `tsvector`.
 
     Args:
-        dsn: address such as `postgresql://user:password@host/database`; asyncpg reads `PGHOST` and its like for what is
-            missing.
+        dsn: address such as `postgresql://user:password@host/database`; asyncpg reads `PGHOST`, `PGPASSWORD` and their
+            like for what is missing.
         schema: schema that the tables are in; made if need be.
         max_connections: most connections of this process.
+
+    A connection or an answer that is not there within 30 seconds is a `StateError`.
 
     Raises:
         MissingExtra: asyncpg is not installed.
@@ -148,7 +151,8 @@ class PostgresStore(SessionStore):
         await on_background(self._close())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(schema={self._schema!r})"  # the address may hold a password
+        place = "" if self._dsn is None else f"{masked(self._dsn)!r}, "
+        return f"{type(self).__name__}({place}schema={self._schema!r})"
 
     async def _append(self, database: Any, session_id: SessionId, change: Change) -> None:
         key, lengths, now = session_key(session_id), to_json(change.lengths), time.time()
@@ -195,7 +199,7 @@ class PostgresStore(SessionStore):
             async with self._connection() as database:
                 return await work(database)
         except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError) as error:
-            raise StateError(f"PostgreSQL failed: {error}") from error
+            raise StateError(f"{self!r} failed: {error or type(error).__name__}") from error
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -203,13 +207,26 @@ class PostgresStore(SessionStore):
             self._opening = asyncio.Lock()
         async with self._opening:
             if self._pool is None:
-                pool = await self._asyncpg.create_pool(self._dsn, min_size=0, max_size=self._max_connections)
-                async with pool.acquire() as database, database.transaction():
-                    await database.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-                    await database.execute(_SCHEMA.format(self._schema))
-                self._pool = pool
+                self._pool = await self._opened()
         async with self._pool.acquire() as database:
             yield database
+
+    async def _opened(self) -> Any:
+        """Connections, to tables that are there."""
+        limits = {"min_size": 0, "max_size": self._max_connections}
+        pool = self._asyncpg.create_pool(self._dsn, **limits, timeout=_PATIENCE, command_timeout=_PATIENCE)
+        try:
+            await pool
+            async with pool.acquire() as database, database.transaction():
+                await database.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                await database.execute(_SCHEMA.format(self._schema))
+        except BaseException as error:
+            pool.terminate()
+            if isinstance(error, ValueError) and self._dsn is not None:
+                cure = "give an address such as postgresql://user:password@host/database"
+                raise InvalidArgument("dsn", masked(self._dsn), cure) from None  # that error may show the password
+            raise
+        return pool
 
     async def _close(self) -> None:
         pool, self._pool = self._pool, None
@@ -217,5 +234,6 @@ class PostgresStore(SessionStore):
             await pool.close()
 
 
+_PATIENCE = 30.0
 _MAX_WORDS = 10_000  # of a message, so that a tsvector holds them
 _COPIES = 8  # a message may be in the memories of so many units of a tree

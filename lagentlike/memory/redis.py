@@ -11,7 +11,18 @@ from ..concurrency import on_background
 from ..errors import InvalidArgument, MissingExtra, StateError
 from .search import collected, Found, terms_of
 from .state import SessionId
-from .store import assembled, Change, conflict, Kept, key_prefix, session_key, session_of, SessionStore, to_json
+from .store import (
+    assembled,
+    Change,
+    conflict,
+    Kept,
+    key_prefix,
+    masked,
+    session_key,
+    session_of,
+    SessionStore,
+    to_json,
+)
 
 __all__ = ["RedisStore"]
 
@@ -20,7 +31,9 @@ T = TypeVar("T")
 # Scripts run whole or not at all. KEYS: the session, the sessions by age, the sessions by their last turn.
 _APPEND = """
 local change = cjson.decode(ARGV[1])
-if (redis.call('HGET', KEYS[1], 'version') or '0') ~= change.after then return 0 end
+local version = redis.call('HGET', KEYS[1], 'version') or '0'
+if version == change.version then return 1 end -- it was made, and its answer lost
+if version ~= change.after then return 0 end
 redis.call('HSET', KEYS[1], 'version', change.version, 'lengths', change.lengths, 'note', change.note)
 for _, state in ipairs(change.values) do redis.call('HSET', KEYS[1], 'state ' .. state[1], state[2]) end
 for _, tail in ipairs(change.tails) do
@@ -62,7 +75,10 @@ class RedisStore(SessionStore):
         url: address such as `redis://:password@host:6379/0`.
         prefix: what all keys begin with.
 
+    A connection or an answer that is not there within 30 seconds is a `StateError`.
+
     Raises:
+        InvalidArgument: `url` is no such address.
         MissingExtra: redis is not installed.
     """
 
@@ -73,10 +89,14 @@ class RedisStore(SessionStore):
             raise MissingExtra("redis", "redis") from error
         if not isinstance(prefix, str):
             raise InvalidArgument("prefix", prefix, "give a text")
-        self._redis = redis
+        self._errors = (redis.RedisError, OSError)
         self._url = url
         self._prefix = prefix
-        self._client: Any = None
+        try:
+            self._client = redis.asyncio.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE)
+        except ValueError:  # its text may show the password
+            cure = "give an address such as redis://:password@host:6379/0"
+            raise InvalidArgument("url", masked(url), cure) from None
 
     async def version(self, session_id: SessionId) -> int:
         key = self._key(session_key(session_id))
@@ -131,15 +151,10 @@ class RedisStore(SessionStore):
         return [session_of(key) for key in gone]
 
     async def close(self) -> None:
-        async def close() -> None:
-            client, self._client = self._client, None
-            if client is not None:
-                await client.aclose()
-
-        await on_background(close())
+        await self._do(lambda client: client.aclose())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(prefix={self._prefix!r})"  # the address may hold a password
+        return f"{type(self).__name__}({masked(self._url)!r})"
 
     @property
     def _by_age(self) -> str:
@@ -162,11 +177,12 @@ class RedisStore(SessionStore):
 
     async def _on_client(self, work: Callable[[Any], Awaitable[T]]) -> T:
         try:
-            if self._client is None:
-                self._client = self._redis.asyncio.from_url(self._url)
             return await work(self._client)
-        except (self._redis.RedisError, OSError) as error:
-            raise StateError(f"Redis failed: {error}") from error
+        except self._errors as error:
+            raise StateError(f"{self!r} failed: {error or type(error).__name__}") from error
+
+
+_PATIENCE = 30.0
 
 
 def _newest_first(session_id: SessionId, kept: Kept) -> Iterator[tuple[SessionId, str, int, Any]]:

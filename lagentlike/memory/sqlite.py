@@ -111,10 +111,7 @@ class SQLiteStore(SessionStore):
         await self._write(lambda database: self._delete(database, "key = ?", key))
 
     async def session_ids(self, owner: SessionId | None = None) -> list[SessionId]:
-        found = self._read(
-            self._reader, "SELECT key FROM sessions WHERE substr(key, 1, ?) = ? ORDER BY id", *_within(owner)
-        )
-        return [session_of(key) for (key,) in found]
+        return await in_thread(self._session_ids, owner)
 
     async def search(self, query: str, limit: int = 10, owner: SessionId | None = None) -> list[Found]:
         return await in_thread(self._search, terms_of(query), limit, owner)
@@ -178,6 +175,11 @@ class SQLiteStore(SessionStore):
             )
         return assembled(session_id, version, lengths, note, values, messages)
 
+    def _session_ids(self, owner: SessionId | None) -> list[SessionId]:
+        with closing(self._connect()) as database:
+            query = "SELECT key FROM sessions WHERE substr(key, 1, ?) = ? ORDER BY id"
+            return [session_of(key) for (key,) in self._read(database, query, *_within(owner))]
+
     def _search(self, terms: list[str], limit: int, owner: SessionId | None) -> list[Found]:
         if not terms:
             return []
@@ -186,12 +188,12 @@ class SQLiteStore(SessionStore):
             matching = "AND messages.id IN (SELECT rowid FROM found WHERE found MATCH ?)"
             values = [" ".join(f'"{term}"' for term in terms)]
         with closing(self._connect()) as database:
-            rows = database.execute(
-                "SELECT key, path, position, message FROM messages JOIN sessions ON sessions.id = session "
-                f"WHERE substr(key, 1, ?) = ? {matching} ORDER BY messages.id DESC",
-                (*_within(owner), *values),
-            )
             try:
+                rows = database.execute(
+                    "SELECT key, path, position, message FROM messages JOIN sessions ON sessions.id = session "
+                    f"WHERE substr(key, 1, ?) = ? {matching} ORDER BY messages.id DESC",
+                    (*_within(owner), *values),
+                )
                 return list(collected(_candidates(rows), terms, limit))
             except sqlite3.Error as error:
                 raise StateError(f"{os.fspath(self.path)!r} cannot be searched: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ __all__ = [
     "conflict",
     "from_json",
     "key_prefix",
+    "masked",
     "session_key",
     "session_of",
     "to_json",
@@ -116,7 +118,7 @@ class SessionStore(ABC):
         """The sessions that are kept, the oldest first.
 
         Args:
-            owner: only those whose id is a tuple that begins with this.
+            owner: only those whose id is a tuple of several parts that begins with this.
         """
 
     @abstractmethod
@@ -247,6 +249,15 @@ def conflict(session_id: SessionId) -> SessionConflict:
     return SessionConflict(
         f"session {session_id!r} went on elsewhere since it was read: this turn is taken back; make it again"
     )
+
+
+def masked(address: str) -> str:
+    """An address as messages show it: without who asks and their password.
+
+    >>> masked("postgresql://ann:secret@host/talks?sslpassword=secret")
+    'postgresql://***@host/talks?sslpassword=***'
+    """
+    return re.sub("((?:password|passwd)=)[^&]*", r"\1***", re.sub("://.*@", "://***@", address))
 
 
 _encode: Callable[[Any], str] = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode

@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from ..errors import InvalidArgument, StateError
-from ..memory import Keeper, SessionStore, SQLiteStore
+from ..memory import Keeper, open_store, SessionStore
 from ..module import Module
 from ..registry import create_object, import_object
 from ..schema import AgentMessage
@@ -62,8 +62,8 @@ class AgentServer(HTTPFace):
         port: port to listen on; 0 takes a free one, which `port` then tells.
         token: clients must send it as `Authorization: Bearer …`; several go by the name of who has them. Needed
             wherever others can connect.
-        store: where sessions are kept after each turn, before it is answered: a `SessionStore`, or the path of an
-            SQLite file. Without one they are gone with the process.
+        store: where sessions are kept after each turn, before it is answered: a `SessionStore`, the path of an SQLite
+            file, or an address (`postgresql://…`, `redis://…`). Without one they are gone with the process.
         params: the parameters of a call that clients may set, such as `temperature`; by default those that change how
             a model samples, if the agent's `forward` takes any.
         max_concurrency: most turns at once; more wait.
@@ -322,7 +322,9 @@ class AgentServer(HTTPFace):
                 await asyncio.sleep(self._sweep_every)
                 self.sessions.sweep()
 
-        store = SQLiteStore(self._store) if isinstance(self._store, str | Path) else self._store
+        store = None if self._store is None else open_store(self._store)
+        if store is not None:
+            await store.version(0)  # now, not at the first turn, it tells that it cannot be reached
         self.sessions.keeper = None if store is None else Keeper(self.unit, store, max_sessions=sys.maxsize)
         sweeping = asyncio.create_task(sweep())
         yield

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ..concurrency import in_thread
 from ..errors import StateError
 from ..memory import Keeper, Memory, MemoryManager, SessionId
+from ..memory.keeper import LONG, unused
 from ..module import Module
 from ..schema import AgentMessage
 
@@ -162,15 +163,8 @@ class Sessions:
 
     def sweep(self) -> None:
         """Let go of sessions that are too many, or were not used for too long."""
-        oldest = time.monotonic() - (self._ttl or float("inf"))
-        surplus = len(self._known) - self._max_sessions
-        gone: list[Session] = []
-        for session in self._known.values():
-            if len(gone) >= surplus and session.used > oldest:
-                break
-            if not session.users:
-                gone.append(session)
-        for session in gone:
+        for key in unused(self._known, self._max_sessions, self._ttl):
+            session = self._known[key]
             self._drop(session)
             if self._on_evict is not None:
                 try:
@@ -211,12 +205,9 @@ class Sessions:
 
     async def _done(self, work: Callable[[], T], messages: int = 0) -> T:
         """Do something with the unit; in a thread where there is much to do, or a part of the unit is elsewhere."""
-        if messages > _LONG or any(state.spreads for _, state in self._unit.named_states()):
+        if messages > LONG or any(state.spreads for _, state in self._unit.named_states()):
             return await in_thread(work)
         return work()
-
-
-_LONG = 200  # messages: more take milliseconds to read or to write down
 
 
 async def _surely(work: Coroutine[Any, Any, T]) -> T:

@@ -57,6 +57,8 @@ def test_it_serves_an_agent_and_keeps_its_sessions(agents: str, tmp_path: Path) 
         (["--tokens", "list.json"], 2, "no JSON object"),
         (["--tokens", "list.json", "--token", "x"], 2, "not both"),
         (["--store", "list.json"], 1, "holds no sessions"),
+        (["--store", "redis://:secret@127.0.0.1:9/0"], 1, "RedisStore('redis://***@127.0.0.1:9/0') failed"),
+        (["--store", "mysql://ann:secret@db/x"], 1, "store='mysql://***@db/x': give the path of an SQLite file"),
         (["--grace", "0"], 1, "grace"),
     ],
 )

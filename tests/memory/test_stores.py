@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import random
@@ -19,8 +20,9 @@ import pytest
 from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
 
-from lagentlike import Agent, AgentMessage, AsyncAgent, ScriptedLLM, StreamingAgent
+from lagentlike import Agent, AgentMessage, AsyncAgent, ScriptedLLM, StreamingAgent, TinyLM
 from lagentlike.agents import AsyncStreamingAgent
+from lagentlike.cli import main
 from lagentlike.concurrency import run_in_background
 from lagentlike.errors import InvalidArgument, SessionConflict, StateError
 from lagentlike.llms import AsyncScriptedLLM
@@ -473,6 +475,25 @@ async def test_memory_does_not_grow_with_the_number_of_sessions(tmp_path: Path) 
     assert after - before < 2048, f"{after - before} KiB more for 1,000 more sessions of 4 KiB"
     assert len(agent.session_ids()) == 50
     await agent._keeper.store.close()  # type: ignore[union-attr]
+
+
+# By their address
+
+
+def test_agents_and_commands_take_a_store_by_its_address(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, session = address.partition("#")[0], f"talk{next(_numbers)}"
+    agent = Agent(TinyLM(temperature=0), name="assistant")
+    keeper = agent.keep(place)
+    agent("My name is Ann.", session_id=session)
+    keeper.store.blocking.close()
+    chat = ["chat", "--no-tools", "--store", place, "--session", session]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What is my name?\n/search ann\n/reset\n"))
+    assert main(chat) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Your name is Ann.\n")
+    assert f"{session}  user: My name is Ann." in out
 
 
 # What only one has
