@@ -22,7 +22,8 @@ from .names import check_attribute, check_names
 from .registry import create_object
 from .schema import AgentMessage, Completion
 from .summary import mermaid, Summary, tree
-from .turn import FunctionHook, outermost_turn, Turn
+from .tracing import spans
+from .turn import FunctionHook, outermost_turn, TracedTurn, Turn
 
 if TYPE_CHECKING:
     from .memory import Keeper, SessionStore
@@ -99,7 +100,7 @@ class Module:
             Whatever `forward` or a hook raises; memory is then as it was before the turn in the whole tree, and the
             error's `produced` lists the messages that were given up.
         """
-        turn = Turn(self, message, session_id, kwargs)
+        turn = (TracedTurn if spans.tracers else Turn)(self, message, session_id, kwargs)
         with stepped(turn):
             turn.reply = self.forward(*turn.messages, session_id=session_id, **turn.kwargs)
         reply: AgentMessage = turn.reply
@@ -512,7 +513,7 @@ class AsyncModule(Module):
         self, *message: AgentMessage | str, session_id: SessionId = 0, **kwargs: Any
     ) -> AgentMessage:
         """Run one turn: hooks, memory, `forward`, memory, hooks; see `Module.__call__`."""
-        async with Turn(self, message, session_id, kwargs) as turn:
+        async with (TracedTurn if spans.tracers else Turn)(self, message, session_id, kwargs) as turn:
             turn.reply = await self.forward(*turn.messages, session_id=session_id, **turn.kwargs)
         reply: AgentMessage = turn.reply
         return reply
@@ -553,7 +554,7 @@ class StreamingModule(Module):
             Messages whose `content` is the answer so far, with `stream_state` STREAM_ING; at last the reply, with END.
             The turn is in memory when the reply comes. Leaving the iterator before that takes the turn back.
         """
-        turn = Turn(self, message, session_id, kwargs)
+        turn = (TracedTurn if spans.tracers else Turn)(self, message, session_id, kwargs)
         with (
             stepped(turn),
             closing(_stream(self, self.forward(*turn.messages, session_id=session_id, **turn.kwargs))) as parts,
@@ -587,7 +588,7 @@ class AsyncStreamingModule(AsyncModule):
     ) -> AsyncIterator[AgentMessage]:
         """Run one turn, giving out its messages as they come; see `StreamingModule.__call__`."""
         async with (
-            Turn(self, message, session_id, kwargs) as turn,
+            (TracedTurn if spans.tracers else Turn)(self, message, session_id, kwargs) as turn,
             aclosing(_stream_async(self, self.forward(*turn.messages, session_id=session_id, **turn.kwargs))) as parts,
         ):
             while True:

@@ -20,11 +20,12 @@ from .hooks import Hook
 from .memory import check_session_id, Memory, SessionId
 from .memory.memory import Mark, Outermost
 from .schema import AgentMessage, AgentStatusCode, unchecked_message
+from .tracing import spans
 
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["FunctionHook", "Turn", "lend", "outermost_turn"]
+__all__ = ["FunctionHook", "TracedTurn", "Turn", "lend", "outermost_turn"]
 
 logger = logging.getLogger(__name__)
 
@@ -331,6 +332,50 @@ class Turn:
         if self._memory is not None:
             self._memory.rewind(self._mark)
         return given_up
+
+
+class TracedTurn(Turn):
+    """A turn that tracers are told of."""
+
+    __slots__ = ("_span",)
+
+    async def __aenter__(self) -> Turn:
+        self._span = span = spans.begin_turn(self.unit, self.session_id, self.messages)
+        span.enter()
+        try:
+            await super().__aenter__()
+        except BaseException as error:
+            span.leave()
+            span.end(error)
+            raise
+        if self.unit.colour.is_streaming:
+            span.leave()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        span = self._span
+        if self.unit.colour.is_streaming:
+            span.enter()
+        try:
+            await super().__aexit__(kind, error, trace)
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            if error is None:
+                span.replied(self.reply)
+            span.leave()
+            span.end(error)
+
+    def resume(self) -> Token[Turn | None]:
+        self._span.enter()
+        return super().resume()
+
+    def pause(self, token: Token[Turn | None]) -> None:
+        self._span.leave()
+        super().pause(token)
 
 
 _Entry = tuple["Module", AgentMessage, Memory | None, Mark, Mark]

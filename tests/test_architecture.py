@@ -25,7 +25,7 @@ LAYERS = (
     {"sandbox"},
     {"module", "aggregators"},
     {"mapping", "summary", "turn"},
-    {"hooks", "memory", "prompts"},
+    {"hooks", "memory", "prompts", "tracing"},
     {"budget", "cluster", "colour", "concurrency", "names", "registry", "trajectory"},
     {"ledger"},
     {"schema"},

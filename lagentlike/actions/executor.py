@@ -25,6 +25,7 @@ from ..schema import (
     ToolResult,
     unchecked_message,
 )
+from ..tracing import spans
 from .base import BaseAction, ToolAPI
 from .builtin import FinishAction, InvalidAction, NoAction
 from .function import checked_timeout, FunctionTool
@@ -194,6 +195,8 @@ class ActionExecutor(Module):
         plan = _Plan(calls or None, entries)
         for _ in plan.pending:
             charge_tool_call()
+        if spans.tracers:
+            _note(plan)
         return plan
 
     def _single(self, content: Any, session_id: SessionId) -> PreparedCall | ActionReturn:
@@ -294,6 +297,16 @@ class _Plan:
             return results
         arrived = iter(results)
         return [next(arrived) if isinstance(entry, PreparedCall) else entry for entry in self.entries]
+
+
+def _note(plan: _Plan) -> None:
+    """Let the spans of calls have the ids that the model gave, and those that are answered already have theirs now."""
+    ids = [call.id for call in plan.calls or ()] or [""]
+    for call_id, entry in zip(ids, plan.entries, strict=True):
+        if isinstance(entry, PreparedCall):
+            entry.call_id = call_id
+        else:
+            spans.note_refused(entry, call_id)
 
 
 def _failed_as(answer: ActionReturn, name: str, arguments: Any) -> ActionReturn:

@@ -16,6 +16,7 @@ from typing import Any, TYPE_CHECKING, TypeVar
 from ..concurrency import background, run_in_background, Stop, Stopped
 from ..errors import ColourError
 from ..schema import ActionReturn
+from ..tracing import spans
 from .result import as_return, failed
 from .workers import submit, submit_from_loop
 
@@ -41,12 +42,14 @@ class PreparedCall:
         arguments: what the model gave, for `ActionReturn.args`.
         kwargs: what the function is called with.
         timeout: seconds it may take; None for as long as it likes.
+        call_id: what the model called the call, for tracers.
     """
 
     api: ToolAPI
     arguments: dict[str, Any]
     kwargs: dict[str, Any]
     timeout: float | None = None
+    call_id: str | None = None
 
     def returned(self, value: Any) -> ActionReturn:
         return as_return(value, self.api.name, self.arguments, self.api.max_length)
@@ -74,9 +77,18 @@ def run_call(call: PreparedCall, stop: Stop | None = None) -> ActionReturn:
     """Run a call and wait for it: in this thread, or in another one if there may be an end to the waiting; async tools
     on the background loop.
     """
+    if not spans.tracers:
+        return _run(call, stop)
+    with spans.begin_tool(call.api.name, call.call_id, call.arguments) as span:
+        result = _run(call, stop)
+        span.returned(result)
+        return result
+
+
+def _run(call: PreparedCall, stop: Stop | None) -> ActionReturn:
     if call.api.is_async:
         try:
-            return run_in_background(run_call_async(call, stop))
+            return run_in_background(_run_stoppable(call, stop))
         except ColourError as error:
             return call.failed(error)
     if call.api.action.stops_itself:
@@ -100,6 +112,15 @@ def run_call(call: PreparedCall, stop: Stop | None = None) -> ActionReturn:
 
 async def run_call_async(call: PreparedCall, stop: Stop | None = None) -> ActionReturn:
     """Run a call and await it: an async tool in this loop, a blocking one in a thread."""
+    if not spans.tracers:
+        return await _run_stoppable(call, stop)
+    with spans.begin_tool(call.api.name, call.call_id, call.arguments) as span:
+        result = await _run_stoppable(call, stop)
+        span.returned(result)
+        return result
+
+
+async def _run_stoppable(call: PreparedCall, stop: Stop | None) -> ActionReturn:
     if stop is None or call.api.action.stops_itself:
         return await _run_async(call)
     if stop.reason is not None:

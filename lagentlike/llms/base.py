@@ -11,6 +11,7 @@ from typing import Any, ClassVar, overload, TypeVar
 from ..budget import charge_request, charge_usage
 from ..errors import InvalidArgument, RealRequestsForbidden
 from ..schema import Completion, ModelStatusCode, Usage
+from ..tracing import spans
 
 __all__ = ["AsyncBaseLLM", "BaseLLM", "Conversation", "StreamItem", "forbid_real_requests", "side_by_side"]
 
@@ -138,6 +139,14 @@ class BaseLLM(_LLM):
             BudgetExceeded: a `Budget` around this call is used up.
         """
         params = self._params(gen_params)
+        if not spans.tracers:
+            return self.__answer(messages, params)
+        with spans.begin_request(self, messages, params) as span:
+            answer = self.__answer(messages, params)
+            span.answered(answer)
+            return answer
+
+    def __answer(self, messages: Any, params: Params) -> Completion | list[Completion]:
         if _is_batch(messages):
             return self._chat_batch([_checked(item) for item in messages], params)
         self._start()
@@ -154,6 +163,10 @@ class BaseLLM(_LLM):
             LLMError: the call failed; its `partial` is what came before.
         """
         params = self._params(gen_params)
+        items = self.__items(messages, params)
+        return spans.watched(self, messages, params, items) if spans.tracers else items
+
+    def __items(self, messages: Conversation, params: Params) -> Iterator[StreamItem]:
         self._start()
         answer = Completion()
         with closing(self._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]  # generators close
@@ -197,14 +210,26 @@ class AsyncBaseLLM(_LLM):
     async def chat(self, messages: Any, **gen_params: Any) -> Completion | list[Completion]:
         """The answer to a conversation, or the list of answers to a list of conversations; see `BaseLLM.chat`."""
         params = self._params(gen_params)
+        if not spans.tracers:
+            return await self.__answer(messages, params)
+        with spans.begin_request(self, messages, params) as span:
+            answer = await self.__answer(messages, params)
+            span.answered(answer)
+            return answer
+
+    async def __answer(self, messages: Any, params: Params) -> Completion | list[Completion]:
         if _is_batch(messages):
             return await self._chat_batch([_checked(item) for item in messages], params)
         self._start()
         return self._finish(await self._chat(_checked(messages), params))
 
-    async def stream_chat(self, messages: Conversation, **gen_params: Any) -> AsyncIterator[StreamItem]:
+    def stream_chat(self, messages: Conversation, **gen_params: Any) -> AsyncIterator[StreamItem]:
         """The answer to a conversation, part by part; see `BaseLLM.stream_chat`."""
         params = self._params(gen_params)
+        items = self.__items(messages, params)
+        return spans.watched_async(self, messages, params, items) if spans.tracers else items
+
+    async def __items(self, messages: Conversation, params: Params) -> AsyncIterator[StreamItem]:
         self._start()
         answer = Completion()
         async with aclosing(self._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]

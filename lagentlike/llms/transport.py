@@ -28,6 +28,7 @@ from ..errors import (
     ServerError,
     StreamTruncated,
 )
+from ..tracing import spans
 from .exchange import pool_of_loop, pools_of_process, post, Response
 from .refusals import masked, refusal, retry_after
 from .sse import EventParser
@@ -180,6 +181,7 @@ class Transport:
                 if pause is None:
                     raise
                 logger.info("%s; attempt %d follows in %.2f s", error, failures + 1, pause)
+                spans.note_retry()
             else:
                 if failures:
                     self._budget.refund()

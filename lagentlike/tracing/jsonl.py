@@ -1,0 +1,99 @@
+"""Spans as lines of JSON in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidArgument
+from .secrets import mask, secrets_of_environment
+from .spans import Span, Tracer
+
+__all__ = ["JSONLTracer", "read_trace"]
+
+
+class JSONLTracer(Tracer):
+    """Writes each span that ends as one line of JSON, at the end of a file.
+
+    Several threads and processes may write to the same file: a line is one write, to a file open for appending.
+
+    Args:
+        path: the file; it is made, readable by its owner only, if it is not there.
+        content: also write what was said: messages, answers, arguments, results, and the texts of errors.
+        secrets: texts to write as `***` wherever they occur. What looks like a key, and the values of environment
+            variables called `…KEY`, `…TOKEN`, `…SECRET` or `…PASSWORD`, are masked without being named.
+
+    Raises:
+        InvalidArgument: the file cannot be written.
+
+    >>> import tempfile
+    >>> from lagentlike import Agent, ScriptedLLM
+    >>> path = Path(tempfile.mkdtemp(), "trace.jsonl")
+    >>> with JSONLTracer(path):
+    ...     reply = Agent(ScriptedLLM(["Hello!"]), name="greeter")("Hi")
+    >>> [(span["kind"], span["name"], span["status"]) for span in read_trace(path)]
+    [('request', 'scripted', 'ok'), ('turn', 'greeter', 'ok')]
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, content: bool = False, secrets: Iterable[str] = ()) -> None:
+        self.path = Path(path)
+        self.content = content
+        self._secrets = (*secrets, *secrets_of_environment())
+        try:
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise InvalidArgument("path", str(path), f"the trace cannot be written there: {error.strerror}") from error
+
+    def end(self, span: Span) -> None:
+        told = mask(span.plain(self.content), self._secrets)
+        line = json.dumps(told, separators=(",", ":"), default=str).encode() + b"\n"
+        with _guard:
+            while line and self._file >= 0:  # one that is closed takes no more
+                line = line[os.write(self._file, line) :]
+
+    def close(self) -> None:
+        """Be told no more, and close the file."""
+        self.detach()
+        with _guard:
+            file, self._file = self._file, -1
+            if file >= 0:
+                os.close(file)
+
+    def __exit__(self, *exc: Any) -> None:
+        self.close()
+
+
+_guard = threading.Lock()  # no file is closed, and none of its lines continued, while one is written
+os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_guard.release)
+
+
+def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The spans of a file, in the order in which they ended.
+
+    A last line without its end, as a process that was killed leaves it, is passed over.
+
+    Raises:
+        InvalidArgument: the file cannot be read, or a line of it is no span; the message has its number.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise InvalidArgument("path", str(path), f"the trace cannot be read: {error.strerror}") from error
+    return [_span(line, number, path) for number, line in enumerate(lines[:-1], 1)]
+
+
+def _span(line: bytes, number: int, path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        span = json.loads(line)
+    except ValueError:
+        span = None
+    if not isinstance(span, dict) or not span.keys() >= _ALWAYS:
+        raise InvalidArgument("path", str(path), f"line {number} is no span")
+    return span
+
+
+_ALWAYS = {"kind", "name", "trace_id", "span_id", "parent_id", "start", "seconds", "status"}

@@ -1,0 +1,108 @@
+"""What tracers are told: spans of turns, requests and tool calls, and what they are part of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lagentlike.actions import calculator
+from lagentlike.agents import Agent, AsyncReAct, AsyncStreamingReAct, ReAct, StreamingAgent, StreamingReAct
+from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
+from lagentlike.schema import Completion, ToolCall
+from lagentlike.tracing import JSONLTracer, read_trace, Span, Tracer
+
+SCRIPT = [ToolCall("calculator", {"expression": "6 * 7"}, id="one"), "It is 42."]
+COLOURS = [ReAct, AsyncReAct, StreamingReAct, AsyncStreamingReAct]
+
+
+class Listener(Tracer):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.open: list[Span] = []
+        self.ended: list[dict[str, Any]] = []
+        self.parts: list[tuple[str, str]] = []
+
+    def begin(self, span: Span) -> None:
+        self.open.append(span)
+
+    def part(self, span: Span, text: str, answer: Completion) -> None:
+        assert span in self.open
+        self.parts.append((text, answer.text))
+
+    def end(self, span: Span) -> None:
+        self.open.remove(span)
+        self.ended.append(span.plain(content=True))
+
+
+async def ask(agent: Any, text: str = "Q") -> None:
+    if not agent.colour.is_async:
+        list(agent(text)) if agent.colour.is_streaming else agent(text)
+    elif agent.colour.is_streaming:
+        [part async for part in agent(text)]
+    else:
+        await agent(text)
+
+
+def scripted(kind: Any, script: Any) -> Any:
+    return (AsyncScriptedLLM if kind.colour.is_async else ScriptedLLM)(script)
+
+
+@pytest.mark.parametrize("kind", COLOURS)
+async def test_spans_nest_in_all_colours(kind: Any) -> None:
+    with Listener() as told:
+        await ask(kind(scripted(kind, SCRIPT), [calculator]))
+    assert not told.open
+    by_id = {span["span_id"]: span for span in told.ended}
+    (root,) = [span for span in told.ended if span["parent_id"] is None]
+    (tool,) = [span for span in told.ended if span["kind"] == "tool"]
+    requests = [span for span in told.ended if span["kind"] == "request"]
+    assert {span["trace_id"] for span in told.ended} == {root["trace_id"]}
+    assert (root["kind"], root["path"], root["unit"], root["session_id"]) == ("turn", "", kind.__name__, 0)
+    assert (tool["name"], tool["call_id"], tool["state"]) == ("calculator", "one", "success")
+    assert by_id[tool["parent_id"]]["path"] == "actions"
+    assert {by_id[span["parent_id"]]["kind"] for span in requests} == {"turn"}
+    assert [span["finish_reason"] for span in requests] == ["tool_calls", "stop"]
+    assert root["tokens_out"] == sum(span["tokens_out"] for span in requests)
+    assert {span["status"] for span in told.ended} == {"ok"}
+
+
+def test_parts_of_a_stream_are_told_as_they_come() -> None:
+    with Listener() as told:
+        stream: Any = StreamingAgent(ScriptedLLM(["a b c"], chunk_size=2))("Q")
+        assert not told.open
+        next(stream)
+        assert told.parts == [("a ", "a ")]
+        assert [span.kind for span in told.open] == ["turn", "request"]
+        list(stream)
+    assert [text for text, _ in told.parts] == ["a ", "b ", "c"]
+    assert told.parts[-1][1] == "a b c"
+
+
+def test_a_stream_that_is_left_is_abandoned(tmp_path: Path) -> None:
+    with JSONLTracer(tmp_path / "trace.jsonl") as tracer:
+        stream: Any = StreamingReAct(ScriptedLLM(["a long answer"], chunk_size=1), [calculator])("Q")
+        next(stream)
+        stream.close()
+    assert {span["status"] for span in read_trace(tracer.path)} == {"abandoned"}
+
+
+@pytest.mark.parametrize("content", [False, True])
+def test_the_text_of_an_error_is_content(content: bool, tmp_path: Path) -> None:
+    with JSONLTracer(tmp_path / "trace.jsonl", content=content) as tracer, pytest.raises(ValueError, match="broken"):
+        Agent(ScriptedLLM([ValueError("broken with sk-abcdefghijklmnopqrstu")]))("Q")
+    expected = {"type": "ValueError", **({"message": "broken with ***"} if content else {})}
+    assert [span["error"] for span in read_trace(tracer.path)] == [expected, expected]
+
+
+def test_a_tracer_that_fails_ends_no_turn(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Tracer):
+        def begin(self, span: Span) -> None:
+            raise RuntimeError("no room")
+
+    with Broken(), Listener() as told:
+        assert Agent(ScriptedLLM(["Hello"]))("Q").content == "Hello"
+    assert [span["kind"] for span in told.ended] == ["request", "turn"]
+    assert "Broken.begin failed" in caplog.text
