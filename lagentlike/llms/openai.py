@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any
 
 from yarl import URL
 
-from ..concurrency import iterate_in_background, run_in_background
 from ..errors import InvalidArgument
 from ..schema import Completion
-from .base import AsyncBaseLLM, BaseLLM, Conversation, Params, side_by_side
+from .base import Conversation, Params
 from .openai_wire import (
     ChatAssembler,
     check_parameters,
@@ -21,8 +20,7 @@ from .openai_wire import (
     request_body,
     request_options,
 )
-from .served import _Served, server_url
-from .transport import TransportOptions
+from .served import _AsyncServed, _BlockingServed, _Served, server_url
 
 __all__ = ["AsyncGPTAPI", "GPTAPI"]
 
@@ -42,43 +40,33 @@ class _ChatCompletions(_Served):
         json_mode: bool = False,
         *,
         response_format: Any = None,
-        timeout: float | None = None,
-        headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         max_tokens_field: str | None = None,
-        transport: TransportOptions | None = None,
-        **gen_params: Any,
+        **options: Any,
     ) -> None:
         if not isinstance(model_type, str) or not model_type:
             raise InvalidArgument("model_type", model_type, "give the model's name, as the server knows it")
-        check_parameters(gen_params, _OWN_PARAMETERS)
+        check_parameters(options, _OWN_PARAMETERS)
         super().__init__(
             model_type,
             _endpoint(api_base),
             key=key,
             org=org,
-            headers=headers,
             proxies=proxies,
             retry=retry,
-            timeout=timeout,
-            transport=transport,
             json_mode=json_mode or None,
             response_format=response_format,
             extra_body=dict(extra_body) if extra_body else None,
-            **gen_params,
+            **options,
         )
         self._checked: frozenset[str] = frozenset(self.gen_params)
         self._limit_field = max_tokens_field or _limit_field(model_type)
         self._encoder = MessageEncoder(meta_template)
 
-    def _complete(self, messages: Conversation, params: Params) -> Coroutine[Any, Any, Completion]:
-        return self._answer(self._body(messages, params, stream=False))
-
-    def _answer(self, body: bytes) -> Coroutine[Any, Any, Completion]:
-        return self._ask(body, self._transport.post, parse_completion)
+    def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
+        return self._ask(self._body(messages, params, stream=False), self._transport.post, parse_completion)
 
     async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
-        """The answer part by part, in lists of parts that arrived together."""
         body = self._body(messages, params, stream=True)
         stream = await self._ask(body, self._transport.stream, ChatAssembler)
         try:
@@ -97,7 +85,7 @@ class _ChatCompletions(_Served):
         return request_body(messages, options, self._encoder)
 
 
-class GPTAPI(_ChatCompletions, BaseLLM):
+class GPTAPI(_ChatCompletions, _BlockingServed):
     """A model behind an OpenAI-compatible server: OpenAI, vLLM, LMDeploy, SGLang, llama.cpp, Ollama, DeepSeek …
 
     It works in a script, in Jupyter and from many threads: requests run on one background event loop.
@@ -135,38 +123,14 @@ class GPTAPI(_ChatCompletions, BaseLLM):
     GPTAPI('Qwen2.5-7B-Instruct')
     """
 
-    def close(self) -> None:
-        """Close the connections that are kept alive; a later call opens new ones."""
-        run_in_background(self._transport.aclose())
 
-    def _chat(self, messages: Conversation, params: Params) -> Completion:
-        return run_in_background(self._complete(messages, params))
-
-    def _part_lists(self, messages: Conversation, params: Params) -> Iterator[list[Part]]:
-        return iterate_in_background(self._arriving(messages, params))
-
-    def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
-        for _ in batch:
-            self._start()
-        bodies = [self._body(messages, params, stream=False) for messages in batch]
-        answers = run_in_background(side_by_side([self._answer(body) for body in bodies]))
-        return [self._finish(answer) for answer in answers]
-
-
-class AsyncGPTAPI(_ChatCompletions, AsyncBaseLLM):
+class AsyncGPTAPI(_ChatCompletions, _AsyncServed):
     """The async form of `GPTAPI`.
 
     >>> llm = AsyncGPTAPI("gpt-4o", key="k", temperature=0)
     >>> llm.gen_params["temperature"]
     0
     """
-
-    async def aclose(self) -> None:
-        """Close the connections of this event loop that are kept alive; a later call opens new ones."""
-        await self._transport.aclose()
-
-    _chat = _ChatCompletions._complete
-    _part_lists = _ChatCompletions._arriving
 
 
 _OWN_PARAMETERS = frozenset(

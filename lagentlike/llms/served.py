@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import urllib.request
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from yarl import URL
 
+from ..concurrency import iterate_in_background, run_in_background
 from ..errors import InvalidArgument, QuotaExhausted
-from .base import _LLM
+from ..schema import Completion
+from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params, Part, side_by_side
 from .transport import Request, Transport, TransportOptions
 
 __all__ = ["server_url"]
@@ -22,47 +24,112 @@ T = TypeVar("T")
 
 
 class _Served(_LLM):
-    """A model that is asked with POSTs to one URL."""
+    """A model that is asked with POSTs to one URL: what both colours share, the calls as coroutines."""
+
+    key_variable: ClassVar[str] = "OPENAI_API_KEY"
+    """The environment variable that `key="ENV"` reads."""
+
+    key_host: ClassVar[str] = "api.openai.com"
+    """The host that nobody can ask without a key."""
 
     def __init__(
         self,
         path: str,
         url: URL,
         *,
-        key: str | Sequence[str] | None,
-        org: str | None,
-        headers: Mapping[str, str] | None,
-        proxies: Mapping[str, str] | None,
-        retry: int | None,
-        timeout: float | None,
-        transport: TransportOptions | None,
+        key: str | Sequence[str] | None = None,
+        org: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+        retry: int | None = None,
+        timeout: float | None = None,
+        transport: TransportOptions | None = None,
         **gen_params: Any,
     ) -> None:
         super().__init__(path, **gen_params)
         self.url = url
-        self._access = _Access(key, org, headers, _proxy(url, proxies))
+        self._access = _Access(key, org, headers, _proxy(url, proxies), self.key_variable, self._authorization)
         self._transport = Transport(_options(transport, retry, timeout))
+
+    def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
+        """The answer to the `index`-th conversation of a call."""
+        raise NotImplementedError(f"{type(self).__name__} must define _complete")
+
+    async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
+        """The answer part by part, in lists of parts that arrived together."""
+        answer = await self._complete(messages, params)
+        yield [(answer.text, answer)]
+
+    @staticmethod
+    def _authorization(key: str) -> dict[str, str]:
+        """The headers that show a key."""
+        return {"Authorization": f"Bearer {key}"}
 
     def _ask(
         self, body: bytes, send: Callable[[Request, R], Coroutine[Any, Any, T]], read: R
     ) -> Coroutine[Any, Any, T]:
-        """Send with the key whose turn it is, or with the next one where its quota is used up."""
-        keys = self._access.keys_in_turn(self.url)
-        if len(keys) == 1:
-            return send(self._access.request(self.url, body, keys[0]), read)
-        return self._ask_in_turn(keys, body, send, read)
+        """Send a body with the key whose turn it is."""
+        return self._in_turn(lambda key: send(self._access.request(self.url, body, key), read))
 
-    async def _ask_in_turn(
-        self, keys: list[str | None], body: bytes, send: Callable[[Request, R], Coroutine[Any, Any, T]], read: R
-    ) -> T:
+    def _in_turn(self, ask: Callable[[str | None], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+        """Ask with the key whose turn it is, or with the next one where its quota is used up."""
+        keys = self._access.keys_in_turn(self.url, self.key_host)
+        return ask(keys[0]) if len(keys) == 1 else self._in_any_turn(keys, ask)
+
+    async def _in_any_turn(self, keys: list[str | None], ask: Callable[[str | None], Coroutine[Any, Any, T]]) -> T:
         while True:
             key = keys.pop(0)
             try:
-                return await send(self._access.request(self.url, body, key), read)
+                return await ask(key)
             except QuotaExhausted:
                 self._access.exhausted.add(key)
                 if not keys:
                     raise
+
+
+class _BlockingServed(_Served, BaseLLM):
+    """The blocking colour: requests run on the background event loop."""
+
+    def close(self) -> None:
+        """Close the connections that are kept alive; a later call opens new ones."""
+        run_in_background(self._transport.aclose())
+
+    def _chat(self, messages: Conversation, params: Params) -> Completion:
+        return run_in_background(self._complete(messages, params))
+
+    def _part_lists(self, messages: Conversation, params: Params) -> Iterator[list[Part]]:
+        return iterate_in_background(self._arriving(messages, params))
+
+    def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
+        for _ in batch:
+            self._start()
+
+        async def one(index: int, messages: Conversation) -> Completion:
+            return await self._complete(messages, params, index)
+
+        asked = side_by_side([one(index, messages) for index, messages in enumerate(batch)])
+        return [self._finish(answer) for answer in run_in_background(asked)]
+
+
+class _AsyncServed(_Served, AsyncBaseLLM):
+    """The async colour; a call that is cancelled closes its connection, at which the engine stops."""
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop that are kept alive; a later call opens new ones."""
+        await self._transport.aclose()
+
+    def _chat(self, messages: Conversation, params: Params) -> Coroutine[Any, Any, Completion]:
+        return self._complete(messages, params)
+
+    def _part_lists(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
+        return self._arriving(messages, params)
+
+    async def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
+        async def one(index: int, messages: Conversation) -> Completion:
+            self._start()
+            return self._finish(await self._complete(messages, params, index))
+
+        return await side_by_side([one(index, messages) for index, messages in enumerate(batch)])
 
 
 def server_url(api_base: str) -> URL:
@@ -88,7 +155,13 @@ class _Access:
     """Who asks, and by which way: keys, headers and proxy, none of which is ever shown."""
 
     def __init__(
-        self, key: str | Sequence[str] | None, org: str | None, headers: Mapping[str, str] | None, proxy: str | None
+        self,
+        key: str | Sequence[str] | None,
+        org: str | None,
+        headers: Mapping[str, str] | None,
+        proxy: str | None,
+        variable: str,
+        authorization: Callable[[str], dict[str, str]],
     ) -> None:
         if key is None or key == "":
             self._keys: list[str] | None = []
@@ -98,7 +171,9 @@ class _Access:
             self._keys = [_checked_key(item) for item in ([key] if isinstance(key, str) else key)]
         self.exhausted: set[str | None] = set()
         self._turn = 0
-        self._proxy = proxy
+        self._variable = variable
+        self._authorization = authorization
+        self.proxy = proxy
         self._headers = dict(headers or {})
         if org is not None:
             self._headers["OpenAI-Organization"] = org
@@ -107,15 +182,15 @@ class _Access:
             self._secrets += (password,)
         self._by_key: dict[str | None, tuple[dict[str, str], tuple[str, ...]]] = {}  # headers and secrets, made once
 
-    def keys_in_turn(self, url: URL) -> list[str | None]:
+    def keys_in_turn(self, url: URL, key_host: str) -> list[str | None]:
         """The keys to try for one call, the one whose turn it is first."""
         keys = self._keys
         if keys is None:
-            found = os.environ.get("OPENAI_API_KEY", "").strip()
+            found = os.environ.get(self._variable, "").strip()
             keys = [_checked_key(found)] if found else []
         if not keys:
-            if url.host == "api.openai.com":
-                raise InvalidArgument("key", "ENV", "set the environment variable OPENAI_API_KEY, or pass key=…")
+            if url.host == key_host:
+                raise InvalidArgument("key", "ENV", f"set the environment variable {self._variable}, or pass key=…")
             return [None]
         if len(keys) == 1:
             return [keys[0]]
@@ -129,9 +204,9 @@ class _Access:
         if sent is None:
             sent = self._headers, self._secrets
             if key is not None:
-                sent = {"Authorization": f"Bearer {key}", **self._headers}, (key, *self._secrets)
+                sent = {**self._authorization(key), **self._headers}, (key, *self._secrets)
             self._by_key[key] = sent
-        return Request(url, sent[0], body, self._proxy, sent[1])
+        return Request(url, sent[0], body, self.proxy, sent[1])
 
     def __repr__(self) -> str:
         return "_Access(***)"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from yarl import URL
 
-from ..concurrency import run_in_background
 from ..errors import InvalidArgument, RequestRefused
 from ..prompts.chat.template import ChatTemplate
 from ..schema import Completion
-from .base import AsyncBaseLLM, BaseLLM, Conversation, Params, side_by_side
+from .base import Conversation, Params
 from .codec import encode
 from .openai_wire import check_parameters
-from .served import _Served, server_url
+from .served import _AsyncServed, _BlockingServed, _Served, server_url
 from .token_model import _TokenModel, chat_tokenizer, of_batch
 from .token_wire import SERVERS
-from .transport import TransportOptions
 
 __all__ = ["AsyncTokenAPI", "TokenAPI"]
 
@@ -33,30 +31,17 @@ class _TokenAPI(_TokenModel, _Served):
         *,
         api_base: str,
         template: ChatTemplate | str | None = None,
-        key: str | Sequence[str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        proxies: Mapping[str, str] | None = None,
-        retry: int | None = None,
-        timeout: float | None = None,
-        transport: TransportOptions | None = None,
         extra_body: Mapping[str, Any] | None = None,
-        **gen_params: Any,
+        **options: Any,
     ) -> None:
         if server not in SERVERS:
             raise InvalidArgument("server", server, f"name the engine that runs there: {', '.join(SERVERS)}")
-        check_parameters(gen_params, _OWN_PARAMETERS)
+        check_parameters(options, _OWN_PARAMETERS)
         super().__init__(
             model_type,
             _endpoint(api_base, SERVERS[server].path),
-            key=key,
-            org=None,
-            headers=headers,
-            proxies=proxies,
-            retry=retry,
-            timeout=timeout,
-            transport=transport,
             extra_body=dict(extra_body) if extra_body else None,
-            **gen_params,
+            **options,
         )
         self.server = server
         self.prompts = chat_tokenizer(tokenizer, template)
@@ -80,7 +65,7 @@ class _TokenAPI(_TokenModel, _Served):
         return self._read(prompt, answer, params, server.drops_last)
 
 
-class TokenAPI(_TokenAPI, BaseLLM):
+class TokenAPI(_TokenAPI, _BlockingServed):
     """A model behind a server that takes prompts as token ids: vLLM, SGLang, LMDeploy, or `lagentlike serve-model`.
 
     Conversations are rendered here, with the model's own tokenizer; the server is sent ids and gives ids. So
@@ -113,34 +98,9 @@ class TokenAPI(_TokenAPI, BaseLLM):
     '/v1/completions'
     """
 
-    def close(self) -> None:
-        """Close the connections that are kept alive; a later call opens new ones."""
-        run_in_background(self._transport.aclose())
 
-    def _chat(self, messages: Conversation, params: Params) -> Completion:
-        return run_in_background(self._complete(messages, params))
-
-    def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
-        for _ in batch:
-            self._start()
-        asked = [self._complete(messages, params, index) for index, messages in enumerate(batch)]
-        return [self._finish(answer) for answer in run_in_background(side_by_side(asked))]
-
-
-class AsyncTokenAPI(_TokenAPI, AsyncBaseLLM):
+class AsyncTokenAPI(_TokenAPI, _AsyncServed):
     """The async form of `TokenAPI`; a call that is cancelled closes its connection, at which the engine stops."""
-
-    async def aclose(self) -> None:
-        """Close the connections of this event loop that are kept alive; a later call opens new ones."""
-        await self._transport.aclose()
-
-    _chat = _TokenAPI._complete
-
-    async def _chat_batch(self, batch: Sequence[Conversation], params: Params) -> list[Completion]:
-        for _ in batch:
-            self._start()
-        asked = [self._complete(messages, params, index) for index, messages in enumerate(batch)]
-        return [self._finish(answer) for answer in await side_by_side(asked)]
 
 
 _OWN_PARAMETERS = frozenset(
