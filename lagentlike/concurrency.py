@@ -454,17 +454,18 @@ class Waiting(_Listener):
         raise TimeoutError
 
 
-def result_of(future: Future[T]) -> T:
+def result_of(future: Future[T], timeout: float | None = None) -> T:
     """Wait for a future, or until what this thread does is to stop; see `Stop.here`.
 
     Raises:
         Stopped: it is to stop.
+        TimeoutError: it took longer than `timeout` seconds.
     """
     stop = _stop_here.get()
     if stop is None:
-        return future.result()
+        return future.result(timeout)
     with stop.waiting() as waiting:
-        return waiting.result(future)
+        return waiting.result(future, timeout)
 
 
 _NOTHING = object()

@@ -7,6 +7,7 @@ LagentlikeError
 ├── StateError (ValueError)             a state cannot be written, or what should be loaded is no state
 │   └── SessionConflict                 a kept session went on elsewhere: nothing of this turn is kept
 ├── BudgetExceeded                      a `Budget` is used up
+├── NotRecorded                         a call is not in the file that is replayed; says what differs
 ├── MissingExtra (ImportError)          an optional dependency is not installed
 ├── ClusterLost                         a cluster that work was given to is gone, or was never there
 ├── ActorLost                           the actor that ran a turn ended before it did
@@ -15,7 +16,8 @@ LagentlikeError
 │   ├── ConnectFailed                   no connection: refused, unknown host, TLS
 │   ├── RequestTimeout                  first-byte, idle or total deadline passed
 │   ├── RateLimited                     429; `retry_after` in seconds
-│   │   └── QuotaExhausted              429 that no waiting cures
+│   │   ├── QuotaExhausted              429 that no waiting cures
+│   │   └── LimiterTimeout (TimeoutError) a `RateLimiter` had no room in time
 │   ├── RequestRefused                  400, 404, 413, 422 …: the same request will fail again
 │   │   ├── AuthenticationFailed        401, 403
 │   │   └── ContextLengthExceeded       `used` and `limit` in tokens where the server tells
@@ -63,8 +65,10 @@ __all__ = [
     "LLMError",
     "LagentlikeError",
     "LeaseExpired",
+    "LimiterTimeout",
     "MissingExtra",
     "MissingTokens",
+    "NotRecorded",
     "PoolClosed",
     "PoolTimeout",
     "QuotaExhausted",
@@ -148,6 +152,10 @@ class BudgetExceeded(LagentlikeError):
         return type(self), (self.what, self.used, self.limit)
 
 
+class NotRecorded(LagentlikeError):
+    """A model request or a tool call is not in the file that is replayed; the message says what differs."""
+
+
 class MissingExtra(LagentlikeError, ImportError):
     """An optional dependency is not installed; the message says which extra brings it."""
 
@@ -201,6 +209,10 @@ class RateLimited(LLMError):
 
 class QuotaExhausted(RateLimited):
     """The key's quota is used up: waiting does not help, another key may."""
+
+
+class LimiterTimeout(RateLimited, TimeoutError):
+    """A `RateLimiter` had no room for the call in time; `retry_after` is when it has, as far as that is known."""
 
 
 class RequestRefused(LLMError):

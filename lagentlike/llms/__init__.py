@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         HFTransformerCasualLM,
         HFTransformerChat,
     )
+    from .limits import RateLimiter
     from .lmdeploy import AsyncLMDeployPipeline, LMDeployPipeline
     from .lmdeploy_server import AsyncLMDeployClient, AsyncLMDeployServer, LMDeployClient, LMDeployServer
     from .meta import INTERNLM2_META
@@ -51,6 +52,7 @@ __all__ = [
     "LMDeployClient",
     "LMDeployPipeline",
     "LMDeployServer",
+    "RateLimiter",
     "ScriptedLLM",
     "TinyLM",
     "TokenAPI",
@@ -71,6 +73,7 @@ __getattr__, __dir__ = attach(
             "HFTransformerCasualLM",
             "HFTransformerChat",
         ],
+        "limits": ["RateLimiter"],
         "lmdeploy": ["AsyncLMDeployPipeline", "LMDeployPipeline"],
         "lmdeploy_server": ["AsyncLMDeployClient", "AsyncLMDeployServer", "LMDeployClient", "LMDeployServer"],
         "meta": ["INTERNLM2_META"],

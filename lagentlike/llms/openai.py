@@ -108,6 +108,7 @@ class GPTAPI(_ChatCompletions, _BlockingServed):
         max_tokens_field: what the server calls `max_new_tokens`: `max_tokens`, or `max_completion_tokens` for OpenAI's
             newer models.
         transport: all deadlines, caps and retries.
+        limiter: a `RateLimiter`, shared by the models of an account.
         max_new_tokens, temperature, top_p, top_k, repetition_penalty, stop_words: as for any model; those that are not
             set are not sent, and nothing is cut.
         **gen_params: any other field of the body, such as `seed`, `logprobs=True` or vLLM's `return_token_ids=True`.
@@ -134,7 +135,7 @@ class AsyncGPTAPI(_ChatCompletions, _AsyncServed):
 
 
 _OWN_PARAMETERS = frozenset(
-    "model_type retry key org meta_template api_base proxies timeout headers max_tokens_field transport".split()
+    "model_type retry key org meta_template api_base proxies timeout headers max_tokens_field transport limiter".split()
 )
 
 

@@ -15,6 +15,7 @@ from ..concurrency import iterate_in_background, run_in_background
 from ..errors import InvalidArgument, QuotaExhausted
 from ..schema import Completion
 from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params, Part, side_by_side
+from .limits import likely_tokens, RateLimiter
 from .transport import Request, Transport, TransportOptions
 
 __all__ = ["server_url"]
@@ -44,12 +45,15 @@ class _Served(_LLM):
         retry: int | None = None,
         timeout: float | None = None,
         transport: TransportOptions | None = None,
+        limiter: RateLimiter | None = None,
         **gen_params: Any,
     ) -> None:
+        if limiter is not None and not isinstance(limiter, RateLimiter):
+            raise InvalidArgument("limiter", limiter, "give a RateLimiter, the same to all models of an account")
         super().__init__(path, **gen_params)
         self.url = url
         self._access = _Access(key, org, headers, _proxy(url, proxies), self.key_variable, self._authorization)
-        self._transport = Transport(_options(transport, retry, timeout))
+        self._transport = Transport(_options(transport, retry, timeout), limiter)
 
     def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
         """The answer to the `index`-th conversation of a call."""
@@ -69,7 +73,13 @@ class _Served(_LLM):
         self, body: bytes, send: Callable[[Request, R], Coroutine[Any, Any, T]], read: R
     ) -> Coroutine[Any, Any, T]:
         """Send a body with the key whose turn it is."""
-        return self._in_turn(lambda key: send(self._access.request(self.url, body, key), read))
+        return self._in_turn(lambda key: send(self._request(body, key), read))
+
+    def _request(self, body: bytes, key: str | None) -> Request:
+        request = self._access.request(self.url, body, key)
+        if self._transport.limiter is None:
+            return request
+        return request._replace(tokens=likely_tokens(body) + (self.gen_params.get("max_new_tokens") or 0))
 
     def _in_turn(self, ask: Callable[[str | None], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
         """Ask with the key whose turn it is, or with the next one where its quota is used up."""

@@ -79,7 +79,7 @@ class TokenAPI(_TokenAPI, _BlockingServed):
         api_base: the server's URL, with or without `/v1`.
         template: a `ChatTemplate` or the name of one; None for the tokenizer's own.
         key: the API key, or several that are used in turn; `"ENV"` takes `OPENAI_API_KEY` from the environment.
-        headers, proxies, retry, timeout, transport: as for `GPTAPI`.
+        headers, proxies, retry, timeout, transport, limiter: as for `GPTAPI`.
         extra_body: further fields of the request's body, which go before all others.
         max_new_tokens, temperature, top_p, top_k, repetition_penalty, stop_words: as for any model.
         **gen_params: `logprobs=True` puts ids and log-probabilities into `Completion.tokens`; `seed`, which LMDeploy's
@@ -105,7 +105,7 @@ class AsyncTokenAPI(_TokenAPI, _AsyncServed):
 
 _OWN_PARAMETERS = frozenset(
     "model_type tokenizer server template prompt_ids tool_format retry key api_base proxies timeout headers "
-    "transport".split()
+    "transport limiter".split()
 )
 
 

@@ -20,6 +20,7 @@ from ..errors import (
     BadResponse,
     ConnectFailed,
     InvalidArgument,
+    LimiterTimeout,
     LLMError,
     QuotaExhausted,
     RateLimited,
@@ -30,6 +31,7 @@ from ..errors import (
 )
 from ..tracing import spans
 from .exchange import pool_of_loop, pools_of_process, post, Response
+from .limits import Lease, RateLimiter
 from .refusals import masked, refusal, retry_after
 from .sse import EventParser
 
@@ -89,6 +91,7 @@ class Request(NamedTuple):
         secrets: texts that no error may show.
         read_error: what an answer's body tells where its status is not 2xx: an error to raise as it is, without another
             try; or None, where the status says what to do.
+        tokens: roughly what it will take, for a limiter.
     """
 
     url: URL
@@ -98,6 +101,7 @@ class Request(NamedTuple):
     secrets: tuple[str, ...] = ()
     method: str = "POST"
     read_error: Callable[[bytes], Exception | None] | None = None
+    tokens: int = 0
 
     def __repr__(self) -> str:
         return f"Request({str(self.url)!r}, {len(self.body)} bytes)"
@@ -132,10 +136,12 @@ class Transport:
 
     Args:
         options: deadlines, caps and retries.
+        limiter: lets each attempt through, and learns from its answer. The wait for it is no part of a call's time.
     """
 
-    def __init__(self, options: TransportOptions | None = None) -> None:
+    def __init__(self, options: TransportOptions | None = None, limiter: RateLimiter | None = None) -> None:
         self.options = options or TransportOptions()
+        self.limiter = limiter
         self._budget = _RetryBudget()
 
     def post(self, request: Request, parse: Callable[[bytes], T]) -> Coroutine[Any, Any, T]:
@@ -163,7 +169,7 @@ class Transport:
 
     async def _persist(self, request: Request, receive: Callable[[Response, _Call, R], Awaitable[T]], read: R) -> T:
         """Make the request, and make it again where that may help: the only retry loop there is."""
-        options = self.options
+        options, limiter = self.options, self.limiter
         loop = asyncio.get_running_loop()
         deadline = loop.time() + options.total
         self._budget.deposit()
@@ -171,13 +177,18 @@ class Transport:
         while True:
             call = _Call(request, options, loop, deadline)
             try:
-                result = await receive(await _open(request, call), call, read)
+                if limiter is None:
+                    result = await receive(await _open(request, call), call, read)
+                else:
+                    result = await _let_through(limiter, call, receive, read, first=failures > 0)
             except LLMError as error:
                 if call.stale and isinstance(error, ConnectFailed) and replaced < _MOST_REPLACED:
                     replaced += 1
                     continue
                 failures += 1
                 pause = self._pause(error, failures, call)
+                if limiter is not None:
+                    _heed(limiter, error, call.retry_after, pause)
                 if pause is None:
                     raise
                 logger.info("%s; attempt %d follows in %.2f s", error, failures + 1, pause)
@@ -186,6 +197,7 @@ class Transport:
                 if failures:
                     self._budget.refund()
                 return result
+            deadline = call.deadline
             await asyncio.sleep(pause)
 
     def _pause(self, error: LLMError, failures: int, call: _Call) -> float | None:
@@ -215,7 +227,7 @@ _MOST_REPLACED = 64
 
 def _most_retries(error: LLMError) -> int:
     """How often a request that failed like this may be made again at most."""
-    if isinstance(error, QuotaExhausted):
+    if isinstance(error, QuotaExhausted | LimiterTimeout):
         return 0
     if isinstance(error, RateLimited | ServerError | StreamTruncated) or error.status in (408, 409):
         return 1_000_000
@@ -257,6 +269,7 @@ class _Call:
         "clock",
         "deadline",
         "final",
+        "lease",
         "loop",
         "options",
         "request",
@@ -273,6 +286,7 @@ class _Call:
         self.loop = loop
         self.deadline = deadline
         self.clock: _Clock | None = None
+        self.lease: Lease | None = None
         self.stage = "first_byte"
         self.retry_after: float | None = None
         self.reused = True  # until a new connection is made
@@ -391,6 +405,8 @@ async def _open(request: Request, call: _Call) -> Response:
         failure = call.failed(error)
     else:
         call.answered = True
+        if call.lease is not None:
+            call.lease.limiter.observe(response.headers)
         status = response.status
         if status == 200 or 200 <= status < 300:
             return response
@@ -399,6 +415,44 @@ async def _open(request: Request, call: _Call) -> Response:
         clock.stop()
         call.clock = None
     raise failure
+
+
+async def _let_through(
+    limiter: RateLimiter, call: _Call, receive: Callable[[Response, _Call, R], Awaitable[T]], read: R, first: bool
+) -> T:
+    """Make the attempt when there is room for it; a stream keeps the lease until it is closed."""
+    lease = call.lease = await limiter.acquire(call.request.tokens, first=first)
+    call.deadline += lease.waited
+    try:
+        result = await receive(await _open(call.request, call), call, read)
+    except BaseException:
+        lease.settle(0)
+        lease.release()
+        raise
+    if not isinstance(result, PartStream):
+        _settle(lease, result)
+        lease.release()
+    return result
+
+
+def _heed(limiter: RateLimiter, error: LLMError, retry_after: float | None, pause: float | None) -> None:
+    """Let everybody wait where the server says that too much is asked of it."""
+    if isinstance(error, QuotaExhausted | LimiterTimeout):
+        return
+    if isinstance(error, RateLimited):
+        limiter.pause(retry_after if retry_after is not None else pause or 0.0)
+    elif retry_after is not None and error.status in _OVERLOADED:
+        limiter.pause(retry_after)
+
+
+_OVERLOADED = (503, 529)
+
+
+def _settle(lease: Lease, answer: Any) -> None:
+    """Correct what was supposed that a request takes, where its answer tells."""
+    usage = getattr(answer, "usage", None)
+    if usage is not None:
+        lease.settle(usage.total_tokens)
 
 
 async def _whole(response: Response, call: _Call, parse: Callable[[bytes], T]) -> T:
@@ -558,13 +612,13 @@ class PartStream(AsyncIterator[list[T]]):
     async def __anext__(self) -> list[T]:
         if self._first:
             parts, self._first = self._first, []
-            return parts
+            return self._told(parts)
         reader = self._reader
         try:
             while reader is not None and not self._over:
                 parts = await self._next(reader)
                 if parts:
-                    return parts
+                    return self._told(parts)
             if reader is not None:
                 await reader.drain(_DRAIN_SECONDS)
         except LLMError as error:
@@ -581,6 +635,14 @@ class PartStream(AsyncIterator[list[T]]):
             self._reader.close()
         else:
             self._response.close()
+        if self._call.lease is not None:
+            self._call.lease.release()
+
+    def _told(self, parts: list[T]) -> list[T]:
+        """The parts; what the last of them tells was used is what the request took."""
+        if self._call.lease is not None:
+            _settle(self._call.lease, parts[-1][-1])  # type: ignore[index]  # models' parts end with the answer so far
+        return parts
 
     async def _next(self, reader: _Reader) -> list[T]:
         """The parts made by the next bytes, which may be none."""
