@@ -253,6 +253,7 @@ for _toolset in (
         "file",
         "Read, write, change and search files below the working directory.",
         [{"type": "lagentlike.actions.files.file_tools"}],
+        available=lambda: import_object("lagentlike.sandbox.sandbox_unavailable")(),
     ),
     Toolset(
         "web",

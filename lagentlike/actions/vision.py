@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import inspect
 import os
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from ..errors import ToolError
@@ -16,17 +15,8 @@ from .workers import submit_from_loop
 
 __all__ = ["Vision", "configured_model", "vision_unavailable"]
 
-MAX_IMAGE = 20 * 1024 * 1024
-"""Bytes of the largest image."""
-
 _MODEL = "LAGENTLIKE_VISION_MODEL"
 _BASE_URL = "LAGENTLIKE_VISION_BASE_URL"
-_KINDS = {
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF87a": "image/gif",
-    b"GIF89a": "image/gif",
-}
 
 
 class Vision(BaseAction):
@@ -59,21 +49,14 @@ class Vision(BaseAction):
         """
         if self._llm is None:
             self._llm = configured_model()
-        url = image if image.startswith(("http://", "https://")) else await submit_from_loop(self._embedded, image)
+        url = image
+        if not image.startswith(("http://", "https://")):
+            url = await submit_from_loop(partial(self.root.ask, "embed", path=image))
         content = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}]
         messages = [{"role": "user", "content": content}]
         if inspect.iscoroutinefunction(self._llm.chat):
             return str(await self._llm.chat(messages))
         return str(await submit_from_loop(self._llm.chat, messages))
-
-    def _embedded(self, path: str) -> str:
-        """An image file as a URL that holds it."""
-        found = self.root.find(path)
-        if not found.is_file():
-            raise ToolError(f"there is no file {path!r}")
-        if found.stat().st_size > MAX_IMAGE:
-            raise ToolError(f"{path!r} has more than {MAX_IMAGE // 2**20} MiB")
-        return f"data:{_kind(found, path)};base64,{base64.b64encode(found.read_bytes()).decode()}"
 
 
 def configured_model() -> Any:
@@ -99,14 +82,3 @@ def vision_unavailable() -> str | None:
     if not os.environ.get(_BASE_URL) and not os.environ.get("OPENAI_API_KEY"):
         return f"it needs OPENAI_API_KEY, or a server in {_BASE_URL}"
     return None
-
-
-def _kind(path: Path, given: str) -> str:
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    kind = next((kind for mark, kind in _KINDS.items() if head.startswith(mark)), None)
-    if kind is None:
-        raise ToolError(f"{given!r} is no PNG, JPEG, GIF or WebP image")
-    return kind

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lagentlike.actions import ActionExecutor, files
-from lagentlike.actions.files import file_tools
-from lagentlike.errors import InvalidArgument
+from lagentlike.actions import ActionExecutor, files, Terminal
+from lagentlike.actions.file_worker import FileWorker, MAX_FILE
+from lagentlike.actions.files import file_tools, Root
+from lagentlike.errors import InvalidArgument, ToolError
+from lagentlike.sandbox import Bwrap
 from lagentlike.schema import AgentMessage, ToolCall, ToolResult
 
 
@@ -60,7 +66,7 @@ def test_refuses_what_is_no_text(tools: ActionExecutor, root: Path, content: byt
 
 def test_refuses_what_is_too_large_and_what_is_no_file(tools: ActionExecutor, root: Path) -> None:
     with (root / "large").open("wb") as file:
-        file.truncate(files.MAX_FILE + 1)
+        file.truncate(MAX_FILE + 1)
     os.mkfifo(root / "pipe")
     assert "more than 10,485,760" in call(tools, "read_file", path="large").text
     assert "is no file" in call(tools, "read_file", path="pipe").text
@@ -90,7 +96,9 @@ def test_no_path_and_no_link_leads_out(tools: ActionExecutor, root: Path, path: 
 
 
 def test_unconfined_tools_go_anywhere_and_ask_before_they_write_there(root: Path) -> None:
-    tools = ActionExecutor(file_tools(root, confined=False))
+    with pytest.raises(InvalidArgument, match="unsafe_local"):
+        file_tools(root, confined=False)
+    tools = ActionExecutor(file_tools(root, confined=False, isolation="unsafe_local"))
     assert call(tools, "read_file", path="../secret.txt").text == "1|hush"
     write = tools.find("write_file")
     assert write is not None
@@ -109,7 +117,7 @@ def test_writes_whole_files_and_keeps_their_permissions(tools: ActionExecutor, r
 
 def test_a_write_that_fails_leaves_the_old_file(tools: ActionExecutor, root: Path) -> None:
     (root / "a").write_text("old")
-    assert "more than" in call(tools, "write_file", path="a", content="x" * (files.MAX_FILE + 1)).text
+    assert "more than" in call(tools, "write_file", path="a", content="x" * (MAX_FILE + 1)).text
     assert "cannot be written" in call(tools, "write_file", path="a/b", content="x").text
     assert (root / "a").read_text() == "old"
 
@@ -153,12 +161,10 @@ def test_a_patch_without_its_arguments_says_what_it_takes(tools: ActionExecutor)
 
 
 @pytest.fixture(params=["python", "ripgrep"])
-def searched(request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.MonkeyPatch) -> ActionExecutor:
+def searched(request: pytest.FixtureRequest, root: Path) -> ActionExecutor:
     """The search tool with each of the programs that search."""
-    found = shutil.which("rg")
-    if request.param == "ripgrep" and found is None:
+    if request.param == "ripgrep" and shutil.which("rg") is None:
         pytest.skip("ripgrep is not installed")
-    monkeypatch.setattr(files.shutil, "which", lambda name: found if request.param == "ripgrep" else None)
     (root / "src/deep").mkdir(parents=True)
     (root / "src/a.py").write_text("import os\nx = 1\n")
     (root / "src/deep/b.py").write_text("import sys\n")
@@ -166,7 +172,20 @@ def searched(request: pytest.FixtureRequest, root: Path, monkeypatch: pytest.Mon
     (root / "d.bin").write_bytes(b"import\0x")
     (root / ".git").mkdir()
     (root / ".git/e.py").write_text("import git\n")
-    return ActionExecutor(file_tools(root))
+    return ActionExecutor(
+        file_tools(root, isolation=Bwrap() if request.param == "ripgrep" else ElsewhereBwrap("/none"))
+    )
+
+
+class ElsewhereBwrap(Bwrap):
+    """A sandbox in which programs are looked for in one directory alone."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def environment(self, workspace: Path | None = None) -> dict[str, str]:
+        return {**super().environment(workspace), "PATH": self._path}
 
 
 def test_searches_lines_in_all_files_some_or_one(searched: ActionExecutor) -> None:
@@ -195,10 +214,8 @@ def test_a_wrong_expression_is_an_error(searched: ActionExecutor) -> None:
     assert not result.success
 
 
-def test_an_expression_that_never_ends_is_stopped(
-    tools: ActionExecutor, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files.shutil, "which", lambda name: None)
+def test_an_expression_that_never_ends_is_stopped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = ActionExecutor(file_tools(root, isolation=ElsewhereBwrap("/none")))
     monkeypatch.setattr(files, "SEARCH_SECONDS", 1)
     (root / "a").write_text("a" * 60)
     assert "took longer than 1 seconds" in call(tools, "search_files", pattern="(a+)+$(?!.)b|(a|aa)+c").text
@@ -225,28 +242,109 @@ def test_a_search_that_finds_far_too_much_ends_at_the_limit(searched: ActionExec
     assert len(found.splitlines()) == 501
 
 
-def test_a_link_that_is_put_in_the_way_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("action", ["read", "write", "search"])
+def test_a_link_that_is_put_in_the_way_is_not_followed(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program in the same directory may put one there between the look and the opening."""
     outside, root = tmp_path / "outside", tmp_path / "root"
     for folder in (outside, root / "in"):
         folder.mkdir(parents=True)
         (folder / "file").write_text("private" if folder == outside else "ours")
-    read, write, _, _ = file_tools(root)
-    find = files.Root.find
+    worker = FileWorker(root)  # with no sandbox around it
+    find = worker.find
 
-    def find_and_swap(self: files.Root, path: str) -> Path:
-        found = find(self, path)
-        if not (root / "in").is_symlink():
-            (root / "in").rename(root / "away")
-            (root / "in").symlink_to(outside)
+    def find_and_swap(path: str) -> Path:
+        found = find(path)
+        (root / "in").rename(root / "away")
+        (root / "in").symlink_to(outside)
         return found
 
-    for tool, arguments in ((read, {"path": "in/file"}), (write, {"path": "in/file", "content": "theirs"})):
-        with monkeypatch.context() as patched:
-            patched.setattr(files.Root, "find", find_and_swap)
-            returned = tool(arguments)
-        assert "private" not in str(returned.text)
-        assert returned.state.name != "SUCCESS"
-        (root / "in").unlink()
-        (root / "away").rename(root / "in")
+    monkeypatch.setattr(worker, "find", find_and_swap)
+    arguments = {
+        "read": {"offset": 1, "limit": 9},
+        "write": {"content": "theirs"},
+        "search": {"pattern": ".", "names": False, "glob": None, "limit": 9},
+    }
+    answer = worker.answer(action, path="in/file", **arguments[action])
+    assert set(answer) == {"error"}
+    assert "private" not in answer["error"]
     assert (outside / "file").read_text() == "private"
+
+
+@pytest.fixture
+def swapping(root: Path) -> Iterator[Terminal]:
+    """A terminal of the same directory, in which a program swaps `in` for a link that leads out, again and again."""
+    terminal = Terminal(root)
+    (root / "in").mkdir()
+    (root / "in/secret.txt").write_text("ours")
+    swap = "while :; do mv in kept; ln -s .. in; rm in; ln -s kept in; rm in; mv kept in; done"
+    assert call(ActionExecutor([terminal]), "terminal", command=swap, background=True).text == "started as p1"
+    yield terminal
+    terminal.close()
+
+
+def test_no_race_of_a_program_in_the_terminal_leads_out(swapping: Terminal, tools: ActionExecutor, root: Path) -> None:
+    said: dict[str, list[str]] = {}
+    for _ in range(150):
+        for name, arguments in (
+            ("read_file", {"path": "in/secret.txt"}),
+            ("write_file", {"path": "in/secret.txt", "content": "theirs"}),
+            ("write_file", {"path": "in/made/new.txt", "content": "theirs"}),
+            ("search_files", {"path": "in", "pattern": "h"}),
+        ):
+            said.setdefault(name, []).append(call(tools, name, **arguments).text)
+    assert (root.parent / "secret.txt").read_text() == "hush"
+    assert sorted(path.name for path in root.parent.iterdir()) == ["secret.txt", "work"]
+    assert not any("hush" in text for texts in said.values() for text in texts)
+    assert len(set(said["read_file"])) > 1, "nothing was swapped while files were read"
+
+
+def test_work_is_done_in_the_sandbox(root: Path) -> None:
+    (root / "rg").write_text("#!/bin/sh\necho $(/usr/bin/hostname); test -e ../secret.txt || echo nothing outside\n")
+    (root / "rg").chmod(0o755)
+    tools = ActionExecutor(file_tools(root, isolation=ElsewhereBwrap(str(root))))
+    assert call(tools, "search_files", pattern="x").text == "sandbox\nnothing outside"
+
+
+def test_a_process_that_ended_is_started_again(root: Path) -> None:
+    shared = Root(root)
+    (root / "a").write_text("text")
+    assert shared.ask("read", path="a", offset=1, limit=1) == "1|text"
+    (process,) = shared._idle
+    process._process.kill()
+    process._process.wait(10)
+    assert shared.ask("read", path="a", offset=1, limit=1) == "1|text"
+    again = pickle.loads(pickle.dumps(shared))  # as Ray sends agents: without processes
+    assert again.ask("read", path="a", offset=1, limit=1) == "1|text"
+    for one in (shared, again):
+        one.close()
+
+
+def test_a_long_search_delays_nobody(root: Path) -> None:
+    shared = Root(root, isolation=ElsewhereBwrap("/none"))
+    (root / "a").write_text("a" * 60)
+    endless = {"pattern": "(a+)+$(?!.)b|(a|aa)+c", "names": False, "path": ".", "glob": None, "limit": 9}
+    failures: list[str] = []
+
+    def search() -> None:
+        try:
+            shared.ask("search", 2, **endless)
+        except ToolError as error:
+            failures.append(str(error))
+
+    searching = threading.Thread(target=search)
+    searching.start()
+    time.sleep(0.5)
+    assert shared.ask("read", path="a", offset=1, limit=1).startswith("1|aaa")
+    assert searching.is_alive()
+    searching.join()
+    assert failures == ["it took longer than 2 seconds: ask for less, or more simply"]
+    shared.close()
+
+
+def test_a_read_ends_before_it_is_too_much_for_a_model(tools: ActionExecutor, root: Path) -> None:
+    (root / "wide").write_text(("x" * 1000 + "\n") * 100)
+    text = call(tools, "read_file", path="wide").text
+    assert text.endswith("(71 more lines: go on with offset=30)")
+    assert len(text) < 31_000

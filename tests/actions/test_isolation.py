@@ -11,6 +11,7 @@ import pytest
 from lagentlike.actions import (
     ActionExecutor,
     BaseAction,
+    file_tools,
     IPythonInteractive,
     IPythonInteractiveManager,
     IPythonInterpreter,
@@ -100,6 +101,16 @@ def test_without_a_sandbox_nothing_is_run(
     assert not (tmp_path / "ran").exists()
 
 
+def test_without_a_sandbox_no_file_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = ActionExecutor(file_tools(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
+    call = ToolCall("write_file", {"path": "a", "content": ""})
+    results = tools(AgentMessage(content="", tool_calls=[call])).tool_results
+    assert results is not None
+    assert "bwrap is not installed" in results[0].text
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_isolation_can_be_chosen(maker: Callable[..., BaseAction]) -> None:
     small = Bwrap(Limits(memory=200 * 2**20))
     result = run(maker(isolation=small), "len(bytearray(300 << 20))")
@@ -111,7 +122,7 @@ def test_an_isolation_can_be_chosen(maker: Callable[..., BaseAction]) -> None:
 def test_toolsets_whose_code_cannot_be_isolated_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert {tool.name for tool in tools_of(["code", "terminal"])} == {"code_interpreter", "terminal", "process"}
     monkeypatch.setenv("PATH", f"{tmp_path}")
-    assert tools_of(["code", "terminal"]) == []
+    assert tools_of(["code", "terminal", "file"]) == []
 
 
 def test_a_program_in_this_machine_is_asked_for_by_name(tmp_path: Path) -> None:
