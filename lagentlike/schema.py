@@ -262,6 +262,8 @@ class AgentMessage(BaseModel):
         tool_calls: tools the model asks for, in order.
         tool_results: their results, in the order of the calls.
         reasoning: the model's thinking, where it gives it apart from the answer.
+        blocks: the answer in its provider's own form, where text, calls and reasoning do not say all of it (signed
+            thinking, results of the provider's tools); that provider is sent it again as it is.
         usage, model, finish_reason: what the answer cost, which model gave it, why it stopped.
         tokens: token ids and log-probabilities of the answer, where the engine gives them.
     """
@@ -278,6 +280,7 @@ class AgentMessage(BaseModel):
     tool_calls: list[ToolCall] | None = None
     tool_results: list[ToolResult] | None = None
     reasoning: str | None = None
+    blocks: list[dict[str, Any]] | None = None
     usage: Usage | None = None
     model: str | None = None
     finish_reason: str | None = None
@@ -356,7 +359,7 @@ def message_of(state: dict[str, Any]) -> AgentMessage:
 _UNSET = {name: None if field.is_required() else field.default for name, field in AgentMessage.model_fields.items()}
 _BASE_FIELDS = ("content", "sender", "formatted", "extra_info", "type", "receiver", "stream_state")
 _MORE_FIELDS = tuple(name for name in AgentMessage.model_fields if name not in _BASE_FIELDS)
-_CONTAINER_FIELDS = ("content", "formatted", "extra_info", "tool_calls", "tool_results", "usage")
+_CONTAINER_FIELDS = ("content", "formatted", "extra_info", "tool_calls", "tool_results", "blocks", "usage")
 _ATOMS = frozenset((str, int, float, bool, type(None)))
 _RECORDS = {  # our own records: what reads their fields, and those of them that hold lists and dicts
     kind: (attrgetter(*(item.name for item in fields(kind))), containers)
@@ -475,10 +478,11 @@ class Completion(str):
     It is a `str`, so `llm.chat(messages).upper()` works; an `AgentMessage` made from it keeps the rest.
     """
 
-    __slots__ = ("finish_reason", "model", "reasoning", "tokens", "tool_calls", "usage")
+    __slots__ = ("blocks", "finish_reason", "model", "reasoning", "tokens", "tool_calls", "usage")
 
     tool_calls: list[ToolCall] | None
     reasoning: str | None
+    blocks: list[dict[str, Any]] | None
     usage: Usage | None
     model: str | None
     finish_reason: str | None
@@ -490,6 +494,7 @@ class Completion(str):
         *,
         tool_calls: list[ToolCall] | None = None,
         reasoning: str | None = None,
+        blocks: list[dict[str, Any]] | None = None,
         usage: Usage | None = None,
         model: str | None = None,
         finish_reason: str | None = None,
@@ -498,6 +503,7 @@ class Completion(str):
         self = str.__new__(cls, text)
         self.tool_calls = tool_calls
         self.reasoning = reasoning
+        self.blocks = blocks
         self.usage = usage
         self.model = model
         self.finish_reason = finish_reason
@@ -513,6 +519,7 @@ class Completion(str):
         return {
             "tool_calls": self.tool_calls,
             "reasoning": self.reasoning,
+            "blocks": self.blocks,
             "usage": self.usage,
             "model": self.model,
             "finish_reason": self.finish_reason,

@@ -189,7 +189,9 @@ def test_usage_adds_up() -> None:
 
 
 def test_an_answer_is_a_text_that_carries_the_rest() -> None:
-    answer = Completion("hi", reasoning="r", usage=Usage(1), model="m", finish_reason="stop")
+    answer = Completion(
+        "hi", reasoning="r", blocks=[{"type": "text", "text": "hi"}], usage=Usage(1), model="m", finish_reason="stop"
+    )
     assert (answer + "!", answer.upper(), answer.text) == ("hi!", "HI", "hi")
     assert type(answer.text) is str
     for twin in (copy.copy(answer), copy.deepcopy(answer), pickle.loads(pickle.dumps(answer))):

@@ -249,6 +249,7 @@ class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
 _KINDS = {
     "tool_calls": list,
     "reasoning": str,
+    "blocks": list,
     "usage": Usage,
     "model": str,
     "finish_reason": str,

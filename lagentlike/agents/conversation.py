@@ -38,7 +38,7 @@ class LoopAggregator(DefaultAggregator):
     and results never stand without their calls.
 
     Args:
-        echo: send earlier thinking again, as `reasoning_content`.
+        echo: send earlier thinking again, as `reasoning_content` and in a message's own `blocks`.
         tool_format: how calls and results are written as text; None for native ones.
     """
 
@@ -58,6 +58,8 @@ class LoopAggregator(DefaultAggregator):
                     rendered[0]["content"] = written.write(message.tool_calls or [], rendered[0]["content"])
             if self.echo and message.reasoning:
                 rendered[0]["reasoning_content"] = message.reasoning
+            if not self.echo:
+                rendered[0].pop("blocks", None)  # there may be thinking in them
         return rendered
 
     def _cut(

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InvalidArgument
 from ..memory import Memory
 from ..prompts import PromptTemplate, StrParser
-from ..schema import ActionReturn, AgentMessage, ChatMessage, to_plain
+from ..schema import ActionReturn, AgentMessage, ChatMessage, copied, to_plain
 
 __all__ = ["DefaultAggregator"]
 
@@ -57,6 +57,8 @@ class DefaultAggregator:
         rendered: dict[str, Any] = {"role": "assistant", "content": as_content(message.content)}
         if message.tool_calls:
             rendered["tool_calls"] = [call.as_openai() for call in message.tool_calls]
+        if message.blocks:
+            rendered["blocks"] = copied(message.blocks)
         return [rendered]
 
     def aggregate_system_instruction(self, system_instruction: Any, name: str | None = None) -> list[dict[str, Any]]:

@@ -19,7 +19,16 @@ from .chunk_shape import ChunkShape
 from .codec import decode, encode, parse_arguments
 from .refusals import refusal_in_stream
 
-__all__ = ["ChatAssembler", "MessageEncoder", "check_parameters", "parse_completion", "request_body", "request_options"]
+__all__ = [
+    "ChatAssembler",
+    "MessageEncoder",
+    "check_parameters",
+    "made_call",
+    "parse_completion",
+    "request_body",
+    "request_options",
+    "schema_of_answer",
+]
 
 Part = tuple[str, Completion]
 
@@ -103,6 +112,7 @@ class MessageEncoder:
             raise InvalidArgument("content", content, "give a text, or a list of parts such as {'type': 'text', …}")
         if "name" in sent:
             self._name(sent)
+        sent.pop("blocks", None)  # another provider's own form
         return encode(sent, "message")
 
     @staticmethod
@@ -196,6 +206,14 @@ def _response_format(params: Mapping[str, Any]) -> dict[str, Any] | None:
     if wanted.get("type") in ("json_object", "json_schema", "text", "structural_tag"):
         return dict(wanted)
     return {"type": "json_schema", "json_schema": {"name": wanted.get("title", "answer"), "schema": dict(wanted)}}
+
+
+def schema_of_answer(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The JSON schema that an answer must fit, by `response_format`; None where any answer will do."""
+    wanted = _response_format({"response_format": params.get("response_format")})
+    described = {} if wanted is None else wanted.get("json_schema", {})
+    schema = described.get("schema", wanted.get("schema") if wanted is not None else None)
+    return dict(schema) if isinstance(schema, Mapping) else None
 
 
 def _strict(schema: Any) -> Any:
@@ -453,7 +471,7 @@ class ChatAssembler:
         if calls and all(call["index"] for call in calls):
             calls = sorted(calls, key=lambda call: int(call["index"]))
         room = Room()
-        return [_call(call["name"], call["arguments"], call["id"], room) for call in calls] or None
+        return [made_call(call["name"], call["arguments"], call["id"], room) for call in calls] or None
 
     def _so_far(self) -> Completion:
         answer = Completion(self._text)  # and then only what is told: there is one of these for each chunk
@@ -617,10 +635,10 @@ def _tool_call(call: dict[str, Any], room: Room) -> ToolCall:
     name, arguments, id_ = function.get("name"), function.get("arguments"), call.get("id")
     if type(arguments) is not str and type(arguments) is not dict:
         arguments = {}
-    return _call(name if type(name) is str else "", arguments, id_ if type(id_) is str else "", room)
+    return made_call(name if type(name) is str else "", arguments, id_ if type(id_) is str else "", room)
 
 
-def _call(name: str, arguments: dict[str, Any] | str, id_: str, room: Room) -> ToolCall:
+def made_call(name: str, arguments: dict[str, Any] | str, id_: str, room: Room) -> ToolCall:
     """A call whose arguments are read if there is room for them."""
     error = ""
     if type(arguments) is str:

@@ -81,8 +81,9 @@ def _classified(
 ) -> LLMError:
     message = f"{where} answered {status}: {text}" if text else f"{where} answered {status}"
     details: dict[str, Any] = {"status": status, "raw": raw}
-    if status == 429 or _says(error, ("rate_limit_exceeded",)):
-        kind = QuotaExhausted if _says(error, _QUOTA) else RateLimited
+    out_of_money = _says(error, _QUOTA)
+    if status == 429 or (status >= 400 and out_of_money) or _says(error, ("rate_limit_exceeded",)):
+        kind = QuotaExhausted if out_of_money else RateLimited
         return kind(message, retry_after=retry_after(headers), **details)
     if status in (401, 403):
         return AuthenticationFailed(f"{message} (check the key)", **details)
@@ -102,7 +103,14 @@ def _classified(
     return BadResponse(f"{where} answered {status} without an answer", **details)
 
 
-_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "exceeded your current quota", "insufficient balance")
+_QUOTA = (
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "exceeded your current quota",
+    "insufficient balance",
+    "credit balance is too low",
+    "billing_error",
+)
 
 
 def _says(error: Mapping[str, Any], phrases: Iterable[str]) -> bool:
@@ -189,7 +197,10 @@ def _status(error: Mapping[str, Any]) -> int:
         return 401
     if _says(error, ("rate_limit", "quota")):
         return 429
-    return 500
+    return next((status for word, status in _STATUS_OF.items() if _says(error, (word,))), 500)
+
+
+_STATUS_OF = {"not_found_error": 404, "request_too_large": 413, "overloaded_error": 529}
 
 
 def _number(value: str | None) -> float | None:

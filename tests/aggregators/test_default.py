@@ -113,6 +113,17 @@ def test_tool_calls_and_results_have_their_own_form() -> None:
     ]  # fmt: skip
 
 
+def test_an_answer_goes_back_in_its_providers_own_form_too() -> None:
+    thought = {"type": "thinking", "thinking": "2 + 2", "signature": "Eq"}
+    memory = remembered("hi", bot("4", blocks=[thought, {"type": "text", "text": "4"}]))
+    twin = Memory()
+    twin.load(json.loads(json.dumps(memory.save())))
+    sent = DefaultAggregator().aggregate(twin, "bot")[1]
+    assert sent["blocks"] == [thought, {"type": "text", "text": "4"}]
+    sent["blocks"][0]["signature"] = "forged"
+    assert twin.get_memory()[1].blocks[0]["signature"] == "Eq"  # type: ignore[index]
+
+
 # The system prompt
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lagentlike.llms.openai_wire import ChatAssembler, MessageEncoder, parse_completion
+from lagentlike.llms.openai_wire import ChatAssembler, MessageEncoder, parse_completion, schema_of_answer
 from lagentlike.prompts.parsers.room import MAX_CONTAINERS
 from lagentlike.schema import ChatMessage
 
@@ -114,3 +114,25 @@ def test_calls_of_too_many_lists_and_objects_stay_text_and_are_not_made(streamed
     assert [isinstance(call.arguments, dict) for call in made] == [True, True, False, False]
     assert ["lists and objects" in call.error for call in made] == [False, False, True, True]
     assert made[2].arguments == half
+
+
+def test_what_another_provider_wants_back_is_not_sent() -> None:
+    message = {
+        "role": "assistant",
+        "content": "4",
+        "blocks": [{"type": "thinking", "thinking": "2 + 2", "signature": "E"}],
+    }
+    assert json.loads(MessageEncoder()(message)) == {"role": "assistant", "content": "4"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "schema"),
+    [
+        (None, None),
+        ({"type": "json_object"}, None),
+        ({"title": "point", "type": "object"}, {"title": "point", "type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "p", "schema": {"type": "object"}}}, {"type": "object"}),
+    ],
+)
+def test_the_schema_of_an_answer_is_found_in_any_form(wanted: Any, schema: Any) -> None:
+    assert schema_of_answer({"response_format": wanted}) == schema

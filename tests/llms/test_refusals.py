@@ -148,3 +148,25 @@ def test_waiting_time_as_a_date_is_counted_from_now() -> None:
     seconds = retry_after({"Retry-After": email.utils.formatdate(time.time() + 100, usegmt=True)})
     assert seconds is not None
     assert 98 < seconds <= 100
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, {"type": "invalid_request_error", "message": "Your credit balance is too low to access the API."}),
+        (402, {"type": "billing_error", "message": "Your payment failed."}),
+        (402, {"message": "Insufficient Balance", "type": "unknown_error"}),
+    ],
+)
+def test_an_account_without_money_is_told_by_its_words(status: int, error: dict[str, str]) -> None:
+    assert isinstance(refusal(status, {}, json.dumps({"error": error}).encode()), QuotaExhausted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("overloaded_error", 529), ("not_found_error", 404), ("request_too_large", 413), ("api_error", 500)],
+)
+def test_claudes_errors_in_a_stream_have_the_status_that_they_have_elsewhere(kind: str, status: int) -> None:
+    error = refusal_in_stream({"type": "error", "error": {"type": kind, "message": "no"}})
+    assert error.status == status
+    assert isinstance(error, ServerError) == (status >= 500)
