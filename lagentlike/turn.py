@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from operator import itemgetter
 from types import TracebackType
@@ -25,7 +25,7 @@ from .tracing import spans
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["FunctionHook", "TracedTurn", "Turn", "lend", "outermost_turn"]
+__all__ = ["FunctionHook", "TracedTurn", "Turn", "lend", "outermost_turn", "recorded", "take_back"]
 
 logger = logging.getLogger(__name__)
 
@@ -277,12 +277,13 @@ class Turn:
         state = self.unit.__dict__
         state["calls"] += 1  # in one step, which past __setattr__ is safe between threads
         memory, parent = self._memory, self._parent
+        journal = _record.get() if parent is None else parent._journal
         if parent is not None and parent._failed:
             self._take_back()
-        elif parent is not None:
-            parent._journal += self._journal
+        elif journal is not None:
+            journal += self._journal
             after = self._mark if memory is None else memory.mark()
-            parent._journal.append((self.unit, self.reply, memory, self._mark, after))
+            journal.append((self.unit, self.reply, memory, self._mark, after))
         self._end()
 
     def _give_up(self, error: BaseException) -> None:
@@ -321,14 +322,7 @@ class Turn:
     def _take_back(self) -> list[AgentMessage]:
         """Take out of memories what this turn and the turns inside it put there; what those inside did."""
         self._failed = True
-        given_up: list[AgentMessage] = []
-        for unit, reply, memory, before, after in reversed(self._journal):
-            if memory is None:
-                given_up.insert(0, reply)
-            elif memory.stands_at(after):
-                given_up[:0] = memory.rewind(before)
-            else:
-                logger.warning("%s went on in this session meanwhile: its part of a failed turn stays", unit.name)
+        given_up = take_back(self._journal)
         if self._memory is not None:
             self._memory.rewind(self._mark)
         return given_up
@@ -379,10 +373,38 @@ class TracedTurn(Turn):
 
 
 _Entry = tuple["Module", AgentMessage, Memory | None, Mark, Mark]
-"""A turn that stands inside another one: its unit; its reply; and, if it has a memory, that and the span of it that
-holds the turn."""
+"""A turn that stands, inside another one or on record: its unit; its reply; and, if it has a memory, that and the span
+of it that holds the turn."""
 
 _NOWHERE: Mark = ([], 0)
+_record: ContextVar[list[_Entry] | None] = ContextVar("lagentlike_record", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[list[_Entry]]:
+    """A record of the turns that stand after its block and ran in no other ones, for `take_back`."""
+    record: list[_Entry] = []
+    token = _record.set(record)
+    try:
+        yield record
+    finally:
+        _record.reset(token)
+
+
+def take_back(record: Sequence[_Entry]) -> list[AgentMessage]:
+    """Take out of memories what turns put there, the latest first; what those turns did.
+
+    Where a session went on since, that turn stays.
+    """
+    given_up: list[AgentMessage] = []
+    for unit, reply, memory, before, after in reversed(record):
+        if memory is None:
+            given_up.insert(0, reply)
+        elif memory.stands_at(after):
+            given_up[:0] = memory.rewind(before)
+        else:
+            logger.warning("%s went on in this session meanwhile: its part of a failed turn stays", unit.name)
+    return given_up
 
 
 def lend(unit: Module) -> None:

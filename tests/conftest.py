@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from .memory.servers import _postgres, _redis, store_kind, store_place  # noqa: F401  # fixtures
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,11 @@ class Outermost:
     """A turn that runs in no other one, as the memories see it that it and the turns inside it write to."""
 
     is_over = False
+
+    @cached_property
+    def name(self) -> str:
+        """What servers elsewhere know it by."""
+        return uuid.uuid4().hex
 
 
 class Memory:

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import base64
 import hashlib
 import json
+import logging
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import aclosing, closing, contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet, WeakValueDictionary
 
 import orjson
 from yarl import URL
 
 from ..agents import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
-from ..concurrency import iterate_in_background, run_in_background
-from ..errors import BadResponse, InvalidArgument, LagentlikeError, LLMError, StateError, StreamTruncated
+from ..concurrency import background, iterate_in_background, run_in_background
+from ..errors import (
+    BadResponse,
+    ConnectFailed,
+    InvalidArgument,
+    LagentlikeError,
+    LLMError,
+    StateError,
+    StreamTruncated,
+)
 from ..hooks import Hook
 from ..llms.refusals import refusal_in_stream
 from ..llms.transport import Request, Transport, TransportOptions
-from ..memory import SessionId, SessionState
+from ..memory import Memory, SessionId, SessionState
+from ..memory.memory import Mark, Outermost
 from ..schema import AgentMessage
+from .agent_protocol import turn_within
 from .error_wire import error_from_wire
 from .message_stream import message_from, MessageDecoder
 
@@ -32,6 +48,8 @@ __all__ = [
     "StreamingHTTPAgentClient",
 ]
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 
@@ -40,7 +58,11 @@ class HTTPAgentClient(Agent):
 
     Its state is that of the agent over there: `state_dict`, `load_state_dict`, `reset`, `fork` and `session_ids`, of
     this one and of every tree that it is in, reach it by blocking requests (from async code, call them in
-    `asyncio.to_thread`). A turn that the server answered stands, even if a turn around it fails here.
+    `asyncio.to_thread`).
+
+    A turn is atomic: if it fails here, or a turn that it runs in, or if nobody waits for its answer any more, the
+    server is told to take it back. Where that is not possible, because the server was restarted, somebody else went on
+    in the session, or nobody can be reached, a warning is logged, and the turn stands over there.
 
     A request that gets no answer is made again; the server knows it by its key, and makes no turn twice.
 
@@ -87,6 +109,9 @@ class HTTPAgentClient(Agent):
 
     def extra_repr(self) -> str:
         return repr(self.url)
+
+    def _open_memory(self, session_id: SessionId) -> Memory:
+        return self._remote.line(session_id)
 
 
 class AsyncHTTPAgentClient(HTTPAgentClient, AsyncAgent):
@@ -181,57 +206,181 @@ class _Remote:
             raise InvalidArgument("url", url, "give the server's address, such as http://127.0.0.1:8090")
         seconds = float("inf") if timeout is None else timeout
         options = TransportOptions(first_byte=seconds, total=seconds, max_retries=retry)
+        self._made_of = (url, token, timeout, retry)
         self._url = url
         self._transport = Transport(options)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._secrets = () if token is None else (token,)
         self._forward, self._stream = URL(f"{url}/forward"), URL(f"{url}/stream")
+        self._lines: WeakValueDictionary[SessionId, _Line] = WeakValueDictionary()
+        self._taking_back: set[Future[None]] = set()
+        self._in_order = _in_order.setdefault(url, asyncio.Lock())
+        _remotes.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of
+
+    def line(self, session_id: SessionId) -> _Line:
+        """Where the turns of a session line up."""
+        return self._lines.setdefault(session_id, _Line(self, session_id))
 
     async def forward(
         self, messages: Sequence[AgentMessage], session_id: SessionId, params: Mapping[str, Any]
     ) -> AgentMessage:
         """The reply of one turn."""
-        request = self._turn(self._forward, messages, session_id, params)
-        return message_from((await self._transport.post(request, _json)).get("message"))
+        line = self.line(session_id)
+        turn = line.next_turn()
+        request = self._turn(self._forward, messages, session_id, params, turn)
+        with line.making(turn):
+            await self._settled()
+            reply = message_from((await self._transport.post(request, _json)).get("message"))
+            turn.answered = True
+            return reply
 
     async def stream(
         self, messages: Sequence[AgentMessage], session_id: SessionId, params: Mapping[str, Any]
     ) -> AsyncGenerator[AgentMessage, None]:
         """The messages of one turn as they come."""
-        request = self._turn(self._stream, messages, session_id, params)
-        stream = await self._transport.stream(request, _TurnEvents)
-        try:
-            async for parts in stream:
-                for part in parts:
-                    if isinstance(part, Exception):
-                        raise part
-                    yield part
-        finally:
-            stream.close()
+        line = self.line(session_id)
+        turn = line.next_turn()
+        request = self._turn(self._stream, messages, session_id, params, turn)
+        with line.making(turn):
+            await self._settled()
+            stream = await self._transport.stream(request, lambda: _TurnEvents(turn))
+            try:
+                async for parts in stream:
+                    for part in parts:
+                        if isinstance(part, Exception):
+                            raise part
+                        yield part
+            finally:
+                stream.close()
 
-    def call(self, method: str, path: str, body: Any = None) -> Coroutine[Any, Any, Any]:
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
         """The answer to a request that is no turn."""
-        return self._transport.post(self._request(URL(self._url + path), self._headers, body, method), _json)
+        await self._settled()
+        return await self._transport.post(self._request(URL(self._url + path), self._headers, body, method), _json)
+
+    def take_back(self, session_id: SessionId, turns: Sequence[_Turn]) -> None:
+        """Have turns of a session taken back over there, in this order; whatever is asked next comes after that."""
+        future = background.submit(self._take_back(_wire_name(session_id), turns))
+        self._taking_back.add(future)
+        future.add_done_callback(self._taking_back.discard)
+
+    async def _take_back(self, name: str, turns: Sequence[_Turn]) -> None:
+        async with self._in_order:
+            for turn in turns:
+                url = URL(f"{self._url}/sessions/{name}/turns/{turn.key}")
+                try:
+                    await self._transport.post(self._request(url, self._headers, None, "DELETE"), _json)
+                except (LagentlikeError, OSError) as error:
+                    if turn.answered:  # else it may well not be there
+                        logger.warning(
+                            "a turn of session %s stands at %s: it was not taken back: %s", name, self._url, error
+                        )
+
+    async def _settled(self) -> None:
+        """Wait until nothing is being taken back."""
+        while self._taking_back:
+            await asyncio.wait([asyncio.wrap_future(one) for one in list(self._taking_back)])
 
     def _turn(
-        self, url: URL, messages: Sequence[AgentMessage], session_id: SessionId, params: Mapping[str, Any]
+        self,
+        url: URL,
+        messages: Sequence[AgentMessage],
+        session_id: SessionId,
+        params: Mapping[str, Any],
+        turn: _Turn,
     ) -> Request:
         body = {
             "message": [message.plain(f"message {index}") for index, message in enumerate(messages)],
             "session_id": _wire_name(session_id),
             "params": params,
         }
-        return self._request(url, {**self._headers, "Idempotency-Key": uuid.uuid4().hex}, body)
+        headers = {**self._headers, "Idempotency-Key": turn.key, "Turn-Within": turn.within}
+        return self._request(url, headers, body)._replace(read_error=turn.refusal)
 
     def _request(self, url: URL, headers: Mapping[str, str], body: Any, method: str = "POST") -> Request:
         sent = b"" if body is None else _encoded(body)
         return Request(url, headers, sent, None, self._secrets, method, _told)
 
 
+_remotes: WeakSet[_Remote] = WeakSet()
+_in_order: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of the background loop, one for each server
+
+
+@atexit.register
+def _let_turns_be_taken_back() -> None:
+    wait([future for remote in _remotes for future in list(remote._taking_back)], timeout=2)
+
+
+@dataclass(eq=False)
+class _Turn:
+    """A turn over there.
+
+    Attributes:
+        key: by which the server knows it.
+        within: names the outermost turn that it is part of: the one here, or of a client that this process serves.
+        place: how long the line was then.
+        answered: whether it stands there, by what the server said.
+        refused: whether it does not, by what the server said.
+    """
+
+    key: str
+    within: str
+    place: int
+    answered: bool = False
+    refused: bool = False
+
+    def refusal(self, body: bytes) -> Exception | None:
+        """The agent's own error, if an answer tells of one."""
+        error = _told(body)
+        self.refused |= error is not None
+        return error
+
+
+class _Line(Memory):
+    """Where the turns of a session line up: it holds what the turn under way here did, and can take back."""
+
+    def __init__(self, remote: _Remote, session_id: SessionId) -> None:
+        super().__init__()
+        self._remote, self._session_id = remote, session_id
+        self._within = ""
+        self._made: list[_Turn] = []
+
+    def begin(self, outermost: Outermost) -> Mark:
+        self._within = turn_within.get() or outermost.name
+        return super().begin(outermost)
+
+    def next_turn(self) -> _Turn:
+        """The turn that is to be made over there."""
+        return _Turn(uuid.uuid4().hex, self._within, len(self))
+
+    @contextmanager
+    def making(self, turn: _Turn) -> Iterator[None]:
+        """Remember a turn, unless the server said that it does not stand, or was not there."""
+        self._made.append(turn)
+        try:
+            yield
+        except Exception as error:
+            status = getattr(error, "status", None)
+            if turn.refused or isinstance(error, ConnectFailed) or (status is not None and status < 500):
+                self._made.remove(turn)
+            raise
+
+    def rewind(self, mark: Mark) -> list[AgentMessage]:
+        gone = [turn for turn in reversed(self._made) if turn.place > mark[1]]
+        if gone:
+            del self._made[-len(gone) :]
+            self._remote.take_back(self._session_id, gone)
+        return super().rewind(mark)
+
+
 class _TurnEvents:
     """Reads the events of `/stream`; an error is the last part, not raised, so that no turn is made again for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: _Turn) -> None:
+        self._turn = turn
         self._decoder = MessageDecoder()
         self._last: AgentMessage | None = None
         self.done = False
@@ -251,9 +400,9 @@ class _TurnEvents:
 
     def _read(self, event: Mapping[str, Any]) -> AgentMessage | LagentlikeError:
         if isinstance(event.get("error"), Mapping):
-            self.done = True
+            self.done = self._turn.refused = True
             return error_from_wire(event["error"]) or refusal_in_stream(event, where="the agent's server")
-        self.done = event.get("type") == "reply"
+        self.done = self._turn.answered = event.get("type") == "reply"
         self._last = self._decoder.decode(event)
         return self._last
 

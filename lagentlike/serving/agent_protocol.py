@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -29,12 +30,16 @@ __all__ = [
     "read_chat",
     "read_turn",
     "take_over",
+    "turn_within",
 ]
 
 SAMPLING_PARAMS = frozenset(
     {"max_new_tokens", "repetition_penalty", "seed", "stop_words", "temperature", "top_k", "top_p"}
 )
 """The generation parameters that change how an agent's model samples, and nothing else."""
+
+turn_within: ContextVar[str | None] = ContextVar("lagentlike_turn_within", default=None)
+"""The turn of a client that this code runs in: turns of agents elsewhere can be taken back with it."""
 
 _NAME = "[A-Za-z0-9_-]{1,64}"
 SessionName = Annotated[str, StringConstraints(strict=True, pattern=f"^{_NAME}$")]
@@ -63,12 +68,18 @@ class ForkBody(BaseModel):
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """One turn: what the agent is told, in which session, how; `turn` is the key that makes a retry safe."""
+    """One turn: what the agent is told, in which session, how.
+
+    Attributes:
+        turn: the key that makes a retry safe, and by which it is taken back.
+        within: names the client's own turn that this one is part of; until another one begins, it can be taken back.
+    """
 
     messages: list[AgentMessage]
     session_id: str
     params: dict[str, Any]
     turn: str | None = None
+    within: str | None = None
 
 
 def read_body(kind: type[BaseModel], body: Any) -> Any:
@@ -90,7 +101,7 @@ def read_body(kind: type[BaseModel], body: Any) -> Any:
         raise BadRequest(f"{where or 'the body'}: {first['msg']}", param=where or None) from None
 
 
-def read_turn(body: Any, allowed: frozenset[str], turn: str | None) -> TurnRequest:
+def read_turn(body: Any, allowed: frozenset[str], turn: str | None, within: str | None = None) -> TurnRequest:
     """The body of a native turn, checked.
 
     Raises:
@@ -105,7 +116,7 @@ def read_turn(body: Any, allowed: frozenset[str], turn: str | None) -> TurnReque
     if not messages:
         raise BadRequest("message is empty: give at least one", param="message")
     check_params(read.params, allowed, "params")
-    return TurnRequest(messages, read.session_id or uuid.uuid4().hex, read.params, turn)
+    return TurnRequest(messages, read.session_id or uuid.uuid4().hex, read.params, turn, within)
 
 
 def check_params(params: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
@@ -116,15 +127,15 @@ def check_params(params: Mapping[str, Any], allowed: frozenset[str], where: str)
             raise BadRequest(f"{name[:100]!r} is no parameter that this agent takes from clients: {takes}", param=where)
 
 
-def check_turn_key(headers: Mapping[str, str]) -> str | None:
-    """The key that makes a turn safe to ask for again: the header `Idempotency-Key`.
+def check_turn_key(headers: Mapping[str, str], name: str = "Idempotency-Key") -> str | None:
+    """The key that makes a turn safe to ask for again, or another one in a header.
 
     Raises:
         BadRequest: it is too long.
     """
-    key = headers.get("Idempotency-Key")
+    key = headers.get(name)
     if key is not None and len(key) > 128:
-        raise BadRequest("Idempotency-Key is longer than 128 characters", param="Idempotency-Key")
+        raise BadRequest(f"{name} is longer than 128 characters", param=name)
     return key
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from aiohttp import web
 
-from ..errors import InvalidArgument, StateError
+from ..errors import InvalidArgument, SessionConflict, StateError
 from ..memory import Keeper, open_store, SessionStore
 from ..module import Module
 from ..registry import create_object, import_object
 from ..schema import AgentMessage
+from ..turn import recorded
 from .agent_protocol import (
     AgentChat,
     check_turn_key,
@@ -30,6 +31,7 @@ from .agent_protocol import (
     read_turn,
     SAMPLING_PARAMS,
     take_over,
+    turn_within,
     TurnBody,
     TurnRequest,
 )
@@ -137,6 +139,7 @@ class AgentServer(HTTPFace):
             "/sessions": {"GET": self._list},
             "/sessions/{session_id}": {"GET": self._show, "DELETE": self._delete},
             "/sessions/{session_id}/fork": {"POST": self._fork},
+            "/sessions/{session_id}/turns/{turn}": {"DELETE": self._take_back},
             "/sessions/{session_id}/state": {"GET": self._state, "PUT": self._load},
             "/v1/chat/completions": {"POST": self._chat},
             "/v1/models": {"GET": self._models},
@@ -166,8 +169,20 @@ class AgentServer(HTTPFace):
         known = session.answered(request.turn)
         if known is not None:  # the client did not get the answer, and asks again
             return known
-        reply = await self._run(session, request, part)
-        await self.sessions.keep(session, request.turn, reply)
+        token = turn_within.set(request.within)
+        try:
+            with recorded() as record:
+                reply = await self._run(session, request, part)
+        finally:
+            turn_within.reset(token)
+        try:
+            await self.sessions.keep(session, request.turn, reply, request.within, record)
+        except SessionConflict:
+            await self.sessions.fetch(session)
+            known = session.answered(request.turn)
+            if known is None:
+                raise
+            return known  # another server was asked for the very same turn, and was faster
         return reply
 
     async def _run(self, session: Session, request: TurnRequest, part: Part | None) -> AgentMessage:
@@ -193,7 +208,8 @@ class AgentServer(HTTPFace):
         await put({"type": "reply", "session_id": request.session_id, "message": _plain(reply)})
 
     async def _read_turn(self, http: web.Request) -> TurnRequest:
-        return read_turn(await read_json(http, self.limits), self.params, check_turn_key(http.headers))
+        turn, within = check_turn_key(http.headers), check_turn_key(http.headers, "Turn-Within")
+        return read_turn(await read_json(http, self.limits), self.params, turn, within)
 
     # Chat completions
 
@@ -259,6 +275,16 @@ class AgentServer(HTTPFace):
         async with self._known(http) as session:
             await self.sessions.delete(session)
             return json_response({"session_id": session.name, "deleted": True})
+
+    async def _take_back(self, http: web.Request) -> web.Response:
+        turn = http.match_info["turn"]
+        async with self._known(http, or_new=True) as session:
+            if not await self.sessions.take_back(session, turn):
+                told = (
+                    f"there is no turn {turn[:128]!r} at the end of the session {session.name!r} that can be taken back"
+                )
+                raise BadRequest(told, status=404, code="turn_not_found")
+            return json_response({"session_id": session.name, "taken_back": turn})
 
     async def _fork(self, http: web.Request) -> web.Response:
         body: ForkBody = read_body(ForkBody, await read_json(http, self.limits))
@@ -401,6 +427,12 @@ _OPERATIONS = (
     Operation("GET", "/sessions/{session_id}", "Shows a conversation.", answer="Its messages."),
     Operation("DELETE", "/sessions/{session_id}", "Forgets a session."),
     Operation("POST", "/sessions/{session_id}/fork", "Lets a new session begin where another one is.", ForkBody),
+    Operation(
+        "DELETE",
+        "/sessions/{session_id}/turns/{turn}",
+        "Takes back the last turn, by its Idempotency-Key, if its header Turn-Within named what it is part of; then "
+        "the one before, if it is part of the same.",
+    ),
     Operation(
         "GET",
         "/sessions/{session_id}/state",

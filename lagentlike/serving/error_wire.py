@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import errors
-from ..errors import InvalidArgument, LagentlikeError, LLMError, RemoteError, SessionBusy, StateError
+from ..errors import InvalidArgument, LagentlikeError, LLMError, RemoteError, SessionBusy, SessionConflict, StateError
 from .openai_protocol import BadRequest, failure
 from .sessions import NotKept
 
@@ -31,7 +31,7 @@ def refusal_of(error: Exception) -> BadRequest:
     return BadRequest(message, param=told.param, status=status, code=kind.__name__, details=details)
 
 
-_STATUS = ((SessionBusy, 409), (NotKept, 500), (StateError, 400), (InvalidArgument, 400))
+_STATUS = ((SessionBusy, 409), (SessionConflict, 409), (NotKept, 500), (StateError, 400), (InvalidArgument, 400))
 
 
 def error_from_wire(error: Mapping[str, Any]) -> LagentlikeError | None:

@@ -7,17 +7,18 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..concurrency import in_thread
-from ..errors import StateError
+from ..errors import SessionConflict, StateError
 from ..memory import Keeper, Memory, MemoryManager, SessionId
 from ..memory.keeper import LONG, unused
 from ..module import Module
 from ..schema import AgentMessage
+from ..turn import take_back
 
 __all__ = ["NotKept", "Session", "Sessions"]
 
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 
 class NotKept(StateError):
-    """What a turn left cannot be written down as JSON, or not on the disk."""
+    """A session cannot be read from where it is kept, or what a turn left cannot be written there."""
 
 
 class Session:
@@ -39,9 +40,10 @@ class Session:
         unit_id: its id, as the unit knows it.
         spoken: whether there is anything to remember of it.
         last: the last turn that was answered: its key, and the reply.
+        undo: the last turns that can be taken back, all of them within the same turn of the client's.
     """
 
-    __slots__ = ("began", "last", "lock", "name", "owner", "spoken", "unit_id", "used", "users")
+    __slots__ = ("began", "last", "lock", "name", "owner", "spoken", "undo", "unit_id", "used", "users")
 
     def __init__(self, owner: str, name: str) -> None:
         self.owner = owner
@@ -50,6 +52,7 @@ class Session:
         self.lock = asyncio.Lock()
         self.spoken = False
         self.last: Mapping[str, Any] | None = None
+        self.undo: list[Undo] = []
         self.users = 0
         self.began = time.monotonic()
         self.used = 0.0
@@ -59,6 +62,21 @@ class Session:
         if turn is None or self.last is None or self.last["turn"] != turn:
             return None
         return Memory.parse([self.last["reply"]])[0]
+
+
+class Undo(NamedTuple):
+    """What it takes to take back the last turn of a session.
+
+    Attributes:
+        within: the client's turn that it is part of.
+        record: what it did to memories.
+        last, spoken: those of the session, before it.
+    """
+
+    within: str
+    record: Sequence[Any]
+    last: Mapping[str, Any] | None
+    spoken: bool
 
 
 class Sessions:
@@ -95,9 +113,7 @@ class Sessions:
         session.users += 1
         try:
             async with session.lock:
-                if self.keeper is not None:
-                    session.last = await self.keeper.fetch(session.unit_id)
-                    session.spoken = self.keeper.is_kept(session.unit_id)
+                await self.fetch(session)
                 yield session
         finally:
             session.users -= 1
@@ -108,6 +124,23 @@ class Sessions:
                 self._drop(session)
             self.sweep()
 
+    async def fetch(self, session: Session) -> None:
+        """Have a session as it was kept last, by whichever server.
+
+        Raises:
+            NotKept: it cannot be read.
+        """
+        if self.keeper is None:
+            return
+        try:
+            last = await self.keeper.fetch(session.unit_id)
+        except StateError as error:
+            logger.exception("session %s cannot be read", session.name)
+            raise NotKept(f"the session cannot be read: {error}") from error
+        if last is not session.last:  # it went on elsewhere
+            session.undo.clear()
+        session.last, session.spoken = last, self.keeper.is_kept(session.unit_id)
+
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[Session]:
         """A session of its own, which is forgotten after its one use."""
@@ -117,17 +150,44 @@ class Sessions:
         finally:
             await _surely(self._reset(session))
 
-    async def keep(self, session: Session, turn: str | None = None, reply: AgentMessage | None = None) -> None:
+    async def keep(
+        self,
+        session: Session,
+        turn: str | None = None,
+        reply: AgentMessage | None = None,
+        within: str | None = None,
+        record: Sequence[Any] = (),
+    ) -> None:
         """Keep a session as it is now, with the reply of its last turn; a cancellation waits until that is done.
 
+        Args:
+            session: the session.
+            turn: the key of its last turn.
+            reply: the reply.
+            within: what the turn is part of, if it may have to be taken back.
+            record: what the turn did to memories.
+
         Raises:
+            SessionConflict: another server went on in it; this turn is taken back.
             NotKept: it cannot be kept; the session is as it was kept last.
         """
         try:
             last = None if turn is None or reply is None else {"turn": turn, "reply": reply.plain("the reply")}
         except TypeError as error:
             raise NotKept(f"the reply cannot be kept: {error}") from error
-        await _surely(self._keep(session, last))
+        undo = None if within is None or last is None else Undo(within, record, session.last, session.spoken)
+        await _surely(self._keep(session, last, undo))
+
+    async def take_back(self, session: Session, turn: str) -> bool:
+        """Take back the last turn of a session, if that is the one and it can be; whether it is taken back.
+
+        Raises:
+            SessionConflict, NotKept: as `keep` does; then the turn stands.
+        """
+        if not session.undo or session.last is None or session.last["turn"] != turn:
+            return False
+        await _surely(self._take_back(session, session.undo[-1]))
+        return True
 
     async def state(self, session: Session) -> dict[str, Any]:
         """What the unit remembers of a session."""
@@ -182,16 +242,32 @@ class Sessions:
             if not state.spreads:
                 state.reset(session.unit_id)
 
-    async def _keep(self, session: Session, last: Mapping[str, Any] | None) -> None:
+    async def _keep(self, session: Session, last: Mapping[str, Any] | None, undo: Undo | None = None) -> None:
         if self.keeper is not None:
             try:
                 await self.keeper.write(session.unit_id, last)
             except Exception as error:
-                logger.exception("session %s cannot be kept", session.name)
                 await self._reset(session)
                 self.keeper.forget(session.unit_id)
+                session.undo.clear()
+                if isinstance(error, SessionConflict):
+                    raise
+                logger.exception("session %s cannot be kept", session.name)
                 raise NotKept(f"the turn cannot be kept, and is taken back: {error}") from error
+        if undo is None or (session.undo and session.undo[-1].within != undo.within):
+            session.undo.clear()
+        if undo is not None:
+            session.undo.append(undo)
         session.last, session.spoken = last, True
+
+    async def _take_back(self, session: Session, undo: Undo) -> None:
+        earlier = session.undo[:-1]
+        await self._done(partial(take_back, undo.record))
+        if undo.spoken:
+            await self._keep(session, undo.last)
+        else:
+            await self._delete(session)
+        session.undo[:] = earlier
 
     async def _delete(self, session: Session) -> None:
         if self.keeper is not None:
@@ -199,6 +275,7 @@ class Sessions:
         else:
             await self._reset(session)
         session.spoken, session.last = False, None
+        session.undo.clear()
 
     async def _reset(self, session: Session) -> None:
         await self._done(partial(self._unit.reset, session.unit_id, recursive=True))

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis for the tests: servers of their own, on a socket in a temporary directory."""
+"""PostgreSQL and Redis for the tests: servers of their own, on a socket in a temporary directory; places for stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["postgres_server", "redis_server"]
+from lagentlike.memory import open_store
+
+__all__ = ["postgres_server", "redis_server", "store_kind", "store_place"]
 
 _DEADLINE = 60.0
 
@@ -63,6 +65,38 @@ def redis_server() -> Iterator[str]:
         command: list[str | Path] = [program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder]
         with _running(command, folder, socket.exists):
             yield f"unix://{socket}"
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[str]:
+    with postgres_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def _redis() -> Iterator[str]:
+    with redis_server() as address:
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgres", "redis"])
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of store in turn."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def store_place(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store of the kind is, with no session in it."""
+    if store_kind == "sqlite":
+        return str(tmp_path / "sessions.db")
+    place: str = request.getfixturevalue(f"_{store_kind}")
+    store = open_store(place).blocking
+    for session_id in store.session_ids():
+        store.delete(session_id)
+    store.close()
+    return place
 
 
 def _program(name: str, elsewhere: str = "") -> Path:

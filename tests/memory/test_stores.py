@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -29,46 +30,25 @@ from lagentlike.llms import AsyncScriptedLLM
 from lagentlike.memory import Change, SessionStore, SessionValue, Tail
 from lagentlike.memory.store import to_json
 
-from .servers import postgres_server, redis_server
 from .talker import echoing, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with postgres_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[str]:
-    with redis_server() as address:
-        yield address
-
-
-@pytest.fixture(params=["sqlite", "postgres", "redis"])
-def kind(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
-
-
 @pytest.fixture
-def address(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def address(store_kind: str, store_place: str) -> str:
     """Where a store of this test alone is."""
-    if kind == "sqlite":
-        return str(tmp_path / "sessions.db")
-    return f"{request.getfixturevalue(kind)}#room_{next(_numbers)}"
+    return store_place if store_kind == "sqlite" else f"{store_place}#room_{next(_numbers)}"
 
 
 @pytest.fixture
-def another(kind: str, address: str) -> Iterator[Callable[[], SessionStore]]:
+def another(store_kind: str, address: str) -> Iterator[Callable[[], SessionStore]]:
     """Opens the store once more, as another process would."""
     opened: list[SessionStore] = []
 
     def open_one() -> SessionStore:
-        opened.append(open_store(kind, address))
+        opened.append(open_store(store_kind, address))
         return opened[-1]
 
     yield open_one
@@ -261,11 +241,13 @@ def test_a_turn_writes_what_is_new_in_it(store: SessionStore) -> None:
 # Crashes
 
 
-def test_no_acknowledged_turn_is_lost_to_a_kill(kind: str, address: str, another: Callable[[], SessionStore]) -> None:
+def test_no_acknowledged_turn_is_lost_to_a_kill(
+    store_kind: str, address: str, another: Callable[[], SessionStore]
+) -> None:
     rng, acknowledged = random.Random(0), 0
     for _ in range(3):
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.memory.talker", kind, address, str(acknowledged)],
+            [sys.executable, "-m", "tests.memory.talker", store_kind, address, str(acknowledged)],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
@@ -451,6 +433,30 @@ def test_sessions_that_are_not_used_leave_the_memory(store: SessionStore) -> Non
     assert agent.session_ids() == [2]
 
 
+def test_a_session_that_is_used_while_it_leaves_the_memory_is_whole(store: SessionStore) -> None:
+    agent = an_agent(store, max_sessions=1)
+    agent("one", session_id="ann")
+    reset, begun, go_on = agent.memory.reset, threading.Event(), threading.Event()  # type: ignore[union-attr]
+
+    def slowly(session_id: Any) -> None:
+        begun.set()
+        go_on.wait(60)
+        reset(session_id)
+
+    agent.memory.reset = slowly  # type: ignore[union-attr,method-assign]
+    leaving = threading.Thread(target=agent, args=("x",), kwargs={"session_id": "bob"})
+    leaving.start()
+    begun.wait(60)
+    using = threading.Thread(target=agent, args=("two",), kwargs={"session_id": "ann"})
+    using.start()
+    using.join(0.3)  # it may wait, or not
+    go_on.set()
+    leaving.join()
+    using.join()
+    agent.memory.reset = reset  # type: ignore[union-attr,method-assign]
+    assert agent("three", session_id="ann").content == "heard one, two, three"
+
+
 def test_sessions_expire(store: SessionStore) -> None:
     agent = an_agent(store)
     agent("one", session_id="old")
@@ -481,19 +487,18 @@ async def test_memory_does_not_grow_with_the_number_of_sessions(tmp_path: Path) 
 
 
 def test_agents_and_commands_take_a_store_by_its_address(
-    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store_place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place, session = address.partition("#")[0], f"talk{next(_numbers)}"
     agent = Agent(TinyLM(temperature=0), name="assistant")
-    keeper = agent.keep(place)
-    agent("My name is Ann.", session_id=session)
+    keeper = agent.keep(store_place)
+    agent("My name is Ann.", session_id="travel")
     keeper.store.blocking.close()
-    chat = ["chat", "--no-tools", "--store", place, "--session", session]
+    chat = ["chat", "--no-tools", "--store", store_place, "--session", "travel"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("What is my name?\n/search ann\n/reset\n"))
     assert main(chat) == 0
     out = capsys.readouterr().out
     assert out.startswith("Your name is Ann.\n")
-    assert f"{session}  user: My name is Ann." in out
+    assert "travel  user: My name is Ann." in out
 
 
 # What only one has

@@ -83,8 +83,17 @@ async def remembered(url: str, sessions: list[str]) -> dict[str, list[str]]:
     return found
 
 
-async def kill_servers(folder: Path, kills: int, sessions: int = 8, seed: int = 0) -> dict[str, int]:
+async def kill_servers(
+    folder: Path, kills: int, sessions: int = 8, seed: int = 0, store: str | None = None
+) -> dict[str, int]:
     """Talk in some sessions, kill the server at a random moment, start it again; so many times.
+
+    Args:
+        folder: where the agent's module goes.
+        kills: how often the server is killed.
+        sessions: how many talk at once.
+        seed: of the moments.
+        store: place of an empty store; None for a file in the folder.
 
     Returns:
         How many turns were answered, lost (answered and not there any more) and there twice.
@@ -93,7 +102,7 @@ async def kill_servers(folder: Path, kills: int, sessions: int = 8, seed: int = 
     names = [f"s{number}" for number in range(sessions)]
     answered: dict[str, list[str]] = {name: [] for name in names}
     counts = {"answered": 0, "lost": 0, "twice": 0}
-    store = str(folder / "sessions.db")
+    store = store or str(folder / "sessions.db")
     for round_ in range(kills + 1):
         server = ServerProcess(folder, "--store", store)
         found = await remembered(server.url, names)

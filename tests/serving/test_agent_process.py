@@ -113,8 +113,8 @@ async def test_lagents_own_routes(tmp_path: Path) -> None:
                 assert response.status == 400
 
 
-def test_no_turn_that_was_answered_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
-    counts = asyncio.run(kill_servers(tmp_path, kills=2))
+def test_no_turn_that_was_answered_is_lost_when_the_server_is_killed(tmp_path: Path, store_place: str) -> None:
+    counts = asyncio.run(kill_servers(tmp_path, kills=2, store=store_place))
     assert counts["answered"] > 2
     assert (counts["lost"], counts["twice"]) == (0, 0)
 
