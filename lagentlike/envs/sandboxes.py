@@ -73,17 +73,14 @@ class Sandboxes:
             trajectory_id: which try.
             of_model: whether only the tools that models are offered are there; else those of the sandbox are, too.
         """
-        leased = False
 
         async def execute(call: ToolCall, timeout_s: float | None = None) -> ToolResult:
-            nonlocal leased
             where = self._tools.where(call.name)
             if where == "host" or (where is None and (of_model or call.name not in SANDBOX_TOOLS)):
                 return await self._tools.execute(call, session_id=trajectory_id, timeout_s=timeout_s)
             executor = await self._started()
-            if not leased and where != "server":
-                await executor.list_artifacts(trajectory_id)  # a slot that cannot be had is no fault of the model's
-                leased = True
+            if where != "server":
+                await executor.acquire_trajectory(trajectory_id)  # a slot that cannot be had is no fault of the model's
             result = await executor.execute(trajectory_id, call, timeout_s)
             if result.metadata.get("lost"):
                 raise EnvironmentFailed(f"the sandbox of a try is gone: {result.error}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -26,15 +26,18 @@ logger = logging.getLogger(__name__)
 class ToolExecutor:
     """Runs the tool calls of many trajectories.
 
-    A trajectory's first call of a sandbox tool leases a slot, which it keeps until `release_trajectory`. Its calls run
-    one after the other; those of different trajectories never wait for each other, but for a slot where there are fewer
-    slots than trajectories. Calls that come within `tool_batch_window_ms` go to the backend together.
+    A trajectory has a slot from `lease` or `acquire_trajectory` on, or from its first call of a sandbox tool, until it
+    is released. Its calls run one after the other; those of different trajectories never wait for each other, but for a
+    slot where there are fewer slots than trajectories. Calls that come within `tool_batch_window_ms` go to the backend
+    together.
 
     What a model gets wrong (an unknown tool, arguments that do not fit), what a tool does, and a slot that is lost or
-    cannot be had become results with `success=False`.
+    cannot be had become results with `success=False`. Lease a slot first where a model shall not read that there was
+    none: `lease` raises.
 
     Args:
-        backend: where the slots are; it is started and stopped with this executor.
+        backend: where the slots are. It is started with this executor if `tools` has some that run in slots, or else
+            when a slot is asked for, and stopped with it.
         tools: what may be called, a `ToolRegistry`. Sandbox tools run in slots, those marked external in the ToolServer
             that the settings name, the others in this process.
         config: `SandboxSettings`, or a dict or object with some of their names.
@@ -58,19 +61,22 @@ class ToolExecutor:
         self._counts: Counter[str] = Counter()
         self._server: ToolServerClient | None = None
         self._running = False
+        self._has_backend = False
+        self._starting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start the backend.
+        """Start what the tools need.
 
         Raises:
-            SandboxUnavailable: it cannot work here.
+            SandboxUnavailable: the backend cannot work here.
             InvalidArgument: there is a ToolServer, and no token for it.
         """
         url = self.settings.tool_server_url
         if url is not None and url != IN_PROCESS:
             self._server = ToolServerClient(url, self.settings.tool_server_token)
-        await self.backend.start()
         self._running = True
+        if any(self.tools.where(name) == "sandbox" for name in self.tools.list_tools()):
+            await self._start_backend()
 
     async def close(self) -> None:
         """End what is under way, whose callers get error results, and stop the backend."""
@@ -87,7 +93,10 @@ class ToolExecutor:
         await asyncio.gather(*self._sending, return_exceptions=True)
         if self._server is not None:
             await self._server.close()
-        await self.backend.stop(purge=self.settings.purge_job_on_shutdown)
+        async with self._starting:
+            if self._has_backend:
+                self._has_backend = False
+                await self.backend.stop(purge=self.settings.purge_job_on_shutdown)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -129,6 +138,34 @@ class ToolExecutor:
             lost = {"lost": True} if isinstance(error, SlotLost) else {}
             return ToolResult(False, error=str(error), metadata=lost, id=call.id, name=call.name)
 
+    @asynccontextmanager
+    async def lease(self, trajectory_id: str, timeout_s: float | None = None) -> AsyncIterator[Slot]:
+        """A slot for a trajectory, given back with its workspace reset, whatever happened.
+
+        Args:
+            trajectory_id: whose it will be.
+            timeout_s: seconds to wait for it; the settings' `acquire_timeout_s` by default.
+
+        Raises:
+            SlotTimeout: none came free in time.
+            SandboxError: none can be had.
+        """
+        try:
+            yield await self.acquire_trajectory(trajectory_id, timeout_s)
+        finally:
+            await asyncio.shield(self.release_trajectory(trajectory_id, reset_workspace=True))
+
+    async def acquire_trajectory(self, trajectory_id: str, timeout_s: float | None = None) -> Slot:
+        """The slot of a trajectory, which is leased now, in the order of asking, if it has none; raises as `lease`.
+
+        Raises:
+            SlotLost: it has one that cannot be used any more.
+        """
+        self._check_running()
+        lane = self._lanes.setdefault(trajectory_id, _Lane())
+        async with lane.turn:
+            return await self._leased(trajectory_id, lane, timeout_s)
+
     async def release_trajectory(self, trajectory_id: str, reset_workspace: bool = False) -> None:
         """Give the slot of a trajectory back; nothing happens if it has none.
 
@@ -147,15 +184,15 @@ class ToolExecutor:
 
     async def read_artifact(self, trajectory_id: str, path: str, max_bytes: int = MAX_ARTIFACT) -> Artifact:
         """A file of a trajectory's workspace; see `ToolBackend.read_artifact` for what is raised."""
-        return await self.backend.read_artifact(await self._slot_of(trajectory_id), path, max_bytes)
+        return await self.backend.read_artifact(await self.acquire_trajectory(trajectory_id), path, max_bytes)
 
     async def list_artifacts(self, trajectory_id: str, path: str = ".", recursive: bool = False) -> list[ArtifactEntry]:
         """What a trajectory's workspace holds; see `ToolBackend.list_artifacts` for what is raised."""
-        return await self.backend.list_artifacts(await self._slot_of(trajectory_id), path, recursive)
+        return await self.backend.list_artifacts(await self.acquire_trajectory(trajectory_id), path, recursive)
 
     async def archive_artifacts(self, trajectory_id: str, path: str = ".") -> bytes:
         """A trajectory's workspace as a gzipped tar file; see `ToolBackend.archive_artifacts` for what is raised."""
-        return await self.backend.archive_artifacts(await self._slot_of(trajectory_id), path)
+        return await self.backend.archive_artifacts(await self.acquire_trajectory(trajectory_id), path)
 
     def get_stats(self) -> dict[str, Any]:
         """What was done: `calls`, `batches`, `largest_batch`, `trajectories`, and the backend's own under `backend`."""
@@ -182,13 +219,14 @@ class ToolExecutor:
                     answer.cancel()
                 raise
 
-    async def _leased(self, trajectory_id: str, lane: _Lane) -> Slot:
+    async def _leased(self, trajectory_id: str, lane: _Lane, timeout_s: float | None = None) -> Slot:
         """The slot of a lane, once its last call has ended."""
         if lane.running is not None:
             await asyncio.wait([lane.running])
         lane.check()
         if lane.slot is None:
-            slot = await self.backend.acquire(trajectory_id)
+            await self._start_backend()
+            slot = await self.backend.acquire(trajectory_id, timeout_s)
             if lane.closed:
                 await asyncio.shield(self.backend.release(slot))
             lane.check()
@@ -196,11 +234,12 @@ class ToolExecutor:
         lane.slot.check()
         return lane.slot
 
-    async def _slot_of(self, trajectory_id: str) -> Slot:
-        self._check_running()
-        lane = self._lanes.setdefault(trajectory_id, _Lane())
-        async with lane.turn:
-            return await self._leased(trajectory_id, lane)
+    async def _start_backend(self) -> None:
+        async with self._starting:
+            if not self._has_backend:
+                self._check_running()
+                await self.backend.start()
+                self._has_backend = True
 
     def _enqueue(self, waiting: _Waiting) -> None:
         self._counts["calls"] += 1

@@ -114,7 +114,7 @@ async def test_a_sandbox_that_dies_under_a_try_is_no_fault_of_the_agent() -> Non
 async def test_no_slot_in_time_is_no_fault_of_the_agent() -> None:
     async with Notes(DONE, slots_per_container=1, max_containers=1, acquire_timeout_s=0.1, group_size=1) as env:
         await env._sandboxes.start()
-        await executor_of(env).list_artifacts("somebody else")
+        await executor_of(env).acquire_trajectory("somebody else")
         assert await env.collect_trajectories("x") == (None, [])
         assert "no sandbox slot came free" in env.failures[0][1]
 

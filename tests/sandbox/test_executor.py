@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lagentlike.errors import InvalidArgument, SandboxError, SandboxUnavailable
+from lagentlike.errors import InvalidArgument, SandboxError, SandboxUnavailable, SlotTimeout
 from lagentlike.sandbox import (
     Artifact,
     ArtifactEntry,
@@ -85,10 +85,13 @@ class Recording(ToolBackend):
         self.batches: list[list[tuple[str, str, dict[str, Any], float]]] = []
         self.released: list[tuple[str, bool]] = []
         self.failing: Exception | None = None
+        self.running = False
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        self.running = True
 
-    async def stop(self, purge: bool = False) -> None: ...
+    async def stop(self, purge: bool = False) -> None:
+        self.running = False
 
     async def acquire(self, trajectory_id: str, timeout_s: float | None = None) -> Slot:
         return Slot(f"of-{trajectory_id}", trajectory_id=trajectory_id)
@@ -255,6 +258,38 @@ async def test_a_tool_marked_external_runs_in_the_tool_server_and_never_in_the_s
         assert "set tool_server_url" in (await executor.execute("a", call)).error
     assert backend.batches == []
     assert asked == [("x", True)] * 2  # its own argument of that name is its own
+
+
+async def test_no_sandbox_is_started_for_tools_of_a_tool_server_until_a_slot_is_asked_for() -> None:
+    tools = ToolRegistry()
+    tools.register(calculator, external=True)
+    backend = Recording()
+    async with ToolExecutor(backend, tools, {"tool_server_url": "inprocess"}) as executor:
+        assert (await executor.execute("a", ToolCall("calculator", {"expression": "6 * 7"}))).output == "42"
+        assert not backend.running
+        async with executor.lease("a") as slot:
+            assert (slot.id, backend.running) == ("of-a", True)
+    assert (backend.released, backend.running) == ([("of-a", True)], False)
+
+
+async def test_a_lease_is_fair_ends_in_time_and_gives_back_what_it_had() -> None:
+    async with executor_of("local", slots=1) as executor:
+        async with executor.lease("first") as slot:
+            assert (await executor.execute("first", bash("echo here > file"))).success
+            with pytest.raises(SlotTimeout, match=r"no sandbox slot came free within 0\.1 seconds"):
+                async with executor.lease("second", timeout_s=0.1):
+                    raise AssertionError("there is none")
+            later = [asyncio.create_task(_who_has(executor, name)) for name in ("third", "fourth")]
+            await asyncio.sleep(0.1)
+            assert slot.trajectory_id == "first"
+        assert [await one for one in later] == ["", ""], "in a clean workspace"
+        stats = executor.get_stats()
+        assert (stats["trajectories"], stats["backend"]["slots"]["leased"]) == (0, 0)
+
+
+async def _who_has(executor: ToolExecutor, name: str) -> str:
+    async with executor.lease(name, PATIENCE):
+        return (await executor.execute(name, bash("ls"))).output
 
 
 def test_a_backend_that_is_no_boundary_is_refused_where_a_sandbox_is_required() -> None:
