@@ -42,6 +42,12 @@ LagentlikeError
 └── ToolError                           a tool failed
     ├── ToolArgumentsError (ValueError) arguments do not fit the tool's schema
     ├── ToolTimeout (TimeoutError)      the tool took too long
+    ├── FetchError                      something of the web cannot be had; `status` is what its server answered
+    │   ├── AddressRefused              an address that is not fetched: of a private network, or none of the web
+    │   ├── ServiceKeyRefused           a service does not take the key it was given
+    │   ├── ServiceLimited              it was asked too often; `retry_after` in seconds
+    │   │   └── ServiceQuotaUsed        no waiting for seconds cures it
+    │   └── BadAnswer                   an answer that cannot be read
     └── KernelDied                      the kernel's process ended; `returncode`
 """
 
@@ -51,8 +57,10 @@ from typing import Any
 
 __all__ = [
     "ActorLost",
+    "AddressRefused",
     "ArtifactError",
     "AuthenticationFailed",
+    "BadAnswer",
     "BadResponse",
     "BudgetExceeded",
     "ClusterLost",
@@ -60,6 +68,7 @@ __all__ = [
     "ConnectFailed",
     "ContextLengthExceeded",
     "EnvironmentFailed",
+    "FetchError",
     "InvalidArgument",
     "KernelDied",
     "LLMError",
@@ -83,6 +92,9 @@ __all__ = [
     "SandboxUnavailable",
     "ScriptExhausted",
     "ServerError",
+    "ServiceKeyRefused",
+    "ServiceLimited",
+    "ServiceQuotaUsed",
     "SessionBusy",
     "SessionConflict",
     "SlotLost",
@@ -337,6 +349,38 @@ class ToolArgumentsError(ToolError, ValueError):
 
 class ToolTimeout(ToolError, TimeoutError):
     """A tool took longer than its time limit."""
+
+
+class FetchError(ToolError):
+    """Something of the web cannot be had; `status` is the HTTP status of the answer, None without one."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AddressRefused(FetchError):
+    """An address that is not fetched: it leads into a private network or the like, or is none of the web."""
+
+
+class ServiceKeyRefused(FetchError):
+    """A service of the web does not take the key that it was given."""
+
+
+class ServiceLimited(FetchError):
+    """A service of the web was asked too often; `retry_after` is in seconds, None if it did not say."""
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, status=status)
+        self.retry_after = retry_after
+
+
+class ServiceQuotaUsed(ServiceLimited):
+    """What was paid for, or is free, is used up: waiting for a moment does not help."""
+
+
+class BadAnswer(FetchError):
+    """A server answered something that cannot be read."""
 
 
 class KernelDied(ToolError):

@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     from .arithmetic import calculator
     from .base import BaseAction, tool_api
     from .builtin import FinishAction, InvalidAction, NoAction
+    from .engines import (
+        BingSearch,
+        BraveSearch,
+        DuckDuckGoSearch,
+        SearchEngine,
+        SearxngSearch,
+        SerperSearch,
+        TencentSearch,
+    )
     from .executor import ActionExecutor, AsyncActionExecutor
     from .files import file_tools
     from .function import FunctionTool, tool
@@ -26,7 +35,6 @@ if TYPE_CHECKING:
     from .unsafe_ipython import UnsafeIPythonInteractive
     from .vision import Vision
     from .web_browser import AsyncWebBrowser, WebBrowser
-    from .web_search import BingSearch, DuckDuckGoSearch
     from .web_tools import web_tools
 
 __all__ = [
@@ -36,6 +44,7 @@ __all__ = [
     "AsyncWebBrowser",
     "BaseAction",
     "BingSearch",
+    "BraveSearch",
     "DuckDuckGoSearch",
     "FinishAction",
     "FunctionTool",
@@ -48,7 +57,11 @@ __all__ = [
     "Notes",
     "Process",
     "PythonInterpreter",
+    "SearchEngine",
     "SearchSessions",
+    "SearxngSearch",
+    "SerperSearch",
+    "TencentSearch",
     "Terminal",
     "Todo",
     "Toolset",
@@ -81,7 +94,15 @@ __getattr__, __dir__ = attach(
         "ipython_manager": ["IPythonInteractiveManager"],
         "python_interpreter": ["PythonInterpreter"],
         "web_browser": ["AsyncWebBrowser", "WebBrowser"],
-        "web_search": ["BingSearch", "DuckDuckGoSearch"],
+        "engines": [
+            "BingSearch",
+            "BraveSearch",
+            "DuckDuckGoSearch",
+            "SearchEngine",
+            "SearxngSearch",
+            "SerperSearch",
+            "TencentSearch",
+        ],
         "files": ["file_tools"],
         "mcp": ["MCPServer"],
         "notes": ["Notes"],

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ..errors import ToolError
+from ..errors import FetchError, ToolError
 from ..schema import ActionReturn, ActionStatusCode, to_plain
 
 __all__ = ["MAX_LENGTH", "as_return", "as_seen", "clean_text", "failed", "shortened"]
@@ -48,11 +48,13 @@ def failed(
     what: BaseException | str,
     name: str,
     arguments: Any = None,
-    state: ActionStatusCode = ActionStatusCode.API_ERROR,
+    state: ActionStatusCode | None = None,
     max_length: int = MAX_LENGTH,
 ) -> ActionReturn:
-    """A call that did not work: the error as a text for the model."""
+    """A call that did not work: the error as a text for the model; what the web is to blame for is an HTTP error."""
     args = arguments if isinstance(arguments, dict) else None
+    if state is None:
+        state = ActionStatusCode.HTTP_ERROR if isinstance(what, FetchError) else ActionStatusCode.API_ERROR
     return ActionReturn(args=args, type=name, errmsg=shortened(clean_text(_error_text(what)), max_length), state=state)
 
 

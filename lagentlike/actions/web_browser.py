@@ -4,74 +4,96 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from ..concurrency import run_in_background
-from ..errors import InvalidArgument
+from ..errors import FetchError, ToolError
 from ..memory import SessionId
 from ..memory.state import SessionValue
-from ..schema import ActionReturn, ActionStatusCode
-from .base import BaseAction, tool_api
-from .function import checked_timeout
-from .result import failed
+from ..schema import ActionReturn
+from .base import tool_api
+from .engines import engine_of
+from .engines.base import SearchEngine
 from .running import on_background
-from .web_fetch import FetchError, WebClient
-from .web_search import engine_of, SearchEngine
+from .web_action import awaited, blocking, checked_seconds, WebAction
+from .web_fetch import WebClient
+from .web_page import PageReader
 
 __all__ = ["AsyncWebBrowser", "WebBrowser"]
 
 MAX_PAGE = 8192
-"""Most characters that are shown of one page."""
+"""Most characters that are shown of one page at once."""
 
 MAX_SELECTED = 4
+MAX_QUERIES = 10
+
+PageNumber = Annotated[int, Field(ge=1)]
 
 
-class WebBrowser(BaseAction):
+class WebBrowser(WebAction):
     """Search the web and read pages.
 
     What it fetches was written by strangers: it may be wrong, and it may try to give a model orders. Addresses of
     private networks are not fetched.
 
     Args:
-        searcher_type: `"BingSearch"` (with `api_key=…`), `"DuckDuckGoSearch"`, or a `SearchEngine`.
-        timeout: seconds for a page.
-        allow_private: also fetch from addresses of private networks.
+        searcher_type: the search engine: `"BraveSearch"`, `"SerperSearch"`, `"SearxngSearch"`, `"TencentSearch"`,
+            `"BingSearch"`, `"DuckDuckGoSearch"`, which needs no key, or a `SearchEngine`.
+        timeout: seconds for a page, and for a search.
+        allow_private: also read pages at addresses of private networks: True for all, or a list of networks. The
+            search engine may be anywhere.
         description: what models are told, in place of the docstrings.
         name: its name.
+        cached: whether a page that was read is kept for ten minutes, for whoever asks.
         **options: of the search engine: `topk`, `black_list`, `endpoint`, `api_key` ….
     """
+
+    read_only = False  # `select` needs what `search` found
 
     def __init__(
         self,
         searcher_type: str | SearchEngine | Mapping[str, Any] = "DuckDuckGoSearch",
         timeout: float = 10,
-        allow_private: bool = False,
+        allow_private: bool | Sequence[str] = False,
         description: Mapping[str, Any] | str | None = None,
         name: str | None = None,
+        cached: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(description, name)
-        seconds = checked_timeout(timeout)
-        if seconds is None:
-            raise InvalidArgument("timeout", timeout, "give seconds")
+        super().__init__(timeout, description, name)
         self.searcher = engine_of(searcher_type, options)
         self.results: SessionValue[list[dict[str, str]]] = SessionValue(list)
-        self._client = WebClient(seconds, allow_private)
+        self._web = WebClient(checked_seconds(timeout), allow_private)
+        self._reader = PageReader(self._web, cached)
 
     @tool_api
-    def search(self, query: str | list[str], session_id: SessionId = 0) -> ActionReturn:
+    @blocking
+    async def search(
+        self, query: str | Annotated[list[str], Field(min_length=1, max_length=MAX_QUERIES)], session_id: SessionId = 0
+    ) -> ActionReturn:
         """Search the web; gives titles, addresses and summaries, numbered from 0.
 
         Args:
             query: What to search for, or a list of such.
         """
-        return run_in_background(self._search(query, session_id))
+        found = await self.searcher.search_all(self._client, [query] if isinstance(query, str) else query)
+        pages: dict[str, dict[str, str]] = {}
+        for one in found:
+            for page in one if isinstance(one, list) else []:
+                if page["summ"] not in pages.setdefault(page["url"], page)["summ"]:
+                    pages[page["url"]]["summ"] += f"\n{page['summ']}"
+        errors = [one for one in found if isinstance(one, FetchError)]
+        if not pages:
+            raise errors[0] if errors else ToolError("nothing was found: try other words")
+        self.results[session_id] = list(pages.values())
+        return self._written({str(number): page for number, page in enumerate(pages.values())})
 
     @tool_api
-    def select(
+    @blocking
+    async def select(
         self, select_ids: Annotated[list[int], Field(min_length=1, max_length=MAX_SELECTED)], session_id: SessionId = 0
     ) -> ActionReturn:
         """Read pages that the last search found.
@@ -79,110 +101,60 @@ class WebBrowser(BaseAction):
         Args:
             select_ids: The numbers of the pages, at most 4.
         """
-        return run_in_background(self._select(select_ids, session_id))
-
-    @tool_api(read_only=True)
-    def open_url(self, url: str) -> ActionReturn:
-        """Read the page at an address.
-
-        Args:
-            url: The address.
-        """
-        return run_in_background(self._open_url(url))
-
-    def close(self) -> None:
-        """Close the connections."""
-        run_in_background(self._client.close())
-
-    async def _search(self, query: str | list[str], session_id: SessionId) -> ActionReturn:
-        queries = [query] if isinstance(query, str) else query
-        found = await asyncio.gather(*(self._asked(one) for one in queries))
-        pages = list({page["url"]: page for one in found if isinstance(one, list) for page in one}.values())
-        errors = [one for one in found if isinstance(one, str)]
-        if not pages:
-            return self._failed("; ".join(errors) or "nothing was found: try other words", bool(errors))
-        self.results[session_id] = pages
-        return self._written({str(number): page for number, page in enumerate(pages)})
-
-    async def _select(self, numbers: list[int], session_id: SessionId) -> ActionReturn:
         pages = self.results[session_id]
-        unknown = [number for number in numbers if not 0 <= number < len(pages)]
+        unknown = [number for number in select_ids if not 0 <= number < len(pages)]
         if unknown:
             known = f"give numbers from 0 to {len(pages) - 1}" if pages else "search first"
-            return self._failed(f"there is no result {', '.join(map(str, unknown))}: {known}", False)
-        chosen = {number: pages[number] for number in numbers}
-        texts = await asyncio.gather(*(self._page(page["url"]) for page in chosen.values()))
-        if all(text is None for text, _ in texts):
-            return self._failed("; ".join(error for _, error in texts), True)
+            raise ToolError(f"there is no result {', '.join(map(str, unknown))}: {known}")
+        chosen = {number: pages[number] for number in select_ids}
+        texts = await asyncio.gather(*(self._beginning(page["url"]) for page in chosen.values()))
+        errors = [text for text in texts if isinstance(text, FetchError)]
+        if len(errors) == len(texts):
+            raise FetchError("; ".join(map(str, errors)), status=errors[0].status)
         shown = {
-            str(number): {**page, "content": text if text is not None else f"({error})"}
-            for (number, page), (text, error) in zip(chosen.items(), texts, strict=True)
+            str(number): {**page, "content": text if isinstance(text, str) else f"({text})"}
+            for (number, page), text in zip(chosen.items(), texts, strict=True)
         }
         return self._written(shown)
 
-    async def _open_url(self, url: str) -> ActionReturn:
-        text, error = await self._page(url)
-        if text is None:
-            return self._failed(error, True)
+    @tool_api(read_only=True)
+    @blocking
+    async def open_url(self, url: str, page: PageNumber = 1) -> ActionReturn:
+        """Read the page at an address; a long one is shown page by page.
+
+        Args:
+            url: The address.
+            page: Which page of a long one.
+        """
+        text = (await self._reader.read(url)).part(page, MAX_PAGE)
         return ActionReturn(type=self.name, url=url, result=[{"type": "text", "content": text}])
 
-    async def _asked(self, query: str) -> list[dict[str, str]] | str:
-        try:
-            return await self.searcher.search(self._client, query)
-        except FetchError as error:
-            return str(error)
+    def close(self) -> None:
+        """Close the connections."""
+        super().close()
+        run_in_background(self._web.close())
 
-    async def _page(self, url: str) -> tuple[str | None, str]:
-        """A page's text, or why there is none."""
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await super().aclose()
+        await on_background(self._web.close())
+
+    async def _beginning(self, url: str) -> str | FetchError:
+        """The beginning of a page, or why there is none."""
         try:
-            return await self._client.page(url, MAX_PAGE), ""
+            return (await self._reader.read(url)).part(1, MAX_PAGE)
         except FetchError as error:
-            return None, str(error)
+            return error
 
     def _written(self, value: Any) -> ActionReturn:
         return ActionReturn(
             type=self.name, result=[{"type": "text", "content": json.dumps(value, ensure_ascii=False, indent=1)}]
         )
 
-    def _failed(self, what: str, by_http: bool) -> ActionReturn:
-        state = ActionStatusCode.HTTP_ERROR if by_http else ActionStatusCode.API_ERROR
-        return failed(what, self.name, state=state)
-
 
 class AsyncWebBrowser(WebBrowser):
     """Search the web and read pages, awaited; see `WebBrowser`."""
 
-    @tool_api
-    async def search(  # type: ignore[override]  # awaited
-        self, query: str | list[str], session_id: SessionId = 0
-    ) -> ActionReturn:
-        """Search the web; gives titles, addresses and summaries, numbered from 0.
-
-        Args:
-            query: What to search for, or a list of such.
-        """
-        return await on_background(self._search(query, session_id))
-
-    @tool_api
-    async def select(  # type: ignore[override]  # awaited
-        self, select_ids: Annotated[list[int], Field(min_length=1, max_length=MAX_SELECTED)], session_id: SessionId = 0
-    ) -> ActionReturn:
-        """Read pages that the last search found.
-
-        Args:
-            select_ids: The numbers of the pages, at most 4.
-        """
-        return await on_background(self._select(select_ids, session_id))
-
-    @tool_api(read_only=True)
-    async def open_url(self, url: str) -> ActionReturn:  # type: ignore[override]  # awaited
-        """Read the page at an address.
-
-        Args:
-            url: The address.
-        """
-        return await on_background(self._open_url(url))
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await on_background(self._client.close())
+    search = awaited(WebBrowser.search)  # type: ignore[assignment]  # awaited
+    select = awaited(WebBrowser.select)  # type: ignore[assignment]  # awaited
+    open_url = awaited(WebBrowser.open_url)  # type: ignore[assignment]  # awaited

@@ -1,31 +1,33 @@
-"""Pages from the web, by one client that keeps away from private addresses."""
+"""Answers of the web, by one client that keeps away from private addresses."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
-import re
 import socket
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from functools import cached_property
+from http.client import responses
+from typing import Any, TYPE_CHECKING
+from urllib.parse import urljoin
 
-from ..errors import ToolError
-from .html import page_text
-from .result import shortened
-from .workers import submit_from_loop
+from ..errors import AddressRefused, BadAnswer, FetchError
+from .charset import decoded
+from .web_address import AddressGuard, origin
 
-__all__ = ["FetchError", "Response", "WebClient"]
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
 
-MAX_BYTES = 2 * 1024 * 1024
+__all__ = ["Response", "WebClient"]
+
+MAX_BYTES = 4 * 1024 * 1024
+"""Bytes of the largest answer, unpacked."""
+
 MAX_REDIRECTS = 5
 _USER_AGENT = "Mozilla/5.0 (compatible; lagentlike)"
-
-
-class FetchError(ToolError):
-    """A page could not be fetched."""
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True)
@@ -34,36 +36,69 @@ class Response:
 
     Attributes:
         url: where it came from in the end.
-        text: the body, at most `MAX_BYTES` of it.
-        kind: its media type.
+        status: its HTTP status.
+        kind: its media type, such as `text/html`.
+        headers: by name, in whatever case.
+        body: at most as many bytes as the request wanted.
+        label: the charset that the server named; "" if none.
     """
 
     url: str
-    text: str
+    status: int
     kind: str
+    headers: Mapping[str, str]
+    body: bytes
+    label: str = ""
+
+    @cached_property
+    def text(self) -> str:
+        return decoded(self.body, self.label)
 
     def json(self) -> Any:
+        """The body's value.
+
+        Raises:
+            BadAnswer: it is no JSON.
+        """
         try:
             return json.loads(self.text)
         except (ValueError, RecursionError) as error:
-            raise FetchError(f"{_origin(self.url)} answered something that is no JSON: {error}") from None
+            raise BadAnswer(f"{origin(self.url)} answered something that is no JSON: {error}") from None
+
+    def check_status(self) -> None:
+        """Raise `FetchError` if the answer is an error."""
+        if self.status >= 400:
+            name = responses.get(self.status, "")
+            raise FetchError(f"{origin(self.url)} answered {self.status} {name}".rstrip(), status=self.status)
 
 
 class WebClient:
-    """Fetches pages, used from one event loop.
+    """Asks servers of the web, from one event loop at a time.
 
-    Only http and https, and only addresses of the public internet, also after redirects: a name is looked up once, the
-    addresses are checked, and the connection is made to those.
+    Only http and https, and only addresses of the public internet, also after redirects: a name is looked up for each
+    connection, all the addresses it leads to are checked, and the connection is made to one of those and no other. It
+    keeps no cookies, and follows no proxy that the environment names.
 
     Args:
-        timeout: seconds for a whole request.
-        allow_private: also fetch from private addresses (loopback, local networks).
+        timeout: seconds for a whole request, redirects and body included.
+        allow_private: also ask private addresses (loopback, local networks): all, or those of a list of networks.
+        max_redirects: how many redirects a GET follows.
+        resolver: looks names up, as for aiohttp's connector; the system's by default. What it answers is checked too.
     """
 
-    def __init__(self, timeout: float, allow_private: bool = False) -> None:
+    def __init__(
+        self,
+        timeout: float,
+        allow_private: bool | Sequence[str] = False,
+        max_redirects: int = MAX_REDIRECTS,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         self._timeout = timeout
-        self._allow_private = allow_private
+        self._guard = AddressGuard(allow_private)
+        self._max_redirects = max_redirects
+        self._resolver = resolver
         self._session: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def request(
         self,
@@ -72,46 +107,52 @@ class WebClient:
         *,
         params: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
+        body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        max_bytes: int = MAX_BYTES,
     ) -> Response:
         """Make a request; only a GET follows redirects, and `headers` are not sent to where they lead.
 
+        Args:
+            method: GET or POST.
+            url: the address.
+            params: added to the address.
+            form: fields of a form, as the body.
+            body: the body itself.
+            headers: more headers.
+            max_bytes: most bytes of an answer, as it comes and unpacked.
+
+        Returns:
+            The answer, whatever its status.
+
         Raises:
-            FetchError: no connection, an error status, a refused address; the message is for a model.
+            AddressRefused: the address, or one that it leads to, is not fetched.
+            FetchError: no connection, no answer in time, too many redirects, too large an answer; the message is for a
+                model.
         """
         import aiohttp
 
+        data = form if body is None else body
         try:
             async with asyncio.timeout(self._timeout):
-                for _ in range(MAX_REDIRECTS + 1):
-                    self._check(url)
+                for _ in range(self._max_redirects + 1):
+                    address = self._guard.check(url)
                     async with self._opened().request(
-                        method, url, params=params, data=form, headers=headers, allow_redirects=False
+                        method, address, params=params, data=data, headers=headers, allow_redirects=False
                     ) as answer:
                         target = answer.headers.get("Location")
-                        if method == "GET" and 300 <= answer.status < 400 and target:
+                        if method == "GET" and answer.status in _REDIRECTS and target:
                             url, params, headers = urljoin(str(answer.url), target), None, None
                             continue
-                        return await _read(answer)
+                        return await _read(answer, max_bytes)
         except TimeoutError:
-            raise FetchError(f"{_origin(url)} did not answer within {self._timeout:g} seconds") from None
+            raise FetchError(f"{origin(url)} did not answer within {self._timeout:g} seconds") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise FetchError(f"{_origin(url)} cannot be reached: {_reason(error)}") from None
-        raise FetchError(f"{_origin(url)} redirects more than {MAX_REDIRECTS} times")
-
-    async def page(self, url: str, max_length: int) -> str:
-        """The text of a page; a long one keeps its head and its tail.
-
-        Raises:
-            FetchError: as for `request`, or it is no text.
-        """
-        answer = await self.request("GET", url)
-        text = answer.text
-        if "html" in answer.kind or text[:200].lstrip().lower().startswith(("<!doctype", "<html")):
-            text = await submit_from_loop(page_text, text)
-        elif not answer.kind.startswith("text/") and "json" not in answer.kind and "xml" not in answer.kind:
-            raise FetchError(f"{url} is no text ({answer.kind})")
-        return shortened(text, max_length)
+            if isinstance(error.__cause__, AddressRefused):
+                raise error.__cause__ from None
+            raise FetchError(f"{origin(url)} cannot be reached: {str(error) or type(error).__name__}") from None
+        times = "redirects" if self._max_redirects == 0 else f"redirects more than {self._max_redirects} times"
+        raise FetchError(f"{origin(url)} {times}")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -119,88 +160,98 @@ class WebClient:
         if session is not None:
             await session.close()
 
-    def _check(self, url: str) -> None:
-        """Refuse what is no public web address by its look; names are checked when they are looked up."""
-        try:
-            parts = urlsplit(url)
-            host = parts.hostname
-        except ValueError:
-            host, parts = None, urlsplit("")
-        if parts.scheme not in ("http", "https") or not host:
-            raise FetchError(f"{url[:200]!r} is no web address: give one that starts with https://")
-        if not self._allow_private:
-            _refuse_private(host, [host])
-
     def _opened(self) -> Any:
         import aiohttp
 
-        if self._session is None:
-            resolver = _public_resolver(self._allow_private)
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            self._loop = loop
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(resolver=resolver, limit=16),
-                headers={"User-Agent": _USER_AGENT},
+                connector=aiohttp.TCPConnector(
+                    resolver=_checking_resolver(self._guard, self._resolver), use_dns_cache=False, limit=16
+                ),
+                headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "gzip, deflate"},
                 cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(),
+                auto_decompress=False,  # that is done here, with a limit
             )
         return self._session
 
 
-async def _read(answer: Any) -> Response:
-    """The body, as far as the cap."""
-    body = bytearray()
-    async for piece in answer.content.iter_chunked(65536):
-        body += piece
-        if len(body) >= MAX_BYTES:
-            answer.close()
-            break
-    if answer.status >= 400:
-        raise FetchError(f"{_origin(str(answer.url))} answered {answer.status} {answer.reason or ''}".rstrip())
-    encoding = answer.get_encoding() if "charset" in answer.headers.get("Content-Type", "") else "utf-8"
-    return Response(str(answer.url), bytes(body[:MAX_BYTES]).decode(encoding, "replace"), answer.content_type)
-
-
-def _public_resolver(allow_private: bool) -> Any:
+def _checking_resolver(guard: AddressGuard, resolver: AbstractResolver | None) -> AbstractResolver:
+    """A resolver that refuses names which lead to addresses that are refused."""
+    from aiohttp.abc import AbstractResolver, ResolveResult
     from aiohttp.resolver import ThreadedResolver
 
-    class Resolver(ThreadedResolver):
-        """Looks names up, and refuses those that lead to private addresses."""
+    class CheckingResolver(AbstractResolver):
+        def __init__(self) -> None:
+            self._inner = ThreadedResolver() if resolver is None else resolver
 
-        async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> Any:
-            found = await super().resolve(host, port, family)
-            if not allow_private:
-                _refuse_private(host, [item["host"] for item in found])
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        ) -> list[ResolveResult]:
+            found = await self._inner.resolve(host, port, family)
+            guard.check_host(host, [item["host"] for item in found])
             return found
 
-    return Resolver()
+        async def close(self) -> None:
+            await self._inner.close()
+
+    return CheckingResolver()
 
 
-def _refuse_private(host: str, addresses: list[str]) -> None:
-    """Refuse a host when one of its addresses is not of the public internet; names are let pass."""
-    for text in addresses:
-        address = _address(text)
-        if address is None:
-            continue
-        inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
-        if not inner.is_global or inner.is_multicast:
-            raise FetchError(f"{host} is an address of a private network, which is not fetched")
+async def _read(answer: Any, max_bytes: int) -> Response:
+    """The answer with its body.
 
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that a text is, also in the old forms (`2130706433`, `0x7f.1`); None for a name."""
+    Raises:
+        FetchError: it is larger than that.
+        BadAnswer: it is packed in a way that was not asked for, or damaged.
+    """
+    too_large = FetchError(f"{origin(answer.url)} answered more than {max_bytes:,} bytes, which is not read")
+    if (answer.content_length or 0) > max_bytes:
+        answer.close()
+        raise too_large
+    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+    unpack = _unpacker(encoding)
+    if unpack is None:
+        raise BadAnswer(f"{origin(answer.url)} answered in the encoding {encoding[:40]!r}, which was not asked for")
+    body = bytearray()
     try:
-        return ipaddress.ip_address(text.strip("[]").partition("%")[0])
-    except ValueError:
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(text))
-        except OSError:
-            return None
+        async for piece in answer.content.iter_chunked(65536):
+            for part in unpack(piece):
+                body += part
+                if len(body) > max_bytes:
+                    answer.close()
+                    raise too_large
+    except zlib.error as error:
+        answer.close()
+        raise BadAnswer(f"{origin(answer.url)} answered something that cannot be unpacked: {error}") from None
+    headers, label = answer.headers.copy(), answer.charset or ""
+    return Response(str(answer.url), answer.status, answer.content_type, headers, bytes(body), label)
 
 
-def _origin(url: str) -> str:
-    """Scheme and host of an address: what can be shown of it without its keys."""
-    found = re.match(r"https?://[^/?#@]+", url)
-    return found.group() if found else "the address"
+def _unpacker(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:
+    """A function that unpacks pieces of a body, never much at once; None for an unknown encoding.
 
+    aiohttp would unpack too, but how much of it at once depends on its version.
+    """
+    if encoding in ("", "identity"):
+        return lambda piece: iter([piece])
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        return None
+    stream: Any = None
 
-def _reason(error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, FetchError) else error
-    return str(cause) or type(cause).__name__
+    def unpack(piece: bytes) -> Iterator[bytes]:
+        nonlocal stream
+        more = False
+        while piece or more:
+            if stream is None:  # the first piece, or the next member of a gzip file
+                raw = encoding == "deflate" and piece[0] & 15 != 8  # as some servers send it
+                stream = zlib.decompressobj(-15 if raw else 47)
+            part = stream.decompress(piece, 65536)
+            piece, more = stream.unconsumed_tail, len(part) == 65536
+            if stream.eof:
+                piece, more, stream = stream.unused_data.lstrip(b"\0"), False, None
+            yield part
+
+    return unpack

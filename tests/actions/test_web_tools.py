@@ -13,8 +13,9 @@ import pytest
 
 from lagentlike.actions import ActionExecutor, BingSearch, DuckDuckGoSearch
 from lagentlike.actions.toolsets import tools_of
-from lagentlike.actions.web_tools import configured_engine, web_tools
+from lagentlike.actions.web_tools import configured_engine, ENGINES, web_tools
 from lagentlike.concurrency import run_in_background
+from lagentlike.errors import InvalidArgument
 from lagentlike.schema import AgentMessage, ToolCall, ToolResult
 
 FOUND = {"webPages": {"value": [{"url": f"https://www.example.org/{n}", "name": f"Page {n}"} for n in range(9)]}}
@@ -89,11 +90,11 @@ def test_addresses_of_private_networks_are_refused(address: str) -> None:
 def test_search_is_left_out_where_nothing_is_configured(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delenv("BING_API_KEY", raising=False)
-    monkeypatch.delenv("LAGENTLIKE_SEARCH_ENDPOINT", raising=False)
+    for name in ENGINES:
+        monkeypatch.delenv(name, raising=False)
     with caplog.at_level(logging.INFO):
         assert [tool.name for tool in tools_of(["web"])] == ["web_extract"]
-    assert "web_search is left out: searching needs BING_API_KEY or" in caplog.text
+    assert "web_search is left out: searching needs BING_API_KEY, BRAVE_API_KEY" in caplog.text
     monkeypatch.setenv("BING_API_KEY", "hush")
     assert [tool.name for tool in tools_of(["web"])] == ["web_search", "web_extract"]
 
@@ -105,3 +106,8 @@ def test_the_environment_names_an_engine() -> None:
     bing = configured_engine({**endpoint, "BING_API_KEY": "hush"})
     assert isinstance(bing, BingSearch)
     assert bing.endpoint == "https://search.example.org/"
+    for variable, name in ENGINES.items():
+        engine = configured_engine({variable: "https://search.example.org/", "TENCENT_SECRET_ID": "AKID"}, topk=3)
+        assert (type(engine).__name__, getattr(engine, "topk", 0)) == (name, 3)
+    with pytest.raises(InvalidArgument, match="set TENCENT_SECRET_ID"):
+        configured_engine({"TENCENT_SECRET_KEY": "hush"})
