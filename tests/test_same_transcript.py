@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from lagentlike.agents import AsyncReAct, ReAct
-from lagentlike.memory import Keeper
+from lagentlike.memory import Keeper, open_store
 from lagentlike.serving import (
     AgentServer,
     AsyncHTTPAgentClient,
@@ -25,14 +25,14 @@ from lagentlike.serving import (
     StreamingHTTPAgentClient,
 )
 
-from .memory.servers import postgres_server, redis_server
-from .memory.talker import open_store
-from .transcript import define, KINDS, QUESTIONS, SESSION, talk, Transcript
+from .transcript import define, KINDS, QUESTIONS, SESSION, talk, Transcript, without_call_ids
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @asynccontextmanager
-async def served(kind: type[ReAct], store: Path | None = None) -> AsyncIterator[AgentServer]:
-    async with AgentServer(define(kind), port=0, store=store) as server:
+async def served(kind: type[ReAct]) -> AsyncIterator[AgentServer]:
+    async with AgentServer(define(kind), port=0) as server:
         yield server
 
 
@@ -67,36 +67,10 @@ async def behind_chat_completions(stream: bool, folder: Path) -> Transcript:
         return replies, server.unit.state_dict(session)
 
 
-async def in_a_store_between_turns(folder: Path) -> Transcript:
-    """Each turn in a new server, over what the last one kept."""
-    replies = []
-    for question in QUESTIONS:
-        async with served(AsyncReAct, folder / "sessions.db") as server:
-            replies.append((await AsyncHTTPAgentClient(url=server.url)(question, session_id=SESSION)).content)
-            state = await asyncio.to_thread(HTTPAgentClient(url=server.url).state_dict, SESSION)
-    return replies, state
-
-
-async def in_a_database(server: Callable[[], Any] | None, folder: Path) -> Transcript:
-    """Each turn by a new agent, over what the last one kept; blocking and async ones in turn."""
-    with nullcontext(str(folder / "sessions.db")) if server is None else server() as address:
-        kind = {postgres_server: "postgres", redis_server: "redis"}.get(server, "sqlite")
-        replies = []
-        for question, colour in zip(QUESTIONS, (AsyncReAct, ReAct, AsyncReAct, ReAct), strict=True):
-            agent = define(colour)
-            async with open_store(kind, address) as store:
-                agent.keep(store)
-                called: Any = agent(question, session_id=SESSION)
-                replies.append((await called if agent.colour.is_async else called).content)
-        last = define(ReAct)
-        async with open_store(kind, address) as store:
-            await Keeper(last, store).fetch(SESSION)
-        return replies, last.state_dict(SESSION)
-
-
 CLIENTS = (HTTPAgentClient, AsyncHTTPAgentClient, StreamingHTTPAgentClient, AsyncStreamingHTTPAgentClient)
 
-# Where an agent runs, by name: a new way of running agents gets a line here.
+# Where an agent runs, by name: a new way of running agents gets a line here. Ray's actors are in `test_ray_actor.py`,
+# where a cluster is.
 FORMS: dict[str, Callable[[Path], Awaitable[Transcript]]] = {
     **{f"{kind.__name__}": partial(in_this_process, kind) for kind in KINDS},
     **{
@@ -106,10 +80,6 @@ FORMS: dict[str, Callable[[Path], Awaitable[Transcript]]] = {
     "in another process": in_another_process,
     "as chat completions": partial(behind_chat_completions, False),
     "as streamed chat completions": partial(behind_chat_completions, True),
-    "in a store between turns": in_a_store_between_turns,
-    "in an SQLite file": partial(in_a_database, None),
-    "in PostgreSQL": partial(in_a_database, postgres_server),
-    "in Redis": partial(in_a_database, redis_server),
 }
 
 
@@ -133,6 +103,34 @@ def test_it_says_and_remembers_the_same(form: str, expected: Transcript, tmp_pat
     assert without_call_ids(state) == without_call_ids(expected[1])
 
 
-def without_call_ids(state: dict[str, Any]) -> Any:
-    """A state without the ids of tool calls, which are drawn."""
-    return json.loads(re.sub(r"call_\w+", "call", json.dumps(state)))
+async def test_it_goes_on_from_each_store(store_place: str, expected: Transcript) -> None:
+    """Each turn by a new agent, over what the last one kept; blocking and async ones in turn."""
+    replies = []
+    for question, colour in zip(QUESTIONS, (AsyncReAct, ReAct, AsyncReAct, ReAct), strict=True):
+        agent = define(colour)
+        async with open_store(store_place) as store:
+            agent.keep(store)
+            called: Any = agent(question, session_id=SESSION)
+            replies.append((await called if agent.colour.is_async else called).content)
+    last = define(ReAct)
+    async with open_store(store_place) as store:
+        await Keeper(last, store).fetch(SESSION)
+    assert replies == expected[0]
+    assert without_call_ids(last.state_dict(SESSION)) == without_call_ids(expected[1])
+
+
+def test_it_goes_on_after_its_server_was_killed(store_place: str, expected: Transcript) -> None:
+    """A real server, killed with SIGKILL after the first and the second turn."""
+    replies, state = [], {}
+    for questions in ([QUESTIONS[0]], [QUESTIONS[1]], QUESTIONS[2:]):
+        command = [sys.executable, "-m", "lagentlike.cli", "serve", "tests.transcript:define", "--port", "0"]
+        with subprocess.Popen(
+            [*command, "--store", store_place], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        ) as server:
+            assert server.stdout is not None
+            agent = HTTPAgentClient(url=server.stdout.readline().split(" at ")[1].split(",")[0])
+            replies += [agent(question, session_id=SESSION).content for question in questions]
+            state = agent.state_dict(SESSION)
+            server.kill()
+    assert replies == expected[0]
+    assert without_call_ids(state) == without_call_ids(expected[1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from contextlib import closing
 from typing import Any
 
@@ -44,3 +46,8 @@ async def talk(agent: Any) -> Transcript:
             reply = await asyncio.to_thread(agent, question, session_id=SESSION)
         replies.append(reply.content)
     return replies, await asyncio.to_thread(agent.state_dict, SESSION)
+
+
+def without_call_ids(state: dict[str, Any]) -> Any:
+    """A state without the ids of tool calls, which are drawn."""
+    return json.loads(re.sub(r"call_\w+", "call", json.dumps(state)))

@@ -199,7 +199,7 @@ class PostgresStore(SessionStore):
             async with self._connection() as database:
                 return await work(database)
         except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError) as error:
-            raise StateError(f"{self!r} failed: {error or type(error).__name__}") from error
+            raise StateError(f"{self!r} failed: {str(error) or type(error).__name__}") from error
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:

@@ -179,7 +179,7 @@ class RedisStore(SessionStore):
         try:
             return await work(self._client)
         except self._errors as error:
-            raise StateError(f"{self!r} failed: {error or type(error).__name__}") from error
+            raise StateError(f"{self!r} failed: {str(error) or type(error).__name__}") from error
 
 
 _PATIENCE = 30.0

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from lagentlike.agents import Agent, AsyncAgent, AsyncSequential, AsyncStreamingAgent, Sequential, StreamingAgent
+from lagentlike.agents import (
+    Agent,
+    AsyncAgent,
+    AsyncReAct,
+    AsyncSequential,
+    AsyncStreamingAgent,
+    Sequential,
+    StreamingAgent,
+)
 from lagentlike.cluster import Cluster
 from lagentlike.errors import ActorLost, InvalidArgument, RemoteError, StateError
 from lagentlike.hooks import Hook
@@ -27,6 +35,7 @@ from lagentlike.serving import (
 )
 
 from ..ray_cluster import ray_nodes
+from ..transcript import define, talk, without_call_ids
 from .far_agents import Breaking, broken, count, Slow, streamer, talker, team, Worker
 
 pytest.importorskip("ray", reason="needs the extra 'ray'")
@@ -87,6 +96,14 @@ def test_it_is_a_unit_like_the_agent_itself() -> None:
         assert len(agent.state_dict()["memory"]) == 4
         agent.reset("x")
         assert agent("again", session_id="x").content == "1: again"
+
+
+def test_one_agent_says_and_remembers_the_same_here_and_in_an_actor() -> None:
+    expected = asyncio.run(talk(define(AsyncReAct)))
+    with AsyncAgentRayActor(define) as agent:
+        replies, state = asyncio.run(talk(agent))
+    assert replies == expected[0]
+    assert without_call_ids(state) == without_call_ids(expected[1])
 
 
 def test_its_state_is_in_the_tree_and_goes_where_it_is_loaded() -> None:
