@@ -110,10 +110,12 @@ def _run(call: PreparedCall, stop: Stop | None) -> ActionReturn:
         return call.given_up(why)
 
 
-async def run_call_async(call: PreparedCall, stop: Stop | None = None) -> ActionReturn:
+def run_call_async(call: PreparedCall, stop: Stop | None = None) -> Coroutine[Any, Any, ActionReturn]:
     """Run a call and await it: an async tool in this loop, a blocking one in a thread."""
-    if not spans.tracers:
-        return await _run_stoppable(call, stop)
+    return _run_told(call, stop) if spans.tracers else _run_stoppable(call, stop)
+
+
+async def _run_told(call: PreparedCall, stop: Stop | None) -> ActionReturn:
     with spans.begin_tool(call.api.name, call.call_id, call.arguments) as span:
         result = await _run_stoppable(call, stop)
         span.returned(result)

@@ -139,18 +139,22 @@ class BaseLLM(_LLM):
             BudgetExceeded: a `Budget` around this call is used up.
         """
         params = self._params(gen_params)
-        if not spans.tracers:
-            return self.__answer(messages, params)
-        with spans.begin_request(self, messages, params) as span:
-            answer = self.__answer(messages, params)
-            span.answered(answer)
-            return answer
-
-    def __answer(self, messages: Any, params: Params) -> Completion | list[Completion]:
-        if _is_batch(messages):
-            return self._chat_batch([_checked(item) for item in messages], params)
-        self._start()
-        return self._finish(self._chat(_checked(messages), params))
+        span = spans.begin_request(self, messages, params).enter() if spans.tracers else None
+        answers: Completion | list[Completion]
+        try:
+            if _is_batch(messages):
+                answers = self._chat_batch([_checked(item) for item in messages], params)
+            else:
+                self._start()
+                answers = self._finish(self._chat(_checked(messages), params))
+        except BaseException as error:
+            if span is not None:
+                span.close(error)
+            raise
+        if span is not None:
+            span.answered(answers)
+            span.close()
+        return answers
 
     def stream_chat(self, messages: Conversation, **gen_params: Any) -> Iterator[StreamItem]:
         """The answer to a conversation, part by part.
@@ -210,18 +214,22 @@ class AsyncBaseLLM(_LLM):
     async def chat(self, messages: Any, **gen_params: Any) -> Completion | list[Completion]:
         """The answer to a conversation, or the list of answers to a list of conversations; see `BaseLLM.chat`."""
         params = self._params(gen_params)
-        if not spans.tracers:
-            return await self.__answer(messages, params)
-        with spans.begin_request(self, messages, params) as span:
-            answer = await self.__answer(messages, params)
-            span.answered(answer)
-            return answer
-
-    async def __answer(self, messages: Any, params: Params) -> Completion | list[Completion]:
-        if _is_batch(messages):
-            return await self._chat_batch([_checked(item) for item in messages], params)
-        self._start()
-        return self._finish(await self._chat(_checked(messages), params))
+        span = spans.begin_request(self, messages, params).enter() if spans.tracers else None
+        answers: Completion | list[Completion]
+        try:
+            if _is_batch(messages):
+                answers = await self._chat_batch([_checked(item) for item in messages], params)
+            else:
+                self._start()
+                answers = self._finish(await self._chat(_checked(messages), params))
+        except BaseException as error:
+            if span is not None:
+                span.close(error)
+            raise
+        if span is not None:
+            span.answered(answers)
+            span.close()
+        return answers
 
     def stream_chat(self, messages: Conversation, **gen_params: Any) -> AsyncIterator[StreamItem]:
         """The answer to a conversation, part by part; see `BaseLLM.stream_chat`."""

@@ -120,18 +120,17 @@ class Span:
         self._tell("begin")
 
     def __enter__(self) -> Self:
-        self.enter()
-        return self
+        return self.enter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.leave()
-        self.end(error)
+        self.close(error)
 
-    def enter(self) -> None:
-        """Make what runs from here to `leave`, in this context, part of this span."""
+    def enter(self) -> Self:
+        """Make what runs from here to `leave` or `close`, in this context, part of this span."""
         self._token = _current.set(self)
+        return self
 
     def leave(self) -> None:
         """End what `enter` began."""
@@ -139,6 +138,11 @@ class Span:
         if token is not None:
             with suppress(ValueError):  # a coroutine thrown away with its loop ends in a context that is not its own
                 _current.reset(token)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Leave it and end it, as the end of a `with` block does."""
+        self.leave()
+        self.end(error)
 
     def end(self, error: BaseException | None = None) -> None:
         """Say that the work is done, or what ended it; only the first word counts."""
