@@ -26,7 +26,7 @@ LAYERS = (
     {"module", "aggregators"},
     {"mapping", "summary", "turn"},
     {"hooks", "memory", "prompts", "tracing"},
-    {"budget", "cluster", "colour", "concurrency", "names", "registry", "trajectory"},
+    {"budget", "child_process", "cluster", "colour", "concurrency", "names", "registry", "trajectory"},
     {"ledger"},
     {"schema"},
     {"errors", "token_span", "_lazy"},

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, IO, Self, TypeVar
 
+from ..child_process import ChildProcess
 from ..errors import ConnectFailed, InvalidArgument, MissingExtra, ServerError
 from .openai import _ChatCompletions, AsyncGPTAPI, GPTAPI
 from .transport import Request
@@ -53,6 +54,8 @@ class AsyncLMDeployClient(_Client, AsyncGPTAPI):
 class _Server(_Client):
     """What both colours share: the process, started by the constructor and watched by every call."""
 
+    _child: ChildProcess | None = None
+
     def __init__(
         self,
         path: str,
@@ -88,13 +91,9 @@ class _Server(_Client):
             return
         self.shutdown()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-I", _WATCH, *self._command],
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-        self._end = weakref.finalize(self, _stop, self.process, self._log)
+        weakref.finalize(self, self._log.close)
+        command = [sys.executable, "-I", _WATCH, *self._command]
+        self._child = ChildProcess(command, _PATIENCE, stdout=self._log, stderr=subprocess.STDOUT)
         try:
             self._await_health()
         except BaseException:
@@ -103,15 +102,20 @@ class _Server(_Client):
 
     def shutdown(self) -> None:
         """Stop the server, and wait for its end."""
-        end = self.__dict__.get("_end")
-        if end is not None:
-            end()
+        if self._child is not None:
+            self._child.end()
+            self._log.close()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that watches the server and ends as it does."""
+        assert self._child is not None, "the constructor starts it"
+        return self._child.popen
 
     @property
     def alive(self) -> bool:
         """Whether the server's process runs."""
-        process = self.__dict__.get("process")
-        return process is not None and process.poll() is None
+        return self._child is not None and self._child.alive
 
     @property
     def log(self) -> str:
@@ -215,16 +219,3 @@ def _free_port(host: str) -> int:
             return port
     except OSError as error:
         raise InvalidArgument("server_name", host, f"this machine cannot listen there ({error})") from None
-
-
-def _stop(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-    """End the server: its watcher kills it when standard input ends."""
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
-    try:
-        process.wait(timeout=_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    log.close()

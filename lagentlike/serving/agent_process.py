@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 import time
-import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from ..child_process import ChildProcess
 from ..errors import InvalidArgument
 from .agent_client import AsyncHTTPAgentClient, HTTPAgentClient
 
@@ -60,14 +60,8 @@ class HTTPAgentServer(HTTPAgentClient):
             "server": _sendable({**server, "host": host, "port": port, "token": token}, "server"),
         }
         environment = os.environ if gpu_id is None else {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu_id)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "lagentlike.serving.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            bufsize=0,
-        )
-        self._end = weakref.finalize(self, _stop, self.process)
+        command = [sys.executable, "-m", "lagentlike.serving.child"]
+        self._child = ChildProcess(command, _PATIENCE, stdout=subprocess.PIPE, env=environment, bufsize=0)
         try:
             port = _started(self.process, order, start_timeout)
         except BaseException:
@@ -75,9 +69,14 @@ class HTTPAgentServer(HTTPAgentClient):
             raise
         super().__init__(host, port, timeout, token=token, name=name, description=description)
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The server's process."""
+        return self._child.popen
+
     def shutdown(self) -> None:
         """Stop the server, which finishes the turns that are under way, and wait for its end."""
-        self._end()
+        self._child.end()
 
     def __enter__(self) -> Self:
         return self
@@ -116,19 +115,6 @@ def _started(process: subprocess.Popen[bytes], order: Mapping[str, Any], timeout
         raise InvalidArgument("config", order["agent"], f"the server did not start: {told['error']}")
     port: int = told["port"]
     return port
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server's process: it stops when its standard input does."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    try:
-        process.wait(timeout=_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    process.stdout.close()
 
 
 _PATIENCE = 45.0  # more than the server's own grace

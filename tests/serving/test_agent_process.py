@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,11 @@ from lagentlike.errors import ConnectFailed, InvalidArgument
 from lagentlike.llms import AsyncScriptedLLM, TinyLM
 from lagentlike.serving import AgentAPIServer, AsyncHTTPAgentServer, HTTPAgentClient, HTTPAgentServer
 
+from ..processes import await_death, is_alive
 from .kill_server import kill_servers, remembered, say, ServerProcess
 from .serving import an_agent, serving, until
 
 CONFIG: Any = {"type": "lagentlike.agents.Agent", "llm": {"type": TinyLM}, "name": "tiny"}
-
-
-def is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 async def is_listening(url: str) -> bool:
@@ -53,7 +45,7 @@ def test_it_starts_a_process_and_is_a_client_of_it(tmp_path: Path, no_leaks: Non
             reply = agent("What is my name?", session_id="ann")
             assert reply.content == "Your name is Ann."
             agent.load_state_dict({"memory": agent.state_dict("ann")["memory"][:2]}, "ann")
-        assert not is_there(pid)
+        assert not is_alive(pid)
         with pytest.raises(ConnectFailed):
             agent("one")
 
@@ -92,10 +84,7 @@ def test_it_ends_with_the_process_that_started_it() -> None:
     )
     starter = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     pid = int(starter.stdout)
-    deadline = time.monotonic() + 60
-    while is_there(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_there(pid)
+    assert await_death(pid, 60)
 
 
 async def test_lagents_own_routes(tmp_path: Path) -> None:
