@@ -245,7 +245,7 @@ class _Kernels(Unsaved):
             if slot.timer is not None:
                 slot.timer.cancel()
             if slot.kernel is not None and not slot.kernel.is_alive:
-                await self._dispose(slot, f"the kernel died (exit code {slot.kernel.process.returncode})")
+                await self._dispose(slot, f"the kernel died ({slot.kernel.process.epitaph()})")
             try:
                 if slot.kernel is None:
                     slot.kernel = await self._start(session_id)
@@ -392,7 +392,7 @@ def _problem(cell: Cell, timeout: float) -> str:
             "all variables are gone"
         )
     if cell.ending == "died":
-        return f"the kernel died (exit code {cell.returncode}): all variables are gone; the next call starts a new one"
+        return f"the kernel died ({cell.reason}): all variables are gone; the next call starts a new one"
     return cell.error
 
 

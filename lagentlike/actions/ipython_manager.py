@@ -259,7 +259,7 @@ class _Worker:
     def _died(self) -> KernelDied:
         self._process.close()
         return KernelDied(
-            "the process died: all variables are gone; the next call starts a new one",
+            f"the process died ({self._process.epitaph()}): all variables are gone; the next call starts a new one",
             returncode=self._process.returncode,
         )
 

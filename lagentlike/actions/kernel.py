@@ -50,12 +50,14 @@ class Cell:
         ending: `done`; `interrupted` (it took too long, the kernel lives on); `killed` (it did not even heed the
             interrupt); `died` (the kernel's process ended by itself).
         returncode: of the kernel's process, when it is gone.
+        reason: how the process ended, in words, when it did so by itself.
     """
 
     outputs: list[tuple[str, Any]] = field(default_factory=list)
     error: str = ""
     ending: str = "done"
     returncode: int | None = None
+    reason: str = ""
 
     @property
     def text(self) -> str:
@@ -147,6 +149,7 @@ class Kernel:
             What it gave; the kernel is gone if `ending` is `killed` or `died`.
         """
         cell, aborted = await self._run(code, timeout, stop, max_length)
+        self.process.memory_kills()  # of programs that the code ran: what it dies of later is something else
         if aborted:  # as a kernel may do with code that comes right behind code that failed
             cell, _ = await self._run(code, timeout, stop, max_length)
         return cell
@@ -183,7 +186,7 @@ class Kernel:
                 if _take(message, cell, output):
                     return await self._was_aborted(request)
             elif not self.is_alive:
-                cell.ending, cell.returncode = "died", self.process.returncode
+                cell.ending, cell.returncode, cell.reason = "died", self.process.returncode, self.process.epitaph()
                 return False
             if time.monotonic() < deadline and not stop.is_set():
                 continue
@@ -236,7 +239,8 @@ class Kernel:
         written = os.pread(stderr.fileno(), 65536, 0).decode("utf-8", "replace")[-2000:]
         if self.process.never_ran:
             raise SandboxUnavailable(f"the sandbox could not be made: {written}")
-        raise KernelDied(f"the kernel did not start: {written or 'no answer'}", returncode=self.process.poll())
+        why = written or ("no answer" if self.is_alive else self.process.epitaph())
+        raise KernelDied(f"the kernel did not start: {why}", returncode=self.process.poll())
 
 
 _OPTIONS = (

@@ -16,7 +16,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
@@ -105,61 +105,74 @@ class Bwrap(Isolation):
         _leftovers.remove()
         layout = _filesystem(launch)
         uid = _outer_uid(launch)
-        fresh = uid is not None and "pids" not in controllers().parents  # processes are counted by namespace
-        userns = None if uid is None else _new_user_namespace(uid) if fresh else _user_namespace(uid)
-        group = controllers().make(launch.limits)
-        order_source, order = os.pipe()
-        status, status_sink = os.pipe()
-        filter_fd = _seccomp_fd()
-        passed = [fd for fd in (order_source, status_sink, filter_fd, userns) if fd is not None]
-        arguments = [
-            *_FIXED,
-            *([] if launch.limits.network else ["--unshare-net"]),
-            *(_PLAIN_USER if userns is None else ["--userns", str(userns), *_CAPABILITIES_TO_DROP]),
-            *([] if filter_fd is None else ["--seccomp", str(filter_fd)]),
-            "--json-status-fd",
-            str(status_sink),
-            *layout,
-            "--chdir",
-            launch.cwd or _workspace_of(launch),
-            "--clearenv",
-        ]
-        for name, value in {**self.environment(launch.workspace), **launch.env}.items():
-            arguments += ["--setenv", name, value]
-        inner = [*([] if userns is None else _SETPRIV), *_rlimits(launch.limits, uid), *launch.argv]
-        stdin, stdout, stderr = launch.streams
-        popen = None
-        try:
-            popen = subprocess.Popen(
-                [_bwrap(), "--die-with-parent", "--args", str(order_source), "--", *inner],
-                cwd="/",
-                env={MARK: keeper.mark()},  # no more: an LD_PRELOAD that code has set must not reach bwrap
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                pass_fds=passed,
-                start_new_session=True,
-            )
-            group.add(popen.pid)
-        except OSError as error:
-            if popen is not None:
-                popen.kill()
-                popen.wait()
-            os.close(order)
-            os.close(status)
-            group.remove()
-            raise SandboxUnavailable(f"bwrap cannot be started: {error}. {INSTALL}") from error
-        finally:
-            for fd in passed:
-                if fd != userns or fresh:
-                    os.close(fd)
+        with ExitStack() as undo, ExitStack() as given:
+            order_source, order = os.pipe()
+            status, status_sink = os.pipe()
+            for descriptor in (order, status):
+                undo.callback(os.close, descriptor)
+            for descriptor in (order_source, status_sink):
+                given.callback(os.close, descriptor)
+            userns = None if uid is None else _user_namespace(uid, given)
+            filter_fd = _seccomp_fd(given)
+            arguments = [
+                *_FIXED,
+                *([] if launch.limits.network else ["--unshare-net"]),
+                *(_PLAIN_USER if userns is None else ["--userns", str(userns), *_CAPABILITIES_TO_DROP]),
+                *([] if filter_fd is None else ["--seccomp", str(filter_fd)]),
+                "--json-status-fd",
+                str(status_sink),
+                *layout,
+                "--chdir",
+                launch.cwd or _workspace_of(launch),
+                "--clearenv",
+            ]
+            late = {} if userns is None else {name: launch.env[name] for name in launch.env if _ACTS_EARLY(name)}
+            for name, value in {**self.environment(launch.workspace), **launch.env}.items():
+                arguments += [] if name in late else ["--setenv", name, value]
+            inner = [
+                *([] if userns is None else _SETPRIV if launch.workspace is not None else [*_OWN_SCRATCH, *_SETPRIV]),
+                *(["/usr/bin/env", *(f"{name}={value}" for name, value in late.items())] if late else []),
+                *_rlimits(launch.limits, uid),
+                *launch.argv,
+            ]
+            stdin, stdout, stderr = launch.streams
+            try:
+                group = controllers().make(launch.limits)
+                undo.callback(_leftovers.add, group)
+                popen = subprocess.Popen(
+                    [_bwrap(), "--die-with-parent", "--args", str(order_source), "--", *inner],
+                    cwd="/",
+                    env={MARK: keeper.mark()},  # no more: an LD_PRELOAD that code has set must not reach bwrap
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    pass_fds=[fd for fd in (order_source, status_sink, filter_fd, userns) if fd is not None],
+                    start_new_session=True,
+                )
+                undo.callback(_end, popen)
+                _schedule_normally(popen.pid)
+                group.add(popen.pid)
+            except OSError as error:
+                raise SandboxUnavailable(f"bwrap cannot be started: {error}. {INSTALL}") from error
+            undo.pop_all()
+        process = _BwrapProcess(popen, _workspace_of(launch), launch.limits, status, group)
+        if launch.workspace is not None:
+            watch(process, launch.workspace, launch.limits.disk)
         # bwrap waits for the rest of its arguments, so all that it starts is in the group
         with suppress(BrokenPipeError), os.fdopen(order, "wb") as sink:
             sink.write(b"".join(os.fsencode(one) + b"\0" for one in arguments))
-        process = _BwrapProcess(popen, _workspace_of(launch), status, group)
-        if launch.workspace is not None:
-            watch(process, launch.workspace, launch.limits.disk)
         return process
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    popen.kill()
+    popen.wait()
+
+
+def _schedule_normally(pid: int) -> None:
+    """Take a priority in real time from a process: control groups take in none, and code must not hold a core."""
+    if os.sched_getscheduler(pid) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
 
 
 _PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -170,7 +183,10 @@ _FIXED = (
 _PLAIN_USER = ("--unshare-user", "--disable-userns", "--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID))
 
 # Where this process is root: bwrap keeps in its user namespace what it takes to become somebody else, and no more.
-_CAPABILITIES_TO_DROP = ("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP")
+_CAPABILITIES_TO_DROP = tuple(
+    word for name in ("CHOWN", "SETGID", "SETPCAP", "SETUID") for word in ("--cap-add", f"CAP_{name}")
+)
+_OWN_SCRATCH = ("/bin/sh", "-c", f'chown {SANDBOX_UID}:{SANDBOX_UID} {SCRATCH}; exec "$@"', "sh")
 _SETPRIV = (
     "/usr/bin/setpriv",
     f"--reuid={SANDBOX_UID}",
@@ -180,6 +196,12 @@ _SETPRIV = (
     "--bounding-set=-all",
 )
 
+_ACTS_EARLY = re.compile(
+    "LD_|MALLOC_|BASH|GLIBC_TUNABLES$|(GCONV_|LOC|NIS_|NLS)PATH$|GETCONF_DIR$|ENV$|SHELLOPTS$|PS4$|TZDIR$"
+).match
+"""Variables by which code could act in what still is root: those that glibc takes from programs with privileges (its
+`unsecvars.h`), and those of shells. They are set when that is over."""
+
 _checked: set[tuple[int | None, bool]] = set()
 """The kinds of sandboxes in which the self-checks have held: who code is outside, and whether there is a network."""
 
@@ -187,13 +209,33 @@ _checked: set[tuple[int | None, bool]] = set()
 class _BwrapProcess(Process):
     shifts_signals = True
 
-    def __init__(self, popen: subprocess.Popen[bytes], workspace: str, status: int, group: Cgroup) -> None:
-        super().__init__(popen, workspace)
+    def __init__(
+        self, popen: subprocess.Popen[bytes], workspace: str, limits: Limits, status: int, group: Cgroup
+    ) -> None:
+        super().__init__(popen, workspace, limits)
         self._status = status
         self._told = b""
         self._group = group
+        self._kills = self._asked = 0  # processes that were killed for want of memory, and those that were asked about
         self._killed = False
         _live.add(self)
+
+    @property
+    def ended(self) -> str:
+        if not self._ended and not self._killed and self.poll() == -signal.SIGKILL and self._oom_kills() > self._asked:
+            self._ended = "memory"
+        return self._ended
+
+    def memory_kills(self) -> int:
+        before, self._asked = self._asked, self._oom_kills()
+        return self._asked - before
+
+    def _oom_kills(self) -> int:
+        self._kills = max(self._kills, self._group.oom_kills())  # which tells of none once it is removed
+        return self._kills
+
+    def members(self) -> list[int]:
+        return self._group.members() or super().members()
 
     @property
     def never_ran(self) -> bool:
@@ -242,8 +284,7 @@ class _BwrapProcess(Process):
             if self._status >= 0:
                 os.close(self._status)
                 self._status = -1
-        if self.returncode == -signal.SIGKILL and not self.ended and self._group.oom_kills():
-            self.ended = "memory"
+        self._oom_kills()
         if not self._group.remove():
             _leftovers.add(self._group)
         _live.discard(self)
@@ -299,14 +340,14 @@ def _filesystem(launch: Launch) -> list[str]:
     if _outer_uid(launch) is None and os.geteuid() == 0:
         mounts.update(_roots_own())
     for target in ("/tmp", "/dev/shm"):  # noqa: S108  # the sandbox's own
-        mounts[target] = _in_memory(target, limits.tmp)
+        mounts[target] = _in_memory(target, min(limits.tmp, limits.memory // 4))
     for mount in launch.mounts:
         source = str(mount.source)
         if not mount.source.is_absolute() or not mount.source.exists():
             raise InvalidArgument("mounts", source, "give absolute paths of what exists")
         mounts[source] = ("--bind" if mount.writable else "--ro-bind", source, source)
     if launch.workspace is None:
-        mounts[SCRATCH] = _in_memory(SCRATCH, limits.disk)
+        mounts[SCRATCH] = _in_memory(SCRATCH, min(limits.disk, limits.memory // 2), "0755")
     else:
         _check_workspace(launch.workspace, mounts)
         mounts[str(launch.workspace)] = ("--bind", str(launch.workspace), str(launch.workspace))
@@ -322,8 +363,8 @@ def _filesystem(launch: Launch) -> list[str]:
     return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
-def _in_memory(target: str, size: int) -> tuple[str, ...]:
-    return ("--perms", "1777", "--size", str(size), "--tmpfs", target)
+def _in_memory(target: str, size: int, mode: str = "1777") -> tuple[str, ...]:
+    return ("--perms", mode, "--size", str(size), "--tmpfs", target)
 
 
 def _check_workspace(workspace: Path, mounts: Mapping[str, tuple[str, ...]]) -> None:
@@ -423,12 +464,13 @@ def _counts_by_namespace() -> bool:
     return os.geteuid() != 0 and [int(number) for number in numbers] >= [5, 14]
 
 
-def _seccomp_fd() -> int | None:
+def _seccomp_fd(given: ExitStack) -> int | None:
     """A descriptor from which bwrap reads the system calls that are refused."""
     code = program()
     if code is None:
         return None
     source, sink = os.pipe()
+    given.callback(os.close, source)
     os.write(sink, code)
     os.close(sink)
     return source
@@ -450,8 +492,12 @@ def _can_drop() -> bool:
     return os.geteuid() == 0 and all(_tool(name) for name in ("setpriv", "unshare", "nsenter", "cat"))
 
 
-def _user_namespace(uid: int) -> int:
+def _user_namespace(uid: int, given: ExitStack) -> int:
     """A descriptor of a user namespace of root and one user; kept, since making one takes some milliseconds."""
+    if "pids" not in controllers().parents:  # processes are counted by namespace
+        fresh = _new_user_namespace(uid)
+        given.callback(os.close, fresh)
+        return fresh
     if uid not in _namespaces:
         _namespaces[uid] = _new_user_namespace(uid)
     return _namespaces[uid]

@@ -84,6 +84,13 @@ class Cgroup:
                         return int(count)
         return 0
 
+    def members(self) -> list[int]:
+        """The processes of the group."""
+        for folder in self.folders:
+            with suppress(OSError):
+                return [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
+        return []
+
     def is_full(self) -> bool:
         """Whether hardly another process can be started."""
         for folder in self.folders:

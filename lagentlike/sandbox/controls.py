@@ -205,7 +205,7 @@ import time
 for number in range(400):
     with open(str(number), "wb") as file:
         file.write(bytes(1 << 20))
-    time.sleep(0.02)
+    time.sleep(0.005)
 """
     with tempfile.TemporaryDirectory(prefix="lagentlike-check-") as folder:
         workspace = isolation.scratch_folder(Path(folder, "workspace"))
@@ -213,7 +213,7 @@ for number in range(400):
         written = sum(file.stat().st_size for file in workspace.iterdir()) // MIB
     return (
         done.ending == "disk",
-        f"killed after {written} MiB where 8 are allowed: it is looked at twice a second",
+        f"killed after {written} MiB where 8 are allowed: what is free there is looked at every 20 ms",
     )
 
 

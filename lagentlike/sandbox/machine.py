@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
-import stat
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -15,8 +12,10 @@ from typing import Any
 
 from ..errors import ArtifactError, SandboxError, SlotLost
 from .base import ExecutionResult
+from .bubblewrap import Bwrap
+from .folders import OwnedFolder, remove_tree
 from .host import as_they_end, HostCall, SlotHost
-from .isolation import Isolation, isolation_of
+from .isolation import Isolation, isolation_of, SCRATCH
 from .limits import Limits, MIB
 from .pooled import PooledBackend
 from .settings import SandboxSettings
@@ -28,13 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 class MachineHost(SlotHost):
-    """Slots on this machine: each a directory and, from its first call on, an isolated process of its own.
+    """Slots on this machine: each a workspace and, from its first call on, an isolated process of its own.
+
+    In bubblewrap a workspace is in memory, and full at half of what the slot may have of it, unless `root` is given.
+    Elsewhere it is a directory.
 
     Args:
         isolation: how the processes are held back from the machine and from each other.
         count: how many slots there are.
         limits: how much of the machine each may use; the isolation's by default.
-        root: a directory, made if it is missing, for that of the slots; the system's one for such things by default.
+        root: a directory, made if it is missing, for those of the slots; the system's one for such things by default.
         env: environment variables that tools get in addition.
     """
 
@@ -54,8 +56,8 @@ class MachineHost(SlotHost):
         self._env = dict(env or {})
         if root is not None:
             root.mkdir(parents=True, exist_ok=True)
-        self._root = Path(tempfile.mkdtemp(prefix="lagentlike-slots-", dir=root))
-        self._root.chmod(0o711)  # a slot's user must get through, and sees nothing
+        in_memory = root is None and isinstance(isolation, Bwrap)
+        self._root = None if in_memory else OwnedFolder("slots", root, 0o711)  # a slot's user must get through
         self._made = 0
         self._slots: dict[str, _Place] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -63,7 +65,7 @@ class MachineHost(SlotHost):
             self._add()
 
     def slots(self) -> dict[str, str]:
-        return {name: str(place.folder / "workspace") for name, place in self._slots.items()}
+        return {name: place.workspace for name, place in self._slots.items()}
 
     async def run_batch(
         self, calls: Sequence[HostCall], timeout_s: float
@@ -110,7 +112,8 @@ class MachineHost(SlotHost):
     async def close(self) -> None:
         places, self._slots = list(self._slots.values()), {}
         outcomes = await asyncio.gather(*self._cleaning, *(place.close() for place in places), return_exceptions=True)
-        await asyncio.to_thread(_remove, self._root)
+        if self._root is not None:
+            await asyncio.to_thread(self._root.remove)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -118,7 +121,8 @@ class MachineHost(SlotHost):
     async def _clean(self, slot: str, place: _Place) -> None:
         try:
             await place.close()
-            await asyncio.to_thread(_remove, place.folder)
+            if place.folder is not None:
+                await asyncio.to_thread(remove_tree, place.folder)
         except (SandboxError, OSError) as error:
             logger.warning("%s cannot be cleaned and is never used again: %s", slot, error)
 
@@ -126,7 +130,7 @@ class MachineHost(SlotHost):
         """One more slot, with a name and a directory that no other one had."""
         self._made += 1
         name = f"slot-{self._made}"
-        self._slots[name] = _Place(self._root / name)
+        self._slots[name] = _Place(None if self._root is None else self._root.path / name)
         return name
 
     async def _process(self, slot: str) -> SlotProcess:
@@ -141,15 +145,20 @@ ASK_SECONDS = 60.0
 
 
 class _Place:
-    """The directory of a slot and its process, which is started once."""
+    """The directory of a slot, if it has one, and its process, which is started once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._starting: asyncio.Task[SlotProcess] | None = None
 
+    @property
+    def workspace(self) -> str:
+        return SCRATCH if self.folder is None else str(self.folder / "workspace")
+
     async def process(self, isolation: Isolation, limits: Limits, env: Mapping[str, str]) -> SlotProcess:
         if self._starting is None:
-            self.folder.mkdir(mode=0o711)
+            if self.folder is not None:
+                self.folder.mkdir(mode=0o711)
             self._starting = asyncio.create_task(SlotProcess.start(isolation, self.folder, limits, env))
         return await asyncio.shield(self._starting)
 
@@ -176,8 +185,10 @@ class _MachineBackend(PooledBackend):
         settings = self.settings
         isolation = isolation_of(self.isolation_name)
         await asyncio.to_thread(isolation.check)
+        memory = settings.memory_mb * MIB
         limits = Limits(
-            memory=settings.memory_mb * MIB,
+            memory=memory,
+            disk=memory // 2,
             processes=settings.max_processes,
             output=settings.max_output_bytes,
             network=settings.allow_network,
@@ -209,15 +220,3 @@ class LocalBackend(_MachineBackend):
 
     async def _open(self) -> None:
         logger.warning("the sandbox backend 'local' is no boundary: commands run with the rights of this process")
-
-
-def _remove(folder: Path) -> None:
-    """Remove a directory, links not followed, also where its modes forbid it."""
-    if not folder.exists():
-        return
-    try:
-        shutil.rmtree(folder)
-    except PermissionError:
-        for inner, _, _ in os.walk(folder):
-            Path(inner).chmod(stat.S_IRWXU)
-        shutil.rmtree(folder)

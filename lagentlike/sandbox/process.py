@@ -16,6 +16,7 @@ from typing import Any, IO, Protocol, Self
 from ..errors import SandboxUnavailable
 from .limits import Limits, MIB
 from .output import Output
+from .proc import descendants
 from .spawner import closer
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "close_quietly",
     "follow",
     "follow_async",
+    "killed_for_memory",
+    "problem_of",
     "run_to_end",
     "run_to_end_async",
 ]
@@ -48,16 +51,17 @@ class Process(ABC):
     Args:
         popen: the process of this machine that stands for it.
         workspace: its workspace, as it sees it.
+        limits: how much of the machine it may use.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], workspace: str) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], workspace: str, limits: Limits) -> None:
         self.popen = popen
         self.workspace = workspace
+        self.limits = limits
         self._owner = os.getpid()
         self._closed = False
         self._guard = threading.Lock()
-        self.ended = ""
-        """Why it was killed by us: "memory" or "disk" where a limit was passed; else empty."""
+        self._ended = ""
 
     def __enter__(self) -> Self:
         return self
@@ -134,6 +138,31 @@ class Process(ABC):
         await asyncio.shield(asyncio.wrap_future(closer.call(self.close)))
 
     @property
+    def ended(self) -> str:
+        """Which limit it was killed for: "memory" or "disk"; else empty."""
+        return self._ended
+
+    def end(self, limit: str) -> None:
+        """Kill it for a limit that it passed."""
+        self._ended = limit
+        self.kill()
+
+    def epitaph(self) -> str:
+        """How it ended, in words for a model: such as "exit code 3", or which limit it passed."""
+        code = self.poll()
+        if code is None:
+            return "it runs"
+        return problem_of(self.ended or "ended", code, self.limits) or "exit code 0"
+
+    def memory_kills(self) -> int:
+        """How many of its processes were killed since the last time this was asked, for all used too much memory."""
+        return 0
+
+    def members(self) -> list[int]:
+        """All its processes, by their numbers here."""
+        return [self.pid, *descendants(self.pid)]
+
+    @property
     def never_ran(self) -> bool:
         """Whether it ended before the program was started; then what it wrote says why."""
         return False
@@ -158,6 +187,7 @@ class Completed:
         ending: `ended` by itself; killed since it took too long (`timeout`), wrote too much (`flood`), used more memory
             (`memory`) or disk (`disk`) than it may; or `stopped`, as the caller wished.
         seconds: how long it took.
+        memory_kills: how many of its processes were killed for all together used more memory than they may.
     """
 
     returncode: int
@@ -165,6 +195,7 @@ class Completed:
     stderr: Output
     ending: str
     seconds: float
+    memory_kills: int = 0
 
     @property
     def ok(self) -> bool:
@@ -172,17 +203,30 @@ class Completed:
 
     def problem(self, limits: Limits) -> str:
         """What went wrong, in words for a model; empty if nothing did."""
-        if self.ending == "ended":
-            if self.returncode < 0:
-                return f"killed by signal {-self.returncode}"
-            return f"exit code {self.returncode}" if self.returncode else ""
-        return {
-            "timeout": f"it took longer than {limits.seconds:g} seconds and was killed",
-            "flood": f"it wrote more than {FLOOD // MIB} MiB and was killed",
-            "memory": f"it used more than {limits.memory // MIB} MiB of memory and was killed",
-            "disk": f"it wrote more than {limits.disk // MIB} MiB to disk and was killed",
-            "stopped": "it was cancelled and killed",
-        }[self.ending]
+        problem = problem_of(self.ending, self.returncode, limits)
+        if self.ending == "ended" and problem and self.memory_kills:
+            return f"{problem}; {killed_for_memory(limits)}"
+        return problem
+
+
+def problem_of(ending: str, returncode: int, limits: Limits) -> str:
+    """How a program ended (see `Completed`), in words for a model; empty if nothing went wrong."""
+    if ending == "ended":
+        if returncode < 0:
+            return f"killed by signal {-returncode}"
+        return f"exit code {returncode}" if returncode else ""
+    return {
+        "timeout": f"it took longer than {limits.seconds:g} seconds and was killed",
+        "flood": f"it wrote more than {FLOOD // MIB} MiB and was killed",
+        "memory": f"it used more than {limits.memory // MIB} MiB of memory and was killed",
+        "disk": f"it wrote more than {limits.disk // MIB} MiB to disk, or too many files, and was killed",
+        "stopped": "it was cancelled and killed",
+    }[ending]
+
+
+def killed_for_memory(limits: Limits) -> str:
+    """What is said where some process was killed for want of memory, in words for a model."""
+    return f"more than {limits.memory // MIB} MiB of memory were used, and what used most of it was killed"
 
 
 def run_to_end(process: Process, given: bytes, limits: Limits, stop: threading.Event | None = None) -> Completed:
@@ -336,7 +380,9 @@ class _Following:
             raise SandboxUnavailable(f"the sandbox could not be made: {said}")
         code = self._process.returncode
         ending = self._ending or self._process.ended or "ended"
-        return Completed(-9 if code is None else code, self.stdout, self.stderr, ending, time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        kills = self._process.memory_kills()
+        return Completed(-9 if code is None else code, self.stdout, self.stderr, ending, seconds, kills)
 
     def _read(self, fd: int) -> None:
         for _ in range(16):

@@ -19,7 +19,7 @@ from .bubblewrap import Bwrap
 from .http import MAX_REPLY
 from .isolation import Isolation
 from .limits import Limits
-from .process import Process
+from .process import killed_for_memory, Process
 
 __all__ = ["SlotProcess"]
 
@@ -51,12 +51,14 @@ class SlotProcess:
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
 
     @classmethod
-    async def start(cls, isolation: Isolation, folder: Path, limits: Limits, env: Mapping[str, str]) -> SlotProcess:
+    async def start(
+        cls, isolation: Isolation, folder: Path | None, limits: Limits, env: Mapping[str, str]
+    ) -> SlotProcess:
         """Start the program of a slot.
 
         Args:
             isolation: how it is held back.
-            folder: a directory of ours, in which its workspace is.
+            folder: a directory of ours, in which its workspace is; None for one in memory, which bubblewrap has.
             limits: how much of the machine it may use.
             env: environment variables that it gets in addition.
 
@@ -64,9 +66,11 @@ class SlotProcess:
             SandboxUnavailable: it cannot be isolated here.
             SlotLost: it did not start.
         """
-        workspace = isolation.scratch_folder(folder / "workspace")
-        private_tmp = isinstance(isolation, Bwrap)
-        state = Path("/tmp/.slot") if private_tmp else isolation.scratch_folder(folder / "state")  # noqa: S108
+        workspace = None if folder is None else isolation.scratch_folder(folder / "workspace")
+        if folder is None or isinstance(isolation, Bwrap):
+            state = Path("/tmp/.slot")  # noqa: S108  # the sandbox's own
+        else:
+            state = isolation.scratch_folder(folder / "state")
         ours, theirs = socket.socketpair()
         try:
             process = await isolation.start_async(
@@ -85,7 +89,7 @@ class SlotProcess:
             theirs.close()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_REPLY)
         slot = cls(process, reader, writer)
-        settings = {"workspace": str(workspace), "state": str(state), "max_output_bytes": limits.output}
+        settings = {"workspace": process.workspace, "state": str(state), "max_output_bytes": limits.output}
         try:
             reply = await slot._exchange(settings, START_SECONDS)
             if reply.get("ready") is not True:
@@ -101,14 +105,17 @@ class SlotProcess:
         return self._process.pid
 
     async def run(self, tool: str, arguments: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """What a tool answers.
+        """What a tool answers, and of one that failed, whether a process was killed meanwhile for want of memory.
 
         Raises:
             SlotLost: the program ended, does not answer, or answers with what is no JSON object.
         """
         async with self._turn:
             request = {"tool": tool, "arguments": dict(arguments), "timeout_s": timeout_s}
-            return await self._exchange(request, timeout_s + GRACE_SECONDS)
+            reply = await self._exchange(request, timeout_s + GRACE_SECONDS)
+            if reply.get("success") is False and self._process.memory_kills():
+                reply["error"] = f"{reply.get('error')}; {killed_for_memory(self._process.limits)}"
+            return reply
 
     def kill(self, why: str) -> None:
         """End it and all that it started, without waiting."""
@@ -157,8 +164,8 @@ class SlotProcess:
         return reply
 
     def _why(self) -> str:
-        code = self._process.poll()
-        return f"the sandbox of the slot ended{'' if code is None else f' ({_ending(code)})'}; what was in it is gone"
+        how = "" if self._process.poll() is None else f" ({self._process.epitaph()})"
+        return f"the sandbox of the slot ended{how}; what was in it is gone"
 
     def _gone(self) -> None:
         """The process has ended: no answer comes any more, even if somebody still holds the other end."""
@@ -177,7 +184,3 @@ class SlotProcess:
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _BOOT = f"import sys; sys.path.insert(0, {_ROOT!r}); from lagentlike.sandbox.slot_worker import main; main()"
-
-
-def _ending(code: int) -> str:
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from ..errors import SandboxUnavailable
 from .isolation import Isolation, Launch
+from .limits import Limits
 from .process import Process
 
 __all__ = ["SlotUser"]
@@ -70,12 +71,12 @@ class SlotUser(Isolation):
             )
         except OSError as error:
             raise SandboxUnavailable(f"{launch.argv[0]} cannot be started as user {uid}: {error}") from error
-        return _UsersProcess(popen, str(launch.workspace), uid)
+        return _UsersProcess(popen, str(launch.workspace), launch.limits, uid)
 
 
 class _UsersProcess(Process):
-    def __init__(self, popen: subprocess.Popen[bytes], workspace: str, uid: int) -> None:
-        super().__init__(popen, workspace)
+    def __init__(self, popen: subprocess.Popen[bytes], workspace: str, limits: Limits, uid: int) -> None:
+        super().__init__(popen, workspace, limits)
         self._uid = uid
 
     def interrupt(self) -> None:

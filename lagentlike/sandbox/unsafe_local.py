@@ -18,6 +18,8 @@ from ..errors import SandboxUnavailable
 from .environment import without_secrets
 from .isolation import Isolation, Launch
 from .keeper import keeper, MARK
+from .limits import Limits
+from .proc import all_pids, descendants
 from .process import Process
 
 __all__ = ["UnsafeLocal"]
@@ -64,15 +66,17 @@ class UnsafeLocal(Isolation):
             )
         except OSError as error:
             raise SandboxUnavailable(f"{launch.argv[0]} cannot be started: {error}") from error
-        return _LocalProcess(popen, str(folder), mark, ours)
+        return _LocalProcess(popen, str(folder), launch.limits, mark, ours)
 
 
 _STARTING_SECONDS = 5.0
 
 
 class _LocalProcess(Process):
-    def __init__(self, popen: subprocess.Popen[bytes], workspace: str, mark: str, scratch: Path | None) -> None:
-        super().__init__(popen, workspace)
+    def __init__(
+        self, popen: subprocess.Popen[bytes], workspace: str, limits: Limits, mark: str, scratch: Path | None
+    ) -> None:
+        super().__init__(popen, workspace, limits)
         self._mark = mark
         self._scratch = scratch
         _live.add(self)
@@ -82,7 +86,7 @@ class _LocalProcess(Process):
 
     def kill(self) -> None:
         if self._owner == os.getpid():
-            below = _descendants(self.pid) if self.popen.poll() is None else []
+            below = descendants(self.pid) if self.popen.poll() is None else []
             self._signal(signal.SIGKILL)
             for pid in below:
                 _kill(pid)
@@ -113,39 +117,17 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _descendants(root: int) -> list[int]:
-    """The processes below a process, from Linux's /proc."""
-    children: dict[int, list[int]] = {}
-    for pid in _pids():
-        with suppress(OSError, ValueError, IndexError):
-            stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(pid)
-    found: list[int] = []
-    level = children.get(root, [])
-    while level:
-        found += level
-        level = [child for pid in level for child in children.get(pid, ())]
-    return found
-
-
 def _kill_marked(mark: str) -> None:
     """Kill all that was started with a mark in its environment, also what left its group; on Linux only."""
     wanted = f"{MARK}={mark}".encode()
     for _ in range(100):  # what is started while this looks is found the next time
-        environs = {pid: _environ_of(pid) for pid in _pids()}
+        environs = {pid: _environ_of(pid) for pid in all_pids()}
         found = [pid for pid, environ in environs.items() if environ and wanted in environ.split(b"\0")]
         if not found and not any(_is_starting(pid) for pid, environ in environs.items() if environ == b""):
             return
         for pid in found:
             _kill(pid)
         time.sleep(0.01)
-
-
-def _pids() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  # Path objects take 10 times as long
-    except OSError:
-        return []
 
 
 def _environ_of(pid: int) -> bytes | None:

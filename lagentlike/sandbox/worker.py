@@ -335,7 +335,7 @@ class _Exchange:
         return {
             "interrupted": f"{late} and was interrupted; variables are kept",
             "killed": f"{late}, did not heed the interrupt, and was killed: all variables are gone",
-            "died": f"the process died (exit code {self._line.process.poll()}): all variables are gone",
+            "died": f"the process died ({self._line.process.epitaph()}): all variables are gone",
         }.get(self.ending, "")
 
     def _overran(self) -> None:

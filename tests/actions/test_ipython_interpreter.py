@@ -21,6 +21,8 @@ from lagentlike.actions import ActionExecutor, AsyncActionExecutor, AsyncIPython
 from lagentlike.actions.code import extract_code
 from lagentlike.actions.ipython_interpreter import _folder_name
 from lagentlike.errors import InvalidArgument, StateError
+from lagentlike.sandbox import Bwrap, Limits
+from lagentlike.sandbox.cgroups import controllers
 from lagentlike.schema import ActionStatusCode, AgentMessage, ToolCall
 
 from .. import processes
@@ -235,26 +237,39 @@ def test_code_that_ignores_the_interrupt_is_killed(interpreter: IPythonInterpret
 
 
 @pytest.mark.parametrize(
-    ("code", "returncode"),
+    ("code", "ending"),
     [
-        ("import os; os._exit(7)", 7),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -9),
-        ("import ctypes; ctypes.string_at(0)", -11),
+        ("import os; os._exit(7)", "exit code 7"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "killed by signal 9"),
+        ("import ctypes; ctypes.string_at(0)", "killed by signal 11"),
     ],
 )
-def test_a_dead_kernel_is_noticed_and_replaced(interpreter: IPythonInterpreter, code: str, returncode: int) -> None:
+def test_a_dead_kernel_is_noticed_and_replaced(interpreter: IPythonInterpreter, code: str, ending: str) -> None:
     text(interpreter, "x = 1")
     started = time.monotonic()
-    assert f"the kernel died (exit code {returncode})" in text(interpreter, code)
+    assert f"the kernel died ({ending})" in text(interpreter, code)
     assert time.monotonic() - started < 2
     assert GONE in text(interpreter, "2")
+
+
+@pytest.mark.skipif("memory" not in controllers().parents, reason="no control group for memory")
+def test_a_kernel_that_memory_runs_out_for_says_so(tmp_path: Path) -> None:
+    interpreter = IPythonInterpreter(timeout=20, work_dir=tmp_path, isolation=Bwrap(Limits(memory=160 * 2**20)))
+    bomb = "x = b'x' * (400 << 20)"
+    below = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {bomb!r}]).returncode"
+    assert text(interpreter, below) == "-9"
+    assert "the kernel died (killed by signal 9)" in text(interpreter, "import os; os.kill(os.getpid(), 9)")
+    assert text(interpreter, "1 + 1").endswith("2")
+    said = "the kernel died (it used more than 160 MiB of memory and was killed): all variables are gone"
+    assert said in text(interpreter, bomb)
+    interpreter.close()
 
 
 def test_a_kernel_that_dies_between_calls_is_replaced(interpreter: IPythonInterpreter) -> None:
     os.kill(pid(interpreter), signal.SIGKILL)
     time.sleep(0.1)
     shown = text(interpreter, "1 + 1")
-    assert "the kernel died (exit code -9)" in shown
+    assert "the kernel died (killed by signal 9)" in shown
     assert GONE in shown
     assert shown.endswith("2")
 

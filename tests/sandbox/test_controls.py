@@ -71,6 +71,6 @@ def test_one_control_that_fails_is_a_sandbox_that_is_not_used(
 
 def test_a_directory_that_is_shown_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bubblewrap, "_checked", set())
-    monkeypatch.setattr(bubblewrap, "_in_memory", lambda target, size: ("--bind", "/tmp", target))
+    monkeypatch.setattr(bubblewrap, "_in_memory", lambda target, *_: ("--bind", "/tmp", target))
     with pytest.raises(SandboxUnavailable, match="another workspace"):
         Bwrap().run(["true"])

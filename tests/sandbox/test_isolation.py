@@ -167,6 +167,35 @@ def test_variables_of_code_do_not_reach_bwrap(tmp_path: Path) -> None:
         assert b"LD_PRELOAD" not in Path(f"/proc/{process.pid}/environ").read_bytes()
 
 
+def test_no_variable_acts_before_code_is_nobody() -> None:
+    """The loader writes a line for each program that it loads, also those that make code somebody else."""
+    shown = text(Bwrap().run(["true"], env={"LD_SHOW_AUXV": "1", "GIVEN": "1"}))
+    assert {line.split()[1] for line in shown.splitlines() if line.startswith("AT_UID:")} == {"65534"}
+
+
+def test_a_workspace_in_memory_belongs_to_the_code() -> None:
+    done = Bwrap().run(["sh", "-c", "stat -c '%u %a' . && chmod 700 . && touch -d @0 ."])
+    assert (done.ok, text(done)) == (True, "65534 755")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setscheduler"), reason="no scheduling in real time")
+def test_a_priority_in_real_time_is_not_passed_on() -> None:
+    """Control groups for processor time take in no such process, and code with one could hold a core."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        pytest.skip("no scheduling in real time for this user")
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    code = """
+import os
+os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+from lagentlike.sandbox import Bwrap
+print(Bwrap().run(["python3", "-c", "import os; print(os.sched_getscheduler(0))"]).stdout.text())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(os.SCHED_OTHER), done.stderr
+
+
 def test_the_network_is_there_only_when_asked_for() -> None:
     command = ["sh", "-c", "ls /sys/class/net /etc/resolv.conf 2>&1; cat /proc/net/dev | wc -l"]
     offline = text(Bwrap().run(command))

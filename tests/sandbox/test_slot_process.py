@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import pytest
 from lagentlike.errors import SlotLost
 from lagentlike.sandbox import Bwrap, Isolation, Limits, Process, UnsafeLocal
 from lagentlike.sandbox import slot_process as module
+from lagentlike.sandbox.cgroups import controllers
 from lagentlike.sandbox.machine import MachineHost
 from lagentlike.sandbox.slot_process import SlotProcess
 
@@ -119,6 +121,32 @@ async def test_a_slot_that_does_not_start_says_so(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(module, "_BOOT", "raise SystemExit(3)")
     with pytest.raises(SlotLost, match="exit code 3"):
         await SlotProcess.start(UnsafeLocal(), tmp_path, Limits(), {})
+
+
+async def test_a_workspace_in_memory_is_full_and_the_slot_goes_on() -> None:
+    host = MachineHost(Bwrap(), 2, Limits(memory=64 * 2**20))
+    assert host.slots() == {"slot-1": "/workspace", "slot-2": "/workspace"}
+    filling = {"command": "head -c 60M /dev/zero > big; echo rest > small; stat -c %s big; rm big"}
+    result = await host.run("slot-1", "bash", filling, PATIENCE)
+    assert "No space left on device" in result.output
+    assert int(result.output.splitlines()[-1]) <= 32 * 2**20
+    assert (await host.run("slot-2", "bash", {"command": "ls -A"}, PATIENCE)).output == "", "each has its own"
+    assert await host.reset("slot-1") == "slot-3"
+    assert (await host.run("slot-3", "bash", {"command": "ls -A"}, PATIENCE)).output == ""
+    await host.close()
+
+
+@pytest.mark.skipif("memory" not in controllers().parents, reason="no control group for memory")
+async def test_a_command_that_memory_runs_out_for_says_so() -> None:
+    host = MachineHost(Bwrap(), 1, Limits(memory=64 * 2**20))
+    bomb = f"{sys.executable} -I -S -c \"x = b'x' * (200 << 20)\""
+    result = await host.run("slot-1", "bash", {"command": bomb}, PATIENCE)
+    told = "more than 64 MiB of memory were used, and what used most of it was killed"
+    assert (result.exit_code, result.lost, result.error) == (-9, False, f"killed by signal 9; {told}")
+    assert (await host.run("slot-1", "bash", {"command": "false"}, PATIENCE)).error == "exit code 1"
+    lost = await host.run("slot-1", "bash", {"command": "kill -9 $PPID"}, PATIENCE)
+    assert "(killed by signal 9)" in lost.error, "which memory has no part in"
+    await host.close()
 
 
 class Failing(UnsafeLocal):

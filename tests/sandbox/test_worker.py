@@ -14,6 +14,7 @@ import pytest
 
 from lagentlike.errors import KernelDied, SandboxUnavailable
 from lagentlike.sandbox import Bwrap, Limits, UnsafeLocal, Worker
+from lagentlike.sandbox.cgroups import controllers
 from lagentlike.sandbox.worker import CellResult
 
 
@@ -109,18 +110,26 @@ def test_code_that_ignores_the_interrupt_is_killed(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "returncode"),
+    ("code", "returncode", "said"),
     [
-        ("import os; os._exit(7)", 7),
-        ("import os; os.kill(os.getpid(), 9)", -9),
-        ("import ctypes; ctypes.string_at(0)", -11),
+        ("import os; os._exit(7)", 7, "exit code 7"),
+        ("import os; os.kill(os.getpid(), 9)", -9, "killed by signal 9"),
+        ("import ctypes; ctypes.string_at(0)", -11, "killed by signal 11"),
     ],
 )
-def test_a_process_that_dies_is_noticed_and_replaced(worker: Worker, code: str, returncode: int) -> None:
+def test_a_process_that_dies_is_noticed_and_replaced(worker: Worker, code: str, returncode: int, said: str) -> None:
     done = worker.run(code)
     assert (done.ending, done.returncode) == ("died", returncode)
-    assert f"exit code {returncode}" in done.error
+    assert f"the process died ({said})" in done.error
     assert worker.run("1").value == "1"
+
+
+@pytest.mark.skipif("memory" not in controllers().parents, reason="no control group for memory")
+def test_a_process_that_memory_runs_out_for_says_so() -> None:
+    with Worker(limits=Limits(memory=64 * 2**20)) as worker:
+        done = worker.run("x = b'x' * (200 << 20)")
+    assert (done.ending, done.returncode) == ("died", -9)
+    assert done.error.startswith("the process died (it used more than 64 MiB of memory and was killed)")
 
 
 def test_a_flood_of_output_is_killed(worker: Worker) -> None:
