@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, 
 from contextlib import aclosing, closing, suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from ..concurrency import Stopped
 from ..schema import (
@@ -25,6 +25,7 @@ from ..schema import (
 
 __all__ = [
     "Kind",
+    "Remote",
     "Span",
     "Status",
     "Tracer",
@@ -34,6 +35,7 @@ __all__ = [
     "current_span",
     "note_refused",
     "note_retry",
+    "shown",
     "tracers",
     "watched",
     "watched_async",
@@ -54,6 +56,8 @@ class Span:
         trace_id: 32 hexadecimal digits that all spans below one outermost span share.
         span_id: 16 hexadecimal digits.
         parent_id: the span that this one is part of; None for an outermost one.
+        remote: that span, if it is one in another process.
+        sampled: whether it is to be kept, which OpenTelemetry's samplers decide and pass on.
         start: when it began, in seconds since 1970.
         seconds: how long it took; None while it goes on.
         status: `running`; then `ok`, `error`, `cancelled`, or `abandoned` for a stream that nobody read to its end.
@@ -74,6 +78,7 @@ class Span:
 
     __slots__ = (
         "_began",
+        "_entered",
         "_outer",
         "_path",
         "_token",
@@ -85,6 +90,8 @@ class Span:
         "kind",
         "name",
         "parent_id",
+        "remote",
+        "sampled",
         "seconds",
         "span_id",
         "start",
@@ -96,6 +103,7 @@ class Span:
         self, kind: Kind, name: str, attributes: dict[str, Any], content: dict[str, Any], unit: Any = None
     ) -> None:
         outer = _current.get()
+        inner = outer if isinstance(outer, Span) else None
         self.kind = kind
         self.name = name
         self.trace_id: str = os.urandom(16).hex() if outer is None else outer.trace_id
@@ -108,11 +116,14 @@ class Span:
         self.attributes = attributes
         self.content = content
         self._began = time.perf_counter()
-        self._outer = outer
-        self._token: Token[Span | None] | None = None
+        self.remote = outer if isinstance(outer, Remote) else None
+        self.sampled: bool = outer is None or outer.sampled
+        self._outer = inner
+        self._token: Token[Span | Remote | None] | None = None
+        self._entered: list[Any] = []
         self._tracers = tracers
-        self._unit: Any = None if outer is None else outer._unit
-        self._path: str = "" if outer is None else outer._path
+        self._unit: Any = None if inner is None else inner._unit
+        self._path: str = "" if inner is None else inner._path
         if unit is not None:
             self._path = "" if self._unit is None else _path(self._unit, self._path, unit)
             self._unit = unit
@@ -130,12 +141,14 @@ class Span:
     def enter(self) -> Self:
         """Make what runs from here to `leave` or `close`, in this context, part of this span."""
         self._token = _current.set(self)
+        self._entered = self._tell("enter")
         return self
 
     def leave(self) -> None:
         """End what `enter` began."""
         token, self._token = self._token, None
         if token is not None:
+            self._tell("leave", each=self._entered)
             with suppress(ValueError):  # a coroutine thrown away with its loop ends in a context that is not its own
                 _current.reset(token)
 
@@ -180,7 +193,7 @@ class Span:
         if self.error is not None:
             told["error"] = dict(self.error) if content else {"type": self.error["type"]}
         if content and self.content:
-            told["content"] = {name: _shown(value) for name, value in self.content.items()}
+            told["content"] = {name: shown(value) for name, value in self.content.items()}
         return told
 
     # What it came to
@@ -240,12 +253,24 @@ class Span:
                     known["tokens_out"] = known.get("tokens_out", 0) + usage.completion_tokens
                 span = span._outer
 
-    def _tell(self, event: str, *what: Any) -> None:
-        for tracer in self._tracers:
+    def _tell(self, event: str, *what: Any, each: list[Any] | None = None) -> list[Any]:
+        """What the tracers gave back, who are told the same, or each its own."""
+        given = []
+        for number, tracer in enumerate(self._tracers):
             try:
-                getattr(tracer, event)(self, *what)
+                given.append(getattr(tracer, event)(self, *what if each is None else (each[number],)))
             except Exception:
                 logger.exception("%s.%s failed", type(tracer).__name__, event)
+                given.append(None)
+        return given
+
+
+class Remote(NamedTuple):
+    """A span elsewhere, of which what happens here is part; see `Span`."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool
 
 
 class Tracer:
@@ -255,11 +280,15 @@ class Tracer:
     that does the work, which waits for it. What it raises is logged, and ends no turn.
     """
 
+    names_spans: ClassVar[bool] = False
+    """Whether it gives spans ids of its own, and is told of them before others are."""
+
     def attach(self) -> Self:
         """Begin to be told."""
         global tracers
         with _guard:
-            tracers = (*(one for one in tracers if one is not self), self)
+            others = [one for one in tracers if one is not self]
+            tracers = (self, *others) if self.names_spans else (*others, self)
         return self
 
     def detach(self) -> None:
@@ -270,6 +299,12 @@ class Tracer:
 
     def begin(self, span: Span) -> None:
         """A span has begun."""
+
+    def enter(self, span: Span) -> Any:
+        """What this thread or task does next is part of a span, up to `leave`, which gets what this returns."""
+
+    def leave(self, span: Span, entered: Any) -> None:
+        """What this thread or task does next is not part of a span any more, or not for now."""
 
     def part(self, span: Span, text: str, answer: Completion) -> None:
         """A part of a streamed request has come: its new text, which may be empty, and the answer so far."""
@@ -292,12 +327,13 @@ tracers: tuple[Tracer, ...] = ()
 _guard = threading.Lock()
 os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_guard.release)
 
-_current: ContextVar[Span | None] = ContextVar("lagentlike_span", default=None)
+_current: ContextVar[Span | Remote | None] = ContextVar("lagentlike_span", default=None)
 
 
 def current_span() -> Span | None:
     """The span that this code runs in; None outside of all, and where nobody is attached."""
-    return _current.get()
+    span = _current.get()
+    return span if isinstance(span, Span) else None
 
 
 def begin_turn(unit: Any, session_id: Any, messages: tuple[Any, ...]) -> Span:
@@ -338,7 +374,7 @@ def note_refused(result: ActionReturn, call_id: str | None) -> None:
 
 def note_retry() -> None:
     """The request that this code works for is made again."""
-    span = _current.get()
+    span = current_span()
     if span is not None:
         span.attributes["retries"] = span.attributes.get("retries", 0) + 1
 
@@ -434,7 +470,7 @@ _PROVIDERS = {
 _SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "stop_words")
 
 
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
     """A value of a span's content as plain data, as far as it has such a form."""
     if isinstance(value, AgentMessage):
         try:
@@ -448,7 +484,10 @@ def _shown(value: Any) -> Any:
     if isinstance(value, ActionReturn):
         return value.text
     if isinstance(value, Mapping):
-        return {str(name): _shown(item) for name, item in value.items()}
+        return {str(name): shown(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_shown(item) for item in value]
+        return [shown(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+_shown = shown
