@@ -8,6 +8,8 @@ from .._lazy import attach
 
 if TYPE_CHECKING:
     from .base import AsyncBaseLLM, BaseLLM, forbid_real_requests
+    from .cached import AsyncCachedLLM, CachedLLM
+    from .caches import MemoryCache, SQLiteCache
     from .fallback import AsyncFallbackLLM, FallbackLLM
     from .huggingface import (
         AsyncHFTransformer,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncBaseLLM",
+    "AsyncCachedLLM",
     "AsyncFallbackLLM",
     "AsyncGPTAPI",
     "AsyncHFTransformer",
@@ -43,6 +46,7 @@ __all__ = [
     "AsyncVllmModel",
     "BaseLLM",
     "BatchedVllmModel",
+    "CachedLLM",
     "FallbackLLM",
     "GPTAPI",
     "HFTransformer",
@@ -52,7 +56,9 @@ __all__ = [
     "LMDeployClient",
     "LMDeployPipeline",
     "LMDeployServer",
+    "MemoryCache",
     "RateLimiter",
+    "SQLiteCache",
     "ScriptedLLM",
     "TinyLM",
     "TokenAPI",
@@ -64,6 +70,8 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "base": ["AsyncBaseLLM", "BaseLLM", "forbid_real_requests"],
+        "cached": ["AsyncCachedLLM", "CachedLLM"],
+        "caches": ["MemoryCache", "SQLiteCache"],
         "fallback": ["AsyncFallbackLLM", "FallbackLLM"],
         "huggingface": [
             "AsyncHFTransformer",
