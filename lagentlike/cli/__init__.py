@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from ..errors import LagentlikeError
 from ..sandbox import set_default_isolation
-from . import batch, chat, demo, env, rollout, run, sandbox, serve, serve_model, summary, train
+from . import batch, chat, demo, env, rollout, run, sandbox, serve, serve_model, summary, train, ui
 from .common import UsageError
 
 __all__ = ["main"]
@@ -25,6 +25,7 @@ _EXAMPLES = """examples:
   lagentlike demo                                  what it can do, in about a minute
   lagentlike chat                                  talk to the embedded model, with a calculator
   lagentlike chat --model qwen3 --api-base http://127.0.0.1:11434/v1
+  lagentlike ui                                    the same on a page, with a timeline of every turn
   lagentlike run my_agents.py:coder "What is 12 * 34?"
   lagentlike summary my_agents.py:coder --mermaid
   lagentlike rollout --data questions.jsonl --chains 8 --temperature 1 --reward exact_match --out trajectories.jsonl
@@ -121,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (demo, chat, run, summary, rollout, batch, train, env, serve, serve_model, sandbox):
+    for module in (demo, chat, ui, run, summary, rollout, batch, train, env, serve, serve_model, sandbox):
         text = module.HELP
         command = commands.add_parser(
             module.NAME,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..memory import Keeper, SessionId
     from ..schema import AgentMessage, ToolCall
 
-__all__ = ["add_options", "main"]
+__all__ = ["add_agent_options", "add_options", "main", "make_agent"]
 
 NAME = "chat"
 HELP = """talk to a model, with tools and sessions
@@ -53,10 +53,15 @@ _COMMANDS = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument("--session", default="0", metavar="NAME", help="session to begin in (0)")
     parser.add_argument("--store", metavar="STORE", help="keep sessions, and go on there: SQLite file or address")
     parser.add_argument("--load", type=Path, metavar="FILE", help="read what /save wrote first")
+    add_agent_options(parser)
+
+
+def add_agent_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `make_agent` reads."""
+    parser.add_argument("--system", metavar="TEXT", help="system prompt")
     tools = parser.add_argument_group("tools")
     tools.add_argument(
         "--tool",
@@ -70,7 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    agent = _make_agent(options)
+    agent = make_agent(options)
     if options.load is not None:
         agent.load(options.load)
     keeper = None if options.store is None else agent.keep(options.store)
@@ -86,7 +91,8 @@ def main(options: argparse.Namespace) -> int:
             keeper.store.blocking.close()
 
 
-def _make_agent(options: argparse.Namespace) -> StreamingAgent:
+def make_agent(options: argparse.Namespace) -> StreamingAgent:
+    """The assistant that the options describe."""
     from ..agents import StreamingAgent, StreamingReAct
 
     if options.no_tools and options.tool:

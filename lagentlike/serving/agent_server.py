@@ -43,7 +43,7 @@ from .openapi import document, Operation, page
 from .sessions import NotKept, Session, Sessions
 from .turns import Part, run_turn
 
-__all__ = ["AgentServer"]
+__all__ = ["AgentServer", "Said"]
 
 
 class AgentServer(HTTPFace):
@@ -90,7 +90,7 @@ class AgentServer(HTTPFace):
     'Hello!'
     """
 
-    open_paths = ("/health", "/docs", "/openapi.json")
+    open_paths: Collection[str] = ("/health", "/docs", "/openapi.json")
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class AgentServer(HTTPFace):
 
     async def _say(self, owner: str, chat: AgentChat, reply: Reply, put: Put) -> None:
         """Give out what the agent says, on its way too, as the text of one answer."""
-        said = _Said()
+        said = Said()
 
         async def part(message: AgentMessage) -> None:
             if not said.begun:
@@ -370,7 +370,7 @@ def _no_session(name: str) -> BadRequest:
     return BadRequest(f"there is no session {name!r}", status=404, code="session_not_found")
 
 
-class _Said:
+class Said:
     """The texts of a stream of messages, as one text."""
 
     def __init__(self) -> None:

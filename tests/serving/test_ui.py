@@ -1,0 +1,435 @@
+"""What the page of an agent is told, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+
+from lagentlike.actions import calculator
+from lagentlike.agents import (
+    Agent,
+    AsyncAgent,
+    AsyncReAct,
+    AsyncSequential,
+    AsyncStreamingAgent,
+    AsyncStreamingReAct,
+    ReAct,
+    StreamingAgent,
+    StreamingReAct,
+)
+from lagentlike.errors import InvalidArgument
+from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
+from lagentlike.memory import SessionValue
+from lagentlike.module import AsyncModule, AsyncStreamingModule
+from lagentlike.schema import ToolCall
+from lagentlike.serving.ui import launch, TraceViewer, UIServer
+from lagentlike.serving.ui.feed import Feed
+from lagentlike.tracing import JSONLTracer
+
+from .serving import an_agent, echo, until
+
+CALL = [ToolCall("calculator", {"expression": "12 * 7"}, id="call-1"), "It is 84."]
+
+
+class Asking:
+    """The page, without a browser: it asks, and hears events."""
+
+    def __init__(self, server: UIServer | TraceViewer, http: aiohttp.ClientSession) -> None:
+        self.server = server
+        self.http = http
+        self.headers = {"Authorization": f"Bearer {server.page_url.partition('=')[2]}"}
+
+    async def __call__(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
+        headers = more.pop("headers", self.headers)
+        async with self.http.request(method, path, json=body, headers=headers, **more) as response:
+            return response.status, json.loads(await response.read())
+
+    async def events(self, place: str, until_type: str = "turn") -> list[tuple[dict[str, Any], str]]:
+        """The events after a place up to one of a type, each with its place."""
+        heard: list[tuple[dict[str, Any], str]] = []
+        async with self.http.get("/ui/events", headers={**self.headers, "Last-Event-ID": place}) as response:
+            assert response.status == 200
+            fields: dict[str, str] = {}
+            async for line in response.content:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name:
+                    fields[name] = value
+                elif "id" in fields:
+                    heard.append((json.loads(fields["data"]), fields["id"]))
+                    fields = {}
+                    if heard[-1][0]["type"] == until_type:
+                        return heard
+        raise AssertionError("the stream ended")
+
+    async def place(self) -> str:
+        return str((await self("GET", "/ui/spans?session=-"))[1]["place"])
+
+    async def say(self, message: str, session: str = "ann") -> list[dict[str, Any]]:
+        """Make a turn; the events that it came with."""
+        place = await self.place()
+        status, answer = await self("POST", f"/ui/sessions/{key(session)}/turns", {"message": message})
+        assert status == 202, answer
+        return [event for event, _ in await self.events(place)]
+
+    async def conversation(self, session: Any = "ann") -> list[tuple[str, str]]:
+        """Who said what in a session."""
+        told = (await self("GET", f"/ui/sessions/{key(session)}"))[1]
+        return [(item["message"]["sender"], item["message"]["text"]) for item in told["messages"]]
+
+
+def key(session: Any) -> str:
+    return quote(json.dumps(session), safe="")
+
+
+@asynccontextmanager
+async def shown(agent: Any = None, **options: Any) -> AsyncIterator[Asking]:
+    async with (
+        UIServer(an_agent() if agent is None else agent, **options) as server,
+        aiohttp.ClientSession(server.address) as http,
+    ):
+        yield Asking(server, http)
+
+
+async def test_the_page_needs_no_token_and_all_else_does() -> None:
+    async with shown() as ask:
+        async with ask.http.get("/") as response:
+            assert response.status == 200
+            assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+            assert "unsafe" not in response.headers["Content-Security-Policy"]
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert "Access-Control-Allow-Origin" not in response.headers
+            page = await response.text()
+        for path in ("/ui/app.js", "/ui/style.css", "/ui/icon.svg"):
+            assert path == "/ui/icon.svg" or path in page
+            async with ask.http.get(path) as response:
+                assert response.status == 200
+        for path in ("/ui/agent", "/ui/sessions", "/ui/spans", "/ui/events", "/ui/server.py"):
+            assert (await ask("GET", path, headers={}))[0] == 401
+        assert (await ask("GET", "/ui/agent"))[0] == 200
+        assert (await ask("GET", "/ui/server.py"))[0] == 404
+        assert (await ask("GET", "/ui/agent", headers={**ask.headers, "Host": "evil.example"}))[0] == 403
+        assert (await ask("GET", "/ui/agent", headers={**ask.headers, "Origin": "http://evil.example"}))[0] == 403
+
+
+@pytest.mark.parametrize("kind", [Agent, AsyncAgent, StreamingAgent, AsyncStreamingAgent])
+async def test_agents_of_every_colour_are_watched(kind: type[Agent]) -> None:
+    script = AsyncScriptedLLM(echo) if kind.colour.is_async else ScriptedLLM(echo)
+    async with shown(kind(script)) as ask:
+        events = await ask.say("one")
+        kinds = [(event["type"], event["span"]["kind"]) for event in events if "span" in event]
+        assert kinds == [("begin", "turn"), ("begin", "request"), ("end", "request"), ("end", "turn")]
+        parts = "".join(event["text"] for event in events if event["type"] == "part")
+        assert parts == ("heard one" if kind.colour.is_streaming else "")
+        end = next(event["span"] for event in reversed(events) if event["type"] == "end")
+        assert (end["status"], end["content"]["reply"]["content"]) == ("ok", "heard one")
+        assert await ask.conversation() == [("user", "one"), (kind.__name__, "heard one")]
+
+
+@pytest.mark.parametrize("kind", [ReAct, AsyncReAct, StreamingReAct, AsyncStreamingReAct])
+async def test_tool_calls_are_told_with_arguments_results_and_times(kind: type[ReAct]) -> None:
+    script = AsyncScriptedLLM(CALL) if kind.colour.is_async else ScriptedLLM(CALL)
+    async with shown(kind(script, [calculator], name="counter")) as ask:
+        events = await ask.say("What is 12 * 7?")
+        (tool,) = [event["span"] for event in events if event["type"] == "end" and event["span"]["kind"] == "tool"]
+        assert (tool["name"], tool["call_id"]) == ("calculator", "call-1")
+        assert tool["content"] == {"arguments": {"expression": "12 * 7"}, "result": "84"}
+        assert tool["seconds"] > 0
+        told = (await ask("GET", f"/ui/sessions/{key('ann')}"))[1]["messages"]
+        assert [item["message"]["text"] for item in told] == ["What is 12 * 7?", "", "84", "It is 84."]
+        assert [item["point"] for item in told] == [1, None, None, 2]
+        assert told[1]["message"]["tool_calls"][0]["name"] == "calculator"
+
+
+async def test_a_workflow_tells_of_all_its_units() -> None:
+    team = AsyncSequential(an_agent(["draft"], name="writer"), an_agent(["fine"], name="critic"))
+    async with shown(team) as ask:
+        events = await ask.say("Write")
+        turns = [
+            event["span"]["path"] for event in events if event["type"] == "begin" and event["span"]["kind"] == "turn"
+        ]
+        assert turns == ["", "0", "1"]
+        assert await ask.conversation() == [("user", "Write"), ("critic", "fine")]
+        memory = (await ask("GET", f"/ui/sessions/{key('ann')}/memory?path=0"))[1]
+        assert [message["text"] for message in memory["messages"]] == ["Write", "draft"]
+        assert (await ask("GET", f"/ui/sessions/{key('ann')}/memory?path=2"))[0] == 404
+        units = (await ask("GET", "/ui/agent"))[1]["units"]
+        assert [(unit["path"], unit["model"]) for unit in units] == [("", None), ("0", "scripted"), ("1", "scripted")]
+
+
+class Counting(AsyncStreamingModule):
+    """A unit without a model or a memory, which counts its turns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = SessionValue(int)
+
+    async def forward(self, *message: Any, session_id: Any = 0, **kwargs: Any) -> AsyncIterator[str]:
+        self.counted[session_id] += 1
+        yield "turn "
+        yield f"turn {self.counted[session_id]}"
+
+
+async def test_what_a_unit_of_ones_own_gives_out_is_heard_without_a_model() -> None:
+    async with shown(Counting()) as ask:
+        events = await ask.say("Go")
+        assert [event["text"] for event in events if event["type"] == "part"] == ["turn ", "1"]
+        state = (await ask("GET", f"/ui/sessions/{key('ann')}/memory?path="))[1]
+        assert (state["messages"], state["states"]) == ([], {"counted": 1})
+
+
+async def test_an_error_is_told_and_leaves_the_session_as_it_was() -> None:
+    async with shown(an_agent(["fine", RuntimeError("the model is ill")])) as ask:
+        await ask.say("one")
+        *_, end, turn = [event for event in await ask.say("two") if event["type"] in ("end", "turn")]
+        assert (end["span"]["status"], end["span"]["error"]["message"]) == ("error", "the model is ill")
+        assert (turn["error"]["message"], turn["point"]) == ("the model is ill", 2)
+        assert await ask.conversation() == [("user", "one"), ("AsyncAgent", "fine")]
+
+
+class Slow(AsyncModule):
+    """A unit whose turns end when they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.agent = an_agent()
+
+    async def forward(self, *message: Any, session_id: Any = 0, **kwargs: Any) -> Any:
+        reply = await self.agent(*message, session_id=session_id)
+        if message[0].content == "Wait":
+            self.begun.set()
+            await asyncio.Event().wait()
+        return reply
+
+
+async def test_a_turn_goes_on_without_the_page_until_it_is_stopped() -> None:
+    agent = Slow()
+    async with shown(agent) as ask:
+        place = await ask.place()
+        assert (await ask("POST", f"/ui/sessions/{key('ann')}/turns", {"message": "Wait"}))[0] == 202
+        async with asyncio.timeout(30):
+            await agent.begun.wait()
+        assert (await ask("POST", f"/ui/sessions/{key('ann')}/turns", {"message": "Me too"}))[0] == 409
+        (session,) = (await ask("GET", "/ui/sessions"))[1]["sessions"]
+        assert (session["key"], session["running"]) == ('"ann"', True)
+        spans = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
+        assert [span["status"] for span in spans] == ["running", "ok", "ok"]
+        assert (await ask("POST", f"/ui/sessions/{key('ann')}/stop", {}))[1] == {"stopping": True}
+        turn = (await ask.events(place))[-1][0]
+        assert turn["stopped"]
+        assert agent.session_ids() == []
+        assert (await ask("GET", "/ui/sessions"))[1]["sessions"] == []
+
+
+async def test_a_fork_begins_where_the_session_was_before_any_of_its_turns() -> None:
+    agent = AsyncSequential(an_agent(), an_agent())
+    agent.counted = SessionValue(int)  # some state that is no memory
+    agent.register_forward_pre_hook(count, with_kwargs=True)
+    async with shown(agent) as ask:
+        for text in ("one", "two", "three"):
+            await ask.say(text)
+        told = (await ask("GET", f"/ui/sessions/{key('ann')}"))[1]
+        assert told["points"] == [2, 4]
+        for point, name, expected in ((2, "first", 1), (4, "second", 2), (6, "third", 3), (None, "end", 3)):
+            body = {"name": name, "point": point}
+            assert await ask("POST", f"/ui/sessions/{key('ann')}/fork", body) == (200, {"session": json.dumps(name)})
+            assert len(await ask.conversation(name)) == 2 * expected
+            assert agent.counted[name] == expected
+        await ask.say("four", "first")
+        assert [text for _, text in await ask.conversation("first")][2] == "four"
+        assert len(await ask.conversation()) == 6
+        for point, name, status in ((3, "odd", 409), (2, "first", 409), (2, "a/b", 400)):
+            assert (await ask("POST", f"/ui/sessions/{key('ann')}/fork", {"name": name, "point": point}))[0] == status
+        sessions = {one["key"]: one for one in (await ask("GET", "/ui/sessions"))[1]["sessions"]}
+        assert (sessions['"second"']["origin"], sessions['"second"']["at"]) == ('"ann"', 4)
+        assert set(sessions) == {'"ann"', '"first"', '"second"', '"third"', '"end"'}
+        await ask("DELETE", f"/ui/sessions/{key('ann')}")
+        assert [one for one in agent.session_ids() if "ann" in str(one)] == []
+
+
+def count(unit: Any, messages: Any, kwargs: dict[str, Any]) -> None:
+    unit.counted[kwargs["session_id"]] += 1
+
+
+async def test_sessions_of_other_code_are_seen_and_forked_but_not_written() -> None:
+    agent = an_agent()
+    async with shown(agent) as ask:
+        place = await ask.place()
+        await agent("one", session_id=7)
+        begin = (await ask.events(place, "begin"))[0][0]
+        assert (begin["span"]["session"], begin["span"]["content"]["messages"]) == ("7", ["one"])
+        await agent("hidden", session_id="bob")
+        sessions = (await ask("GET", "/ui/sessions"))[1]["sessions"]
+        assert [(one["key"], one["own"], one["title"]) for one in sessions] == [
+            ("7", False, "one"),
+            ('"bob"', False, "hidden"),
+        ]
+        assert await ask.conversation("bob") == [("user", "hidden"), ("AsyncAgent", "heard hidden")]
+        assert (await ask("POST", f"/ui/sessions/{key('bob')}/turns", {"message": "Hi"}))[0] == 409
+        assert (await ask("DELETE", f"/ui/sessions/{key('bob')}"))[0] == 409
+        assert (await ask("POST", f"/ui/sessions/{key(7)}/turns", {"message": "Hi"}))[0] == 400
+        assert (await ask("POST", f"/ui/sessions/{key(7)}/fork", {"name": "mine"}))[0] == 200
+        await ask.say("two", "mine")
+        assert (await ask.conversation("mine"))[-1][1] == "heard one, two"
+        assert agent.session_ids()[:2] == [7, "bob"]
+
+
+async def test_other_agents_of_the_process_are_not_heard() -> None:
+    async with shown() as ask:
+        place = await ask.place()
+        await an_agent()("elsewhere", session_id="ann")
+        assert await ask.place() == place
+
+
+async def test_an_agent_inside_another_one_is_seen_as_itself() -> None:
+    inner = AsyncSequential(an_agent(), an_agent())
+    async with shown(inner) as ask:
+        await AsyncSequential(an_agent(), inner)("one", session_id="ann")
+        spans = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
+        assert [span["path"] for span in spans if span["kind"] == "turn"] == ["", "0", "1"]
+        assert [span["parent_id"] for span in spans].count(None) == 1
+
+
+async def test_sessions_in_a_store_are_there_after_a_restart(tmp_path: Path) -> None:
+    store = tmp_path / "sessions.db"
+    async with shown(store=store) as ask:
+        await ask.say("one")
+    async with shown(store=store) as ask:
+        (session,) = (await ask("GET", "/ui/sessions"))[1]["sessions"]
+        assert session["own"]
+        assert await ask.conversation() == [("user", "one"), ("AsyncAgent", "heard one")]
+        await ask.say("two")
+        await ask("POST", f"/ui/sessions/{key('ann')}/fork", {"name": "other", "point": 2})
+    async with shown(store=store) as ask:
+        assert (await ask.conversation("other"))[-1][1] == "heard one"
+        assert (await ask.conversation())[-1][1] == "heard one, two"
+
+
+async def test_a_reader_goes_on_where_it_stopped() -> None:
+    async with shown() as ask:
+        beginning = await ask.place()
+        await ask.say("one")
+        await ask.say("two")
+        everything = await ask.events(beginning)
+        everything += await ask.events(everything[-1][1])
+        for at in range(len(everything) - 1):
+            again = await ask.events(everything[at][1])
+            assert again == everything[at + 1 : at + 1 + len(again)]
+
+
+async def test_a_place_in_another_line_is_answered_by_a_reset() -> None:
+    async with shown() as ask:
+        await ask.say("one")
+        for place in ("", "0.1", "nonsense", f"{(await ask.place()).partition('.')[0]}.999", "²"):
+            ((event, at),) = await ask.events(quote(place), "reset")
+            assert (event, at) == ({"type": "reset"}, await ask.place())
+
+
+async def test_the_line_is_bounded_however_slow_its_readers_are() -> None:
+    feed = Feed(max_events=10, max_bytes=1000)
+    reader = feed.since(feed.place)
+    feed.publish({"type": "first"})
+    assert b"first" in await anext(reader)
+    for number in range(1000):
+        feed.publish({"type": "event", "number": number})
+    assert len(feed._line) <= 10
+    assert b"reset" in await anext(reader)
+    feed.publish({"type": "big", "text": "x" * 2000})
+    assert not feed._line
+    assert b"reset" in await anext(reader)
+    feed.close()
+    assert [event async for event in reader] == []
+
+
+async def test_readers_that_are_gone_leave_nothing() -> None:
+    async with shown() as ask:
+        for _ in range(5):
+            await ask.events("", "reset")
+        await until(lambda: not ask.server.feed.readers and len(ask.server._busy) == 0)
+
+
+async def test_spans_are_remembered_up_to_a_number() -> None:
+    async with shown(max_spans=10) as ask:
+        for number in range(8):
+            await ask.say(str(number), f"s{number}")
+        spans = (await ask("GET", "/ui/spans"))[1]["spans"]
+        assert len(spans) == 10
+        assert (await ask("GET", f"/ui/spans/{spans[-1]['span_id']}"))[0] == 200
+        assert (await ask("GET", "/ui/spans/0123456789abcdef"))[0] == 404
+
+
+async def test_what_is_told_of_a_turn_does_not_grow_with_the_conversation() -> None:
+    async with shown(an_agent(lambda messages, params: "ok")) as ask:
+        sizes = [sum(len(json.dumps(event)) for event in await ask.say("x" * 100)) for _ in range(30)]
+        assert max(sizes[1:]) < 1.1 * min(sizes[1:])
+        spans = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
+        request = [span for span in spans if span["kind"] == "request"][-1]
+        assert "messages" not in request["content"]
+        whole = (await ask("GET", f"/ui/spans/{request['span_id']}"))[1]
+        assert len(whole["content"]["messages"]) == 59
+
+
+async def test_a_long_conversation_comes_in_pieces() -> None:
+    agent = an_agent()
+    agent.memory.add([f"message {number}" for number in range(250)], "ann")
+    async with shown(agent) as ask:
+        last = (await ask("GET", f"/ui/sessions/{key('ann')}"))[1]
+        before = (await ask("GET", f"/ui/sessions/{key('ann')}?before={last['start']}"))[1]
+        assert (last["start"], before["start"]) == (150, 50)
+        assert before["messages"][-1]["message"]["text"] == "message 149"
+
+
+@pytest.mark.parametrize("path", ["/ui/sessions/nonsense", "/ui/sessions/%7B%7D", "/ui/sessions/%22all%22"])
+async def test_what_is_no_session_is_refused(path: str) -> None:
+    async with shown() as ask:
+        assert (await ask("GET", path))[0] in (400, 404)
+
+
+async def test_a_trace_is_shown_without_its_agent(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    with JSONLTracer(path, content=True):
+        await AsyncReAct(AsyncScriptedLLM(CALL), [calculator], name="counter")("What is 12 * 7?", session_id="ann")
+    viewer = TraceViewer(path)
+    async with viewer, aiohttp.ClientSession(viewer.address) as http:
+        ask = Asking(viewer, http)
+        agent = (await ask("GET", "/ui/agent"))[1]
+        assert (agent["name"], agent["live"]) == ("trace.jsonl", False)
+        units = {unit["path"]: unit for unit in agent["units"]}
+        assert set(units) == {"", "agent", "actions", "actions.calculator"}
+        assert units["agent"]["model"] == "scripted"
+        (session,) = (await ask("GET", "/ui/sessions"))[1]["sessions"]
+        assert (session["key"], session["title"]) == ('"ann"', "What is 12 * 7?")
+        spans = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
+        assert [span["parent_id"] for span in spans].count(None) == 1
+        assert spans[0]["content"]["reply"]["content"] == "It is 84."
+
+
+def test_no_trace_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        TraceViewer(tmp_path / "nothing.jsonl")
+
+
+def test_a_program_launches_the_page_and_goes_on() -> None:
+    agent = Agent(ScriptedLLM(echo))
+    with launch(agent, open_browser=False) as ui:
+        assert agent("one").content == "heard one"
+        spans = asyncio.run(_spans(ui.url))
+        assert [(span["kind"], span["session"]) for span in spans] == [("turn", "0"), ("request", "0")]
+        assert "#" not in repr(ui)
+    ui.close()
+    assert "closed" in repr(ui)
+
+
+async def _spans(url: str) -> Any:
+    address, _, token = url.partition("/#token=")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(address, headers=headers) as http, http.get("/ui/spans") as response:
+        return (await response.json())["spans"]
