@@ -12,7 +12,8 @@ import sys
 from itertools import cycle
 from typing import Any
 
-from lagentlike.envs import AgentConfig, AgentEnv, AgentEnvConfig, AgentResult, ExecTool
+from lagentlike.envs import AgentConfig, AgentEnv, AgentEnvConfig, ExecTool
+from lagentlike.errors import EnvironmentFailed
 from lagentlike.tools import ToolCall, ToolRegistry
 
 TASKS = [
@@ -59,21 +60,14 @@ class Coding(AgentEnv[AgentEnvConfig]):
         test = {"path": "test_solution.py", "content": TEST.format(prints=item["prints"])}
         written = await exec_tool(ToolCall("write_file", test))
         if not written.success:
-            raise RuntimeError(written.error)  # the environment is broken: the try is worth nothing, rather than 0
+            raise EnvironmentFailed(written.error)  # then the try is worth nothing, rather than 0
         return {}
 
     async def score_trajectory(self, item: dict[str, str], final_response: str) -> float:
         raise NotImplementedError("what a program is worth is seen in the sandbox")
 
     async def verify_and_score_trajectory(
-        self,
-        item: dict[str, str],
-        final_response: str,
-        *,
-        trajectory_id: str,
-        exec_tool: ExecTool,
-        agent_result: AgentResult | None = None,
-        workspace_meta: dict[str, Any] | None = None,
+        self, item: dict[str, str], final_response: str, *, exec_tool: ExecTool, **more: Any
     ) -> tuple[float, dict[str, Any]]:
         block = re.search(r"```python\n(.*?)(?:\n```|\Z)", final_response, re.DOTALL)
         if block is None:
@@ -82,7 +76,7 @@ class Coding(AgentEnv[AgentEnvConfig]):
         command = f"{sys.executable} -m pytest -q -p no:cacheprovider test_solution.py"
         ran = await exec_tool(ToolCall("bash", {"command": command}), timeout_s=60)
         if ran.metadata.get("exit_code") not in (0, 1):  # pytest's own: all passed, some failed
-            raise RuntimeError(f"pytest did not run: {ran.output[-500:]}")
+            raise EnvironmentFailed(f"pytest did not run: {ran.output[-500:]}")
         return float(ran.success), {"pytest": ran.output[-500:]}
 
 

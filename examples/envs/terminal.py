@@ -1,97 +1,83 @@
-"""Work in a terminal: find something out in the sandbox and write it to a file, which is looked at before it goes.
+"""Small jobs in a terminal, which the embedded model does: count lines, find a name, make a folder, delete a file.
 
-    python examples/envs/terminal.py
+    python examples/envs/terminal.py process --groups 4 --out data/terminal.jsonl
+    lagentlike env evaluate examples/envs/terminal.py:Terminal
 
-The embedded model cannot work in a terminal, so a script plays the model here: one try does it right, the next one does
-not. With a model that can, pass it as `server_configs`.
+What an answer is worth is seen in two places: in what it says, and in the try's own sandbox, before that is given back.
 """
 
 import asyncio
+import random
 from typing import Any
 
-from lagentlike.envs import AgentEnv, AgentEnvConfig, AgentResult, ExecTool
-from lagentlike.llms import AsyncScriptedLLM
-from lagentlike.tools import ToolCall
+from lagentlike.envs import AgentConfig, AgentEnv, AgentEnvConfig, ExecTool
+from lagentlike.errors import EnvironmentFailed
+from lagentlike.tools import ToolCall, ToolRegistry
 
-NAMES = ["ann", "bob", "eve", "kim", "lea"]
+NAMES = "ann bob carl dora eve finn gina hugo iris jack kim lea max nora otto paul rosa sam tina vera".split()
 
 
-class CountLines(AgentEnv[AgentEnvConfig]):
-    """How many lines has names.txt? The number belongs into answer.txt."""
+class Terminal(AgentEnv[AgentEnvConfig]):
+    """How many lines has kim.txt? Run `tail -n 2 kim.txt`. Make a folder lea. Delete kim.txt."""
 
-    name = "count_lines"
+    name = "terminal"
 
     @classmethod
     def config_init(cls) -> tuple[AgentEnvConfig, Any]:
-        return AgentEnvConfig(group_size=2, enabled_toolsets=["terminal"], agent_max_steps=6), None
+        agent = AgentConfig(temperature=1.0, max_tokens=64, max_steps=3, tool_responses="text")
+        return AgentEnvConfig(agent=agent, group_size=4), None  # None: the embedded model
 
     async def setup_agent_env(self) -> None:
-        self.count = 0
+        self.random = random.Random(0)
 
-    async def get_next_item(self) -> dict[str, int]:
-        self.count = self.count % len(NAMES) + 1
-        return {"lines": self.count}
+    def build_tools(self) -> ToolRegistry:
+        return ToolRegistry(["bash"])
 
-    def build_task(self, item: dict[str, int]) -> str:
-        return "How many lines has names.txt? Write the number to answer.txt, and nothing else."
+    def draw(self, chance: random.Random) -> dict[str, Any]:
+        """A task: what the file holds, the question, what the answer has to say, and a command that checks the rest."""
+        names = chance.sample(NAMES, chance.randint(3, 9))
+        file, some = f"{chance.choice(NAMES)}.txt", chance.choice(names)
+        question, answer, check = chance.choice(
+            [
+                (f"How many lines has {file}?", f"{len(names)} {file}", f"test -e {file}"),
+                (f"Find {some} in {file}.", some, f"test -e {file}"),
+                (f"Run `tail -n 2 {file}`.", "\n".join(names[-2:]), f"test -e {file}"),
+                (f"Make a folder {some}.", "", f"test -d {some}"),
+                (f"Delete {file}.", "", f"test ! -e {file}"),
+            ]
+        )
+        return {"file": file, "names": names, "question": question, "answer": answer, "check": check}
+
+    async def get_next_item(self) -> dict[str, Any]:
+        return self.draw(self.random)
+
+    def build_task(self, item: dict[str, Any]) -> str:
+        return str(item["question"])
 
     async def setup_trajectory_workspace(
-        self, item: dict[str, int], *, trajectory_id: str, exec_tool: ExecTool
+        self, item: dict[str, Any], *, trajectory_id: str, exec_tool: ExecTool
     ) -> dict[str, Any]:
-        content = "".join(f"{name}\n" for name in NAMES[: item["lines"]])
-        written = await exec_tool(ToolCall("write_file", {"path": "names.txt", "content": content}))
+        content = "".join(f"{name}\n" for name in item["names"])
+        written = await exec_tool(ToolCall("write_file", {"path": item["file"], "content": content}))
         if not written.success:
-            raise RuntimeError(written.error)
+            raise EnvironmentFailed(written.error)  # then the try is worth nothing, rather than 0
         return {}
 
-    async def score_trajectory(self, item: dict[str, int], final_response: str) -> float:
-        raise NotImplementedError("what was done is seen in the sandbox")
+    async def score_trajectory(self, item: dict[str, Any], final_response: str) -> float:
+        return float(item["answer"] in final_response)
 
     async def verify_and_score_trajectory(
-        self,
-        item: dict[str, int],
-        final_response: str,
-        *,
-        trajectory_id: str,
-        exec_tool: ExecTool,
-        agent_result: AgentResult | None = None,
-        workspace_meta: dict[str, Any] | None = None,
+        self, item: dict[str, Any], final_response: str, *, exec_tool: ExecTool, **more: Any
     ) -> tuple[float, dict[str, Any]]:
-        found = await exec_tool(ToolCall("bash", {"command": "cat answer.txt"}))
-        return float(found.success and found.output.strip() == str(item["lines"])), {"answer": found.output}
+        checked = await exec_tool(ToolCall("bash", {"command": item["check"]}))
+        return checked.success * await self.score_trajectory(item, final_response), {"check": checked.success}
 
-
-def player(messages: list[dict[str, Any]], params: dict[str, Any]) -> str:
-    """A model that works in two steps, and does half of its tries wrong."""
-    said = sum(message["role"] == "assistant" for message in messages)
-    if said == 0:
-        return "<think>I look first.</think>\n" + call("cd . && n=$(wc -l < names.txt)")
-    if said == 1:
-        player.tries += 1  # type: ignore[attr-defined]
-        what = "$n" if player.tries % 2 else "many"  # type: ignore[attr-defined]
-        return call(f"echo {what} > answer.txt")  # the shell still knows n
-    return "It is in answer.txt."
-
-
-player.tries = 0  # type: ignore[attr-defined]
-
-
-def call(command: str) -> str:
-    """A call of the terminal, as a model writes it."""
-    return f'<tool_call>{{"name": "terminal_stateful", "arguments": {{"command": "{command}"}}}}</tool_call>'
-
-
-async def main() -> None:
-    """Play one group and show it."""
-    async with CountLines(server_configs=AsyncScriptedLLM(player)) as env:
-        for _ in range(2):
-            item = await env.get_next_item()
-            group, _ = await env.collect_trajectories(item)
-            print(item, sorted(group["scores"]) if isinstance(group, dict) else env.failures)
-        tried = await env.play({"lines": 3})
-    for message in tried.messages[1:]:
-        print(f"{message['role']:>10}: {message['content']}")
+    async def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The share of twenty other jobs that were done."""
+        chance = random.Random(1)
+        tries = await asyncio.gather(*(self.play(self.draw(chance)) for _ in range(20)))
+        return {"eval/done": sum(one.score for one in tries) / len(tries)}
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    Terminal.cli()

@@ -189,11 +189,12 @@ def observation(results: list[ToolResult], form: str = "json") -> str:
     """
     if form == "json":
         return "\n".join(result.to_xml() for result in results)
-    return "\n".join(f"<tool_response>\n{_inside(result.text)}\n</tool_response>" for result in results)
+    return "\n".join(f"<tool_response>\n{_inside(result)}\n</tool_response>" for result in results)
 
 
-def _inside(text: str) -> str:
-    """A text that does not end the block it stands in."""
+def _inside(result: ToolResult) -> str:
+    """A result as text that does not end the block it stands in: also what a command wrote that failed."""
+    text = result.text if result.success or not result.output else f"{result.output.rstrip()}\n{result.text}"
     return text.replace("</tool_response", "<\\/tool_response")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lagentlike.envs.agent import AtroposAgent
-from lagentlike.envs.result import AgentConfig, AgentResult, AgentStep, SequenceData
+from lagentlike.envs.result import AgentConfig, AgentResult, AgentStep, SequenceData, observation
 from lagentlike.errors import EnvironmentFailed, InvalidArgument, LLMError
 from lagentlike.ledger import Segment
 from lagentlike.llms import AsyncGPTAPI, AsyncHFTransformer, AsyncScriptedLLM, AsyncTinyLM, AsyncTokenAPI, TinyLM
@@ -281,6 +281,12 @@ async def test_no_output_of_a_tool_ends_its_block() -> None:
         llm = scripted(CALL, "Done.")
         await AtroposAgent(llm, config=AgentConfig(tool_responses=form), execute_tool=execute).run("x")
         assert llm.requests[1].last.count("</tool_response>") == 1
+
+
+def test_what_a_command_wrote_before_it_failed_is_shown_in_either_form() -> None:
+    failed = [ToolResult(False, "cat: no such file\n", "exit code 1")]
+    assert observation(failed, "text") == "<tool_response>\ncat: no such file\nError: exit code 1\n</tool_response>"
+    assert "cat: no such file" in observation(failed)
 
 
 class Managed:

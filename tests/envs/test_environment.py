@@ -159,12 +159,17 @@ async def test_no_sandbox_is_started_where_no_tool_needs_one(example: Callable[[
 
 
 @pytest.mark.parametrize("mode", ["local", "bwrap"])
-async def test_an_example_works_in_a_terminal(mode: str, example: Callable[[str], ModuleType]) -> None:
+async def test_the_embedded_model_works_in_a_terminal(mode: str, example: Callable[[str], ModuleType]) -> None:
     terminal = example("terminal")
-    config, _ = terminal.CountLines.config_init()
-    config.tool_pool_mode = mode
-    async with terminal.CountLines(config, AsyncScriptedLLM(terminal.player)) as env:
-        assert sorted((await one_group(env, {"lines": 3}))["scores"]) == [0.0, 1.0]
+    config, _ = terminal.Terminal.config_init()
+    config.tool_pool_mode, config.agent_temperature = mode, 0.0
+    async with terminal.Terminal(config) as env:
+        items = [await env.get_next_item() for _ in range(8)]
+        tries = await asyncio.gather(*(env.play(item) for item in items))
+        assert len({item["question"].split()[0] for item in items}) > 3, "jobs of several kinds"
+        assert [one.score for one in tries] == [1.0] * 8
+        undone = await env.play({**items[0], "check": "test -e nowhere"})
+        assert (undone.score, undone.metadata) == (0.0, {"check": False})
 
 
 async def test_an_example_tests_programs_in_the_sandbox(example: Callable[[str], ModuleType]) -> None:
