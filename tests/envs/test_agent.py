@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lagentlike.envs.agent import AtroposAgent
-from lagentlike.envs.result import AgentConfig, AgentResult, AgentStep, SequenceData, observation
+from lagentlike.envs.result import AgentConfig, AgentResult, AgentStep, observation, SequenceData
 from lagentlike.errors import EnvironmentFailed, InvalidArgument, LLMError
 from lagentlike.ledger import Segment
 from lagentlike.llms import AsyncGPTAPI, AsyncHFTransformer, AsyncScriptedLLM, AsyncTinyLM, AsyncTokenAPI, TinyLM
