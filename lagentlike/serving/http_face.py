@@ -20,6 +20,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from ..errors import InvalidArgument
 from ..sandbox.http import only_this_machine
+from ..tracing.propagation import part_of
 from .auth import Tokens
 from .openai_protocol import BadRequest, error_body, failure
 
@@ -245,7 +246,8 @@ class HTTPFace(ABC):
             self._check_origin(request)
             if request.path not in self.open_paths:
                 self.owner(request)
-            return await handler(request)
+            with part_of(request.headers.get("traceparent")):
+                return await handler(request)
         except web.HTTPRequestEntityTooLarge:
             error = BadRequest(f"the body is larger than {self.limits.body} bytes: send less", status=413)
         except ConnectionError:  # the client is gone, so there is nobody to tell

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["mask", "secrets_of_environment"]
+__all__ = ["mask", "mask_keys", "secrets_of_environment"]
 
 
 def mask(value: Any, secrets: Iterable[str] = ()) -> Any:
@@ -18,6 +18,15 @@ def mask(value: Any, secrets: Iterable[str] = ()) -> Any:
     parameters of a URL, and texts that a dict holds under a name such as `api_key`, `access_token` or `password`.
     """
     return _masked(value, sorted(filter(None, secrets), key=len, reverse=True))  # one may be part of another
+
+
+def mask_keys(text: str, secrets: Iterable[str] = ()) -> str:
+    """`text` with `***` for the given texts and for what is a key by its form alone; code that names one stays code."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    signs, pattern = _RULES[-1]
+    lower = text.lower()
+    return pattern.sub("***", text) if any(sign in lower for sign in signs) else text
 
 
 def secrets_of_environment() -> list[str]:

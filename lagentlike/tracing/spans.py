@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import aclosing, closing, suppress
+from contextlib import aclosing, closing, contextmanager, suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -33,12 +33,14 @@ __all__ = [
     "begin_tool",
     "begin_turn",
     "current_span",
+    "innermost",
     "note_refused",
     "note_retry",
     "shown",
     "tracers",
     "watched",
     "watched_async",
+    "within",
 ]
 
 logger = logging.getLogger(__name__)
@@ -334,6 +336,21 @@ def current_span() -> Span | None:
     """The span that this code runs in; None outside of all, and where nobody is attached."""
     span = _current.get()
     return span if isinstance(span, Span) else None
+
+
+def innermost() -> Span | Remote | None:
+    """What a span that began here would be part of."""
+    return _current.get()
+
+
+@contextmanager
+def within(remote: Remote) -> Iterator[None]:
+    """Make what runs in the block part of a span elsewhere."""
+    token = _current.set(remote)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def begin_turn(unit: Any, session_id: Any, messages: tuple[Any, ...]) -> Span:

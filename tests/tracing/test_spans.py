@@ -10,31 +10,13 @@ import pytest
 from lagentlike.actions import calculator
 from lagentlike.agents import Agent, AsyncReAct, AsyncStreamingReAct, ReAct, StreamingAgent, StreamingReAct
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
-from lagentlike.schema import Completion, ToolCall
+from lagentlike.schema import ToolCall
 from lagentlike.tracing import JSONLTracer, read_trace, Span, Tracer
+
+from .telling import Listener
 
 SCRIPT = [ToolCall("calculator", {"expression": "6 * 7"}, id="one"), "It is 42."]
 COLOURS = [ReAct, AsyncReAct, StreamingReAct, AsyncStreamingReAct]
-
-
-class Listener(Tracer):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.open: list[Span] = []
-        self.ended: list[dict[str, Any]] = []
-        self.parts: list[tuple[str, str]] = []
-
-    def begin(self, span: Span) -> None:
-        self.open.append(span)
-
-    def part(self, span: Span, text: str, answer: Completion) -> None:
-        assert span in self.open
-        self.parts.append((text, answer.text))
-
-    def end(self, span: Span) -> None:
-        self.open.remove(span)
-        self.ended.append(span.plain(content=True))
 
 
 async def ask(agent: Any, text: str = "Q") -> None:
