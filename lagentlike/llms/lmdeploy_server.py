@@ -178,7 +178,7 @@ class LMDeployServer(_Server, LMDeployClient):
         tp: GPUs to spread the model over.
         log_level: how much the server writes.
         serve_cfg: further options of `lmdeploy serve api_server`, with underscores: `dict(backend="pytorch",
-            enforce_eager=True)`.
+            eager_mode=True)`.
         start_timeout: seconds until it must be there.
         program: the command, where it is not on the path.
         **options: as for `GPTAPI`.
