@@ -50,6 +50,7 @@ class BaseAction(Module):
             arguments that tells whether, or why.
         stops_itself: whether its calls end by themselves, with what they have, where the run around them is to stop;
             any other call is given up then.
+        interruptible: whether a blocking call ends soon after it was given up; see `when_given_up`.
 
     >>> class Add(BaseAction):
     ...     def run(self, a: int, b: int) -> int:
@@ -67,6 +68,7 @@ class BaseAction(Module):
     read_only: bool = False
     needs_approval: Approval = False
     stops_itself: bool = False
+    interruptible: bool = False
 
     _marked: ClassVar[dict[str, _Options]] = {}
     _described: Mapping[str, Any] | str | None = None

@@ -41,6 +41,7 @@ class IPythonInteractive(BaseAction):
     """
 
     aliases: ClassVar[Mapping[str, str]] = {"code": "command"}
+    interruptible = True
 
     def __init__(
         self,

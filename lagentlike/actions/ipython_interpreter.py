@@ -29,6 +29,7 @@ from .function import checked_max_length, checked_timeout
 from .kernel import Cell, Kernel
 from .running import on_background
 from .session import Unsaved
+from .workers import when_given_up
 
 __all__ = ["AsyncIPythonInterpreter", "IPythonInterpreter"]
 
@@ -67,6 +68,7 @@ class IPythonInterpreter(BaseAction):
     """
 
     aliases: ClassVar[Mapping[str, str]] = {"code": "command"}
+    interruptible = True
 
     def __init__(
         self,
@@ -103,7 +105,9 @@ class IPythonInterpreter(BaseAction):
         Args:
             command: The Python code.
         """
-        return self._returned(run_in_background(self.kernels.run(session_id, extract_code(command))))
+        stop = threading.Event()
+        with when_given_up(stop.set):
+            return self._returned(run_in_background(self.kernels.run(session_id, extract_code(command), stop)))
 
     @property
     def work_dir(self) -> Path:
@@ -222,14 +226,14 @@ class _Kernels(Unsaved):
 
     # Running
 
-    async def run(self, session_id: SessionId, code: str) -> _Done:
-        """Run code in the session's kernel."""
+    async def run(self, session_id: SessionId, code: str, stop: threading.Event | None = None) -> _Done:
+        """Run code in the session's kernel; to cancel this, or to set `stop`, interrupts it."""
         if self._owner != os.getpid():  # forked: the kernels are the parent's
             self._slots, self._owner, self._room, self._starting = {}, os.getpid(), None, 0
         slot = self._slots.get(session_id)
         if slot is None:
             slot = self._slots[session_id] = _Slot()
-        stop = asyncio.Event()
+        stop = threading.Event() if stop is None else stop
         work = asyncio.ensure_future(self._run(slot, session_id, code, stop))
         try:
             return await asyncio.shield(work)
@@ -238,7 +242,7 @@ class _Kernels(Unsaved):
             work.add_done_callback(_look_at)
             raise
 
-    async def _run(self, slot: _Slot, session_id: SessionId, code: str, stop: asyncio.Event) -> _Done:
+    async def _run(self, slot: _Slot, session_id: SessionId, code: str, stop: threading.Event) -> _Done:
         async with slot.lock:
             if stop.is_set():
                 return _Done([], "cancelled")

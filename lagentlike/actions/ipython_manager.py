@@ -26,6 +26,7 @@ from .result import clean_text, failed
 from .running import PreparedCall, run_calls
 from .session import Unsaved
 from .unsafe_ipython import ShellResult
+from .workers import when_given_up
 
 __all__ = ["IPythonInteractiveManager", "ShellWorkers"]
 
@@ -56,6 +57,7 @@ class IPythonInteractiveManager(BaseAction):
     """
 
     aliases: ClassVar[Mapping[str, str]] = {"code": "command"}
+    interruptible = True
 
     def __init__(
         self,
@@ -156,8 +158,10 @@ class ShellWorkers(Unsaved):
 
     def run(self, session_id: SessionId, code: str) -> ShellResult:
         worker = self._home(check_session_id(session_id))
+        stop = threading.Event()
         try:
-            return worker.run(session_id, code, self._timeout, self._max_length)
+            with when_given_up(stop.set):
+                return worker.run(session_id, code, self._timeout, self._max_length, stop)
         except (KernelDied, ToolTimeout):
             self._drop(worker)
             raise
@@ -195,6 +199,7 @@ class _Worker:
         self._lock = threading.Lock()
         self._forgotten: list[str] = []
         self._started = False
+        self._lost = ""  # why nobody can use it any more
         self._pending = b""
         self._process = isolation.start(
             [sys.executable, "-m", f"{__package__}.shell_worker"],
@@ -203,13 +208,19 @@ class _Worker:
             stderr=subprocess.DEVNULL,
         )
 
-    def run(self, session_id: SessionId, code: str, timeout: float, max_length: int) -> ShellResult:
+    def run(
+        self, session_id: SessionId, code: str, timeout: float, max_length: int, stop: threading.Event
+    ) -> ShellResult:
         with self._lock:
+            if self._lost:
+                raise KernelDied(f"{self._lost}: all variables are gone; the next call starts a new one")
             if not self._started:
                 self._started = self._answer(START_SECONDS) is not None
+            if stop.is_set():
+                return ShellResult("nobody waits for it any more", failed=True)
             forgotten, self._forgotten = self._forgotten, []
             self._send({"session": repr(session_id), "code": code, "forget": forgotten, "max_length": max_length})
-            answer = self._answer(timeout)
+            answer = self._answer(timeout, stop)
             if answer is not None:
                 return answer
             self._process.interrupt()
@@ -218,6 +229,7 @@ class _Worker:
                     f"the code took longer than {timeout:g} seconds and was interrupted; variables are kept",
                     failed=True,
                 )
+            self._lost = "the process was killed with code that did not end"
         raise ToolTimeout(f"the code took longer than {timeout:g} seconds and was killed: all variables are gone")
 
     def forget(self, session_id: SessionId) -> None:
@@ -235,16 +247,19 @@ class _Worker:
         except (OSError, ValueError) as error:
             raise self._died() from error
 
-    def _answer(self, seconds: float) -> ShellResult | None:
-        """The next answer, if it comes in time; what runs there may have written it, so it is read with care."""
+    def _answer(self, seconds: float, stop: threading.Event | None = None) -> ShellResult | None:
+        """The next answer, if it comes in time and before the stop; code may have written it: it is read with care."""
         pipe = self._process.stdout
         assert pipe is not None
         until = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             while b"\n" not in self._pending:
-                if not selector.select(max(until - time.monotonic(), 0)):
-                    return None
+                left = max(until - time.monotonic(), 0)
+                if not selector.select(left if stop is None else min(left, STOP_SECONDS)):
+                    if left == 0 or (stop is not None and stop.is_set()):
+                        return None
+                    continue
                 piece = os.read(pipe.fileno(), 65536)
                 self._pending += piece
                 if not piece or len(self._pending) > MAX_ANSWER:
@@ -258,13 +273,16 @@ class _Worker:
 
     def _died(self) -> KernelDied:
         self._process.close()
+        self._lost = f"the process died ({self._process.epitaph()})"
         return KernelDied(
-            f"the process died ({self._process.epitaph()}): all variables are gone; the next call starts a new one",
+            f"{self._lost}: all variables are gone; the next call starts a new one",
             returncode=self._process.returncode,
         )
 
 
 START_SECONDS = 60.0
 GRACE_SECONDS = 2.0
+STOP_SECONDS = 0.05
+"""How soon it is seen that nobody waits any more."""
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of the largest answer that is read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import re
@@ -10,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
@@ -20,6 +21,7 @@ from typing import Any, IO
 
 from ..errors import KernelDied, SandboxUnavailable
 from ..sandbox import Isolation, Mount, Process
+from ..sandbox.folders import OwnedFolder
 from .result import as_seen, shortened
 from .workers import submit_from_loop
 
@@ -76,7 +78,7 @@ class Kernel:
         client: the client that is connected to it.
     """
 
-    def __init__(self, process: Process, folder: Path, client: Any) -> None:
+    def __init__(self, process: Process, folder: OwnedFolder, client: Any) -> None:
         self.process = process
         self._folder = folder
         self._client = client
@@ -102,7 +104,8 @@ class Kernel:
         from jupyter_client.asynchronous.client import AsyncKernelClient
         from jupyter_client.connect import write_connection_file
 
-        folder = Path(tempfile.mkdtemp(prefix="lagentlike-kernel-", dir=_short_temporary_folder()))
+        owned = OwnedFolder("kernel", _short_temporary_folder())
+        folder = owned.path
         isolation.hand_over(folder)
         ipc: dict[str, Any] = {} if sys.platform == "win32" else {"transport": "ipc", "ip": str(folder / "s")}
         connection, _ = write_connection_file(str(folder / "connection.json"), key=uuid.uuid4().hex.encode(), **ipc)
@@ -119,11 +122,11 @@ class Kernel:
                     stderr=stderr.fileno(),
                 )
             except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(owned)
                 raise
             client = AsyncKernelClient(context=_context())
             client.load_connection_file(connection)
-            kernel = cls(process, folder, client)
+            kernel = cls(process, owned, client)
             try:
                 client.start_channels(stdin=False, hb=False, control=False)
                 await kernel._come_up(stderr)
@@ -136,7 +139,7 @@ class Kernel:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
-    async def run(self, code: str, timeout: float, stop: asyncio.Event, max_length: int) -> Cell:
+    async def run(self, code: str, timeout: float, stop: threading.Event, max_length: int) -> Cell:
         """Run code, one piece at a time.
 
         Args:
@@ -158,8 +161,7 @@ class Kernel:
         """End it and all that it started."""
         await submit_from_loop(self.kill)
         self._client.stop_channels()
-        if self._owner == os.getpid():
-            shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(self._folder)
         _live.discard(self)
 
     def kill(self) -> None:
@@ -168,7 +170,7 @@ class Kernel:
             return  # in a forked child: the kernel is the parent's
         self.process.close()
 
-    async def _run(self, code: str, timeout: float, stop: asyncio.Event, max_length: int) -> tuple[Cell, bool]:
+    async def _run(self, code: str, timeout: float, stop: threading.Event, max_length: int) -> tuple[Cell, bool]:
         """Run code once; what it gave, and whether the kernel refused to run it."""
         cell, output = Cell(), _Output(max_length)
         try:
@@ -176,7 +178,7 @@ class Kernel:
         finally:
             cell.outputs = output.parts()
 
-    async def _follow(self, code: str, timeout: float, stop: asyncio.Event, cell: Cell, output: _Output) -> bool:
+    async def _follow(self, code: str, timeout: float, stop: threading.Event, cell: Cell, output: _Output) -> bool:
         """Send code, and take what comes back until it has ended; whether the kernel refused to run it."""
         request = self._client.execute(code, allow_stdin=False, stop_on_error=False)
         deadline = time.monotonic() + timeout
@@ -193,7 +195,7 @@ class Kernel:
             if cell.ending == "done":
                 cell.ending = "interrupted"
                 deadline = time.monotonic() + GRACE_SECONDS
-                stop = asyncio.Event()
+                stop = threading.Event()
                 self.process.interrupt()
             else:
                 cell.ending = "killed"
@@ -422,5 +424,9 @@ _live: set[Kernel] = set()
 def _end_all() -> None:
     for kernel in list(_live):
         kernel.kill()
-        if kernel._owner == os.getpid():
-            shutil.rmtree(kernel._folder, ignore_errors=True)
+        _remove(kernel._folder)
+
+
+def _remove(folder: OwnedFolder) -> None:
+    with suppress(OSError):  # the next process tries again
+        folder.remove()

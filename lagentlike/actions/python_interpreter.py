@@ -15,6 +15,7 @@ from .base import BaseAction, tool_api
 from .code import extract_code
 from .function import checked_timeout
 from .result import failed
+from .workers import when_given_up
 
 __all__ = ["PythonInterpreter"]
 
@@ -38,6 +39,8 @@ class PythonInterpreter(BaseAction):
     >>> PythonInterpreter()("def solution():\\n    return 6 * 7").format_result()
     '42'
     """
+
+    interruptible = True
 
     def __init__(
         self,
@@ -74,7 +77,8 @@ class PythonInterpreter(BaseAction):
         """
         seconds = UNLIMITED_SECONDS if self.seconds is None else self.seconds
         until = time.monotonic() + seconds
-        with Worker(self.isolation, limits=replace(self.isolation.limits, seconds=seconds)) as worker:
+        limits = replace(self.isolation.limits, seconds=seconds)
+        with Worker(self.isolation, limits=limits) as worker, when_given_up(worker.kill):
             worker.start()
             result = worker.run(extract_code(command), show="str")
             expression = self.answer_symbol or self.answer_expr

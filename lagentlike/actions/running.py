@@ -63,7 +63,9 @@ class PreparedCall:
         return self.failed(f"{self.api.name} took longer than its {self.timeout:g} seconds: {_end(stopped)}")
 
     def given_up(self, why: Stopped) -> ActionReturn:
-        return self.failed(f"{self.api.name} was given up ({why}): {_end(self.api.is_async)}")
+        return self.failed(
+            f"{self.api.name} was given up ({why}): {_end(self.api.is_async or self.api.action.interruptible)}"
+        )
 
     def not_made(self, reason: str) -> ActionReturn:
         return self.failed(f"this call was not made: {reason}")
@@ -105,7 +107,7 @@ def _run(call: PreparedCall, stop: Stop | None) -> ActionReturn:
             finally:
                 future.cancel()
     except TimeoutError:
-        return call.overran(stopped=False)
+        return call.overran(stopped=call.api.action.interruptible)
     except Stopped as why:
         return call.given_up(why)
 
@@ -140,8 +142,11 @@ async def _run_async(call: PreparedCall) -> ActionReturn:
         waiting = submit_from_loop(_invoke, call)
         if call.timeout is None:
             return await waiting
-        done, _ = await asyncio.wait([waiting], timeout=call.timeout)
-        return waiting.result() if done else call.overran(stopped=False)
+        try:
+            done, _ = await asyncio.wait([waiting], timeout=call.timeout)
+            return waiting.result() if done else call.overran(stopped=call.api.action.interruptible)
+        finally:
+            waiting.cancel()
     if call.timeout is None:
         return await _await(call)
     task = asyncio.create_task(_await(call))
@@ -182,6 +187,8 @@ def run_calls(calls: list[PreparedCall], max_concurrency: int, stop: Stop | None
             worker.result()
     except BaseException:
         abandoned.set()
+        for worker in workers:
+            worker.cancel()
         raise
     return [result for result in results if result is not None]
 

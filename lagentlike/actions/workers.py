@@ -8,13 +8,15 @@ import ctypes
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from ..errors import ToolTimeout
 
-__all__ = ["run_within", "submit", "submit_from_loop"]
+__all__ = ["run_within", "submit", "submit_from_loop", "when_given_up"]
 
 T = TypeVar("T")
 
@@ -26,7 +28,8 @@ def submit(function: Callable[..., T], *args: Any) -> Future[T]:
     """Run a blocking function in a thread, with the caller's context variables.
 
     As many run at once as are given: whoever calls this bounds them. A thread is used again when its function returns,
-    and does not keep the process alive until then.
+    and does not keep the process alive until then. Who waits no more cancels the future, which stops nothing by itself:
+    see `when_given_up`.
     """
     future: Future[T] = Future()
     _workers.give(_Work(function, args, future))
@@ -41,6 +44,24 @@ def submit_from_loop(function: Callable[..., T], *args: Any) -> asyncio.Future[T
     return future
 
 
+@contextmanager
+def when_given_up(function: Callable[[], Any]) -> Iterator[None]:
+    """A block in which a function is called, from whatever thread, if nobody waits any more for what is done here."""
+    work = _current.get()
+    wanted = [True]
+
+    def look(future: Any) -> None:
+        if future.cancelled() and wanted:
+            function()
+
+    if work is not None:
+        work.when_done(look)
+    try:
+        yield
+    finally:
+        wanted.clear()
+
+
 class _Work:
     """A function that somebody waits for."""
 
@@ -53,8 +74,9 @@ class _Work:
         self._future = future
 
     def run(self) -> None:
-        if not self.begin():
+        if self._future.cancelled():
             return
+        self._context.run(_current.set, self)
         try:
             result = self._context.run(self._function, *self._args)
         except BaseException as error:  # noqa: BLE001  # SystemExit of a tool must not end the thread unseen
@@ -62,15 +84,16 @@ class _Work:
         else:
             self.deliver(result, None)
 
-    def begin(self) -> bool:
-        """Whether it is still wanted."""
-        return bool(self._future.set_running_or_notify_cancel())
-
     def deliver(self, result: Any, error: BaseException | None) -> None:
-        if error is None:
-            self._future.set_result(result)
-        else:
-            self._future.set_exception(error)
+        with suppress(InvalidStateError):  # nobody waits any more
+            if error is None:
+                self._future.set_result(result)
+            else:
+                self._future.set_exception(error)
+
+    def when_done(self, function: Callable[[Any], None]) -> None:
+        """Have a function called with the future when that is done or cancelled."""
+        self._future.add_done_callback(function)
 
 
 class _LoopWork(_Work):
@@ -84,9 +107,6 @@ class _LoopWork(_Work):
         super().__init__(function, args, future)
         self._loop = loop
 
-    def begin(self) -> bool:
-        return not self._future.cancelled()
-
     def deliver(self, result: Any, error: BaseException | None) -> None:
         with _arrived_guard:
             arrived = _arrived.setdefault(self._loop, [])
@@ -98,7 +118,12 @@ class _LoopWork(_Work):
             except RuntimeError:  # the loop was closed meanwhile, and nobody waits any more
                 _arrived.pop(self._loop, None)
 
+    def when_done(self, function: Callable[[Any], None]) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self._future.add_done_callback, function)
 
+
+_current: ContextVar[_Work | None] = ContextVar("lagentlike_work", default=None)
 _arrived: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, BaseException | None]]] = {}
 _arrived_guard = threading.Lock()
 

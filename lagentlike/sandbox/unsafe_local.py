@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +14,7 @@ from weakref import WeakSet
 
 from ..errors import SandboxUnavailable
 from .environment import without_secrets
+from .folders import OwnedFolder
 from .isolation import Isolation, Launch
 from .keeper import keeper, MARK
 from .limits import Limits
@@ -51,7 +50,8 @@ class UnsafeLocal(Isolation):
         folder = launch.workspace
         ours = None
         if folder is None:
-            ours = folder = Path(tempfile.mkdtemp(prefix="lagentlike-scratch-"))
+            ours = OwnedFolder("scratch")
+            folder = ours.path
         mark = keeper.mark()
         stdin, stdout, stderr = launch.streams
         try:
@@ -74,7 +74,7 @@ _STARTING_SECONDS = 5.0
 
 class _LocalProcess(Process):
     def __init__(
-        self, popen: subprocess.Popen[bytes], workspace: str, limits: Limits, mark: str, scratch: Path | None
+        self, popen: subprocess.Popen[bytes], workspace: str, limits: Limits, mark: str, scratch: OwnedFolder | None
     ) -> None:
         super().__init__(popen, workspace, limits)
         self._mark = mark
@@ -99,7 +99,8 @@ class _LocalProcess(Process):
         self._signal(signal.SIGKILL)
         _kill_marked(self._mark)
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            with suppress(OSError):  # the next process tries again
+                self._scratch.remove()
         _live.discard(self)
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lagentlike.actions.workers import run_within, submit, submit_from_loop
+from lagentlike.actions.workers import run_within, submit, submit_from_loop, when_given_up
 from lagentlike.errors import ToolTimeout
 
 
@@ -122,3 +122,42 @@ def test_code_that_takes_too_long_is_stopped() -> None:
     assert run_within(None, abs, -1) == run_within(10, abs, -1) == 1
     with pytest.raises(ZeroDivisionError):
         run_within(10, lambda: 1 / 0)
+
+
+def waits(begun: threading.Event, given_up: threading.Event) -> bool:
+    with when_given_up(given_up.set):
+        begun.set()
+        return given_up.wait(20)
+
+
+def test_what_nobody_waits_for_any_more_is_told() -> None:
+    begun, given_up = threading.Event(), threading.Event()
+    future = submit(waits, begun, given_up)
+    assert begun.wait(20)
+    assert future.cancel()
+    assert given_up.wait(20)
+
+
+async def test_what_no_task_waits_for_any_more_is_told() -> None:
+    begun, given_up = threading.Event(), threading.Event()
+    waiting = submit_from_loop(waits, begun, given_up)
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    while not given_up.is_set():
+        await asyncio.sleep(0.01)
+
+
+def test_what_is_waited_for_is_told_nothing() -> None:
+    told: list[bool] = []
+
+    def work() -> int:
+        with when_given_up(lambda: told.append(True)):
+            return 1
+
+    future = submit(work)
+    assert future.result(20) == 1
+    assert not future.cancel()
+    with when_given_up(lambda: told.append(True)):
+        assert work() == 1, "in a thread that nobody can give up"
+    assert told == []
