@@ -27,6 +27,7 @@ from ..sessions import Session
 from . import look
 from .feed import Feed
 from .page import OPEN_PATHS, Page, page_url
+from .point import Point
 from .spans import SpanLog, Watcher
 
 __all__ = ["UIServer"]
@@ -70,7 +71,7 @@ class UIServer(AgentServer):
         self._log = SpanLog(self.feed, max_spans)
         self._pages = Page(self, self._log)
         self._turns: dict[str, asyncio.Task[None]] = {}  # those under way that the page began, by session
-        self._points: OrderedDict[tuple[SessionId, int], SessionId] = OrderedDict()  # where sessions were before a turn
+        self._points: OrderedDict[tuple[SessionId, int], Point] = OrderedDict()  # by session, and messages there were
         self._origins: dict[SessionId, tuple[SessionId, int | None]] = {}  # what a fork began from
 
     @property
@@ -108,7 +109,7 @@ class UIServer(AgentServer):
         own = list(dict.fromkeys([*await self.sessions.names(""), *self._turns]))
         speaking = [id_from_json(json.loads(key)) for key in self._log.sessions(running=True)]  # not yet in memory
         found = dict.fromkeys([*self.unit.session_ids(), *speaking])
-        others = [one for one in found if one not in own and not _is_point(one)]
+        others = [one for one in found if one not in own]
         listed = [(one, False) for one in others[-_MOST_SESSIONS:]] + [(one, True) for one in own[-_MOST_SESSIONS:]]
         return json_response({"sessions": [self._about(one, owned) for one, owned in listed]})
 
@@ -144,8 +145,8 @@ class UIServer(AgentServer):
         async with self.sessions.use("", name) as session:
             await self.sessions.delete(session)
         self._origins.pop(name, None)
-        for point in [point for point in self._points if point[0] == name]:
-            self.unit.reset(self._points.pop(point), recursive=True)
+        for place in [place for place in self._points if place[0] == name]:
+            del self._points[place]
         self.feed.publish({"type": "sessions"})
         return json_response({"deleted": True})
 
@@ -195,16 +196,18 @@ class UIServer(AgentServer):
         session_id = self._session_id(http)
         body: _Fork = read_body(_Fork, await read_json(http, self.limits))
         new = checked_name("name", body.name)
-        origin = Session("", str(session_id))
-        origin.unit_id = session_id
-        if body.point is not None and body.point != look.length(self.unit, session_id):
-            if (session_id, body.point) not in self._points:
-                raise BadRequest("how the agent was at this point is not remembered", status=409)
-            origin.unit_id = self._points[session_id, body.point]
+        at_end = body.point in (None, look.length(self.unit, session_id))
+        point = None if at_end else self._points.get((session_id, body.point or 0))
+        if point is None and not at_end:
+            raise BadRequest("how the agent was at this point is not remembered", status=409)
         if new in self.unit.session_ids() or await self._owns(new):
             raise BadRequest(f"the session {new!r} exists", param="name", status=409, code="session_exists")
         async with self._seen(http), self.sessions.use("", new) as session:
-            await self.sessions.fork(origin, session)
+            if point is None:
+                self.unit.fork(session_id, new)
+            else:
+                point.begin(new)
+            await self.sessions.keep(session)
         self._origins[new] = (session_id, body.point)
         self.feed.publish({"type": "sessions"})
         return json_response({"session": look.key_of(new)})
@@ -236,15 +239,12 @@ class UIServer(AgentServer):
                 yield session_id
 
     def _remember_point(self, session: Session) -> None:
-        """Keep how a session is before a turn, which costs the same however long it is."""
-        point, unit = look.length(self.unit, session.unit_id), self.unit
-        place = (session.name, point)
-        if not point or place in self._points or any(state.spreads for _, state in unit.named_states()):
-            return
-        self._points[place] = (_POINT, session.name, point)
-        unit.fork(session.unit_id, self._points[place])
-        while len(self._points) > _MOST_POINTS:
-            unit.reset(self._points.popitem(last=False)[1], recursive=True)
+        """Keep how a session is before a turn."""
+        place = (session.name, look.length(self.unit, session.unit_id))
+        if place[1] and not any(state.spreads for _, state in self.unit.named_states()):
+            self._points[place] = Point(self.unit, session.unit_id)
+            while len(self._points) > _MOST_POINTS:
+                self._points.popitem(last=False)
 
     async def _watching(self, app: web.Application) -> AsyncIterator[None]:
         with Watcher(self.unit, self._log):
@@ -264,13 +264,8 @@ class _Fork(BaseModel):
     point: int | None = None
 
 
-_POINT = "~point"
 _MOST_POINTS = 500
 _MOST_SESSIONS = 200
-
-
-def _is_point(session_id: SessionId) -> bool:
-    return isinstance(session_id, tuple) and session_id[0] == _POINT
 
 
 def _is_number(text: str) -> bool:

@@ -298,6 +298,7 @@ class Turn {
     this.root = root;
     this.blocks = new Map();
     this.cards = new Map();
+    if (!root.content?.messages) conversation.append({ element: el("p", { class: "notice" }, "What was said is not in this trace: it was written without its content."), sign: () => "" });
     for (const message of root.content?.messages ?? []) conversation.append(conversation.said(text(message?.content ?? message)));
     this.waiting = el("div", { class: "waiting", "aria-label": "at work" }, el("i"), el("i"), el("i"));
     conversation.log.append(this.waiting);

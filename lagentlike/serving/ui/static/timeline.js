@@ -19,7 +19,7 @@ export class Timeline {
   }
 
   clear() {
-    Object.assign(this, { conversation: null, root: null, chosen: null, lines: new Map() });
+    Object.assign(this, { conversation: null, root: null, chosen: null, soon: null, lines: new Map() });
     for (const part of [this.choice, this.total]) part.hidden = true;
     this.empty.hidden = false;
     this.rows.replaceChildren();
@@ -45,7 +45,7 @@ export class Timeline {
     if (conversation !== this.conversation || conversation.spans.root(span) !== this.root) return;
     if (!this.lines.has(span.span_id)) this.line(span, [...conversation.spans.upwards(span)].length - 1);
     if (this.chosen === span.span_id) this.choose(span);
-    this.draw();
+    this.soon ??= requestAnimationFrame(() => this.draw()); // many spans may come at once
   }
 
   line(span, depth) {
@@ -67,6 +67,7 @@ export class Timeline {
 
   draw() {
     clearTimeout(this.timer);
+    this.soon = null;
     const { root } = this;
     if (!root) return;
     const total = Math.max(root.seconds ?? (performance.now() - root.clock) / 1000, 0.001);
