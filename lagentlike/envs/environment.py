@@ -308,7 +308,11 @@ class AgentEnv(ABC, Generic[C]):
         rows = [one.result()[0] for one in tries]
         if any(row is None for row in rows):
             return None, backlog
-        groups = group_of([row for row in rows if row is not None], self.config.include_messages)
+        try:
+            groups = group_of([row for row in rows if row is not None], self.config.include_messages)
+        except InvalidArgument as error:  # of rows that a subclass made
+            self.mark(item, error)
+            return None, backlog
         return (groups[0] if len(groups) == 1 else groups), backlog
 
     async def run_agent(self, task: str, *, trajectory_id: str | None = None) -> tuple[str, dict[str, Any]]:

@@ -100,7 +100,7 @@ class ScoredGroup(BaseModel):
     @property
     def sampled(self) -> int:
         """How many tokens in it are trained."""
-        return sum(value != -100 for mask in self.masks for value in mask)
+        return sum(value != NOT_SAMPLED for mask in self.masks for value in mask)
 
     def to_wire(self) -> dict[str, Any]:
         """Plain JSON data, every field in it."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .result import NOT_SAMPLED
+
 __all__ = ["write_page"]
 
 
@@ -34,7 +36,7 @@ def _group(number: int, group: Mapping[str, Any]) -> Iterator[str]:
     yield f"<details{opened}><summary><b>{mean:.3g}</b> {_told(group.get('item'))}</summary>\n"
     conversations = group.get("messages") or [[] for _ in scores]
     for row, (score, messages) in enumerate(zip(scores, conversations, strict=True)):
-        sampled = sum(value != -100 for value in group["masks"][row])
+        sampled = sum(value != NOT_SAMPLED for value in group["masks"][row])
         kind = "good" if score > 0 else "bad" if score < 0 else "none"
         yield f'<section class="{kind}"><h2>Score {score:g}</h2>'
         yield f"<p>{len(group['tokens'][row])} tokens, {sampled} sampled</p>\n"

@@ -6,13 +6,14 @@ import asyncio
 import json
 import logging
 import math
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from ..errors import InvalidArgument, MissingTokens, TrajectoryAPIError
+from ..errors import EnvironmentFailed, InvalidArgument, MissingTokens, RewardError, SandboxError, TrajectoryAPIError
 from ..schema import to_plain
 from .groups import ScoredGroup
 from .page import write_page
@@ -26,6 +27,8 @@ __all__ = ["RunSummary", "process", "serve"]
 logger = logging.getLogger(__name__)
 
 _PAUSE = 0.2  # seconds between two looks at the trainer
+_PATIENCE = 600.0  # seconds that the trajectory API may be away
+_AWAY = (None, 429, 502, 503, 504)  # what is told of one that is; None: nothing
 
 
 @dataclass
@@ -63,63 +66,68 @@ class RunSummary:
 async def serve(env: AgentEnv[Any], url: str | None = None, token: str | None = None) -> RunSummary:
     """Send groups to a trainer, as many as it can use, until it has made its steps or there are no more tasks.
 
+    An API that goes away is waited for; one that comes back and knows nobody is told of the environment again, as soon
+    as its trainer is there. A group that the API does not take is left out.
+
     Args:
         env: the environment, set up.
         url: the trajectory API; `rollout_server_url` of the config by default.
         token: its token.
 
     Raises:
-        TrajectoryAPIError: the API cannot be reached.
+        TrajectoryAPIError: the API cannot be reached, at first or for ten minutes.
         InvalidArgument: a batch of the trainer is smaller than a group.
     """
     api = TrajectoryClient(url or env.config.rollout_server_url, token=token)
-    serving = _Serving(env, api, await _admitted(env, api), await api.info())
+    serving = _Serving(env, api)
     try:
+        await serving.join()
         return await serving.run()
     finally:
         await serving.stop()
 
 
-async def _admitted(env: AgentEnv[Any], api: TrajectoryClient) -> dict[str, Any]:
-    """What the API tells this environment, as soon as a trainer is there."""
-    config, told = env.config, None
-    while told is None:
-        told = await api.register_env(
-            config.wandb_name or env.title,
-            group_size=config.group_size,
-            max_token_length=config.max_token_length,
-            weight=config.inference_weight,
-            min_batch_allocation=config.min_batch_allocation,
-        )
-        if told is None:
-            await asyncio.sleep(_PAUSE)
-    return told
-
-
 class _Serving:
     """A run of `serve` under way."""
 
-    def __init__(self, env: AgentEnv[Any], api: TrajectoryClient, told: dict[str, Any], info: dict[str, Any]) -> None:
+    def __init__(self, env: AgentEnv[Any], api: TrajectoryClient) -> None:
         self.env = env
         self.api = api
-        self.env_id = int(told["env_id"])
-        self.batch_size = int(info["batch_size"])
-        self.most_tokens = int(info["max_token_len"])
-        limits = [steps for steps in (env.config.total_steps, int(told["num_steps"])) if steps >= 0]
-        self.last_step = min(limits, default=math.inf)
+        self.env_id = -1
+        self.batch_size = self.most_tokens = 0
+        self.last_step = math.inf
         self.workers = _Workers(env)
-        self.summary = RunSummary(steps=int(told["starting_step"]))
         self.evaluating: asyncio.Task[dict[str, float]] | None = None
         saved = env.config.data_path_to_save_groups
         self.file = None if saved is None else _GroupFile(Path(saved))
-        self.summary.path = None if self.file is None else self.file.path
+        self.summary = RunSummary(path=None if self.file is None else self.file.path)
+
+    async def join(self) -> None:
+        """Tell the API of the environment, as soon as a trainer is there, and learn what the trainer wants."""
+        config, told = self.env.config, None
+        while told is None:
+            told = await self.api.register_env(
+                config.wandb_name or self.env.title,
+                group_size=config.group_size,
+                max_token_length=config.max_token_length,
+                weight=config.inference_weight,
+                min_batch_allocation=config.min_batch_allocation,
+            )
+            if told is None:
+                await asyncio.sleep(_PAUSE)
+        info = await self.api.info()
+        self.env_id = int(told["env_id"])
+        self.batch_size, self.most_tokens = int(info["batch_size"]), int(info["max_token_len"])
+        limits = [steps for steps in (config.total_steps, int(told["num_steps"])) if steps >= 0]
+        self.last_step = min(limits, default=math.inf)
+        self.summary.steps = int(told["starting_step"])
 
     async def run(self) -> RunSummary:
-        if self.env.config.group_size > self.batch_size:
-            cure = f"a batch of the trainer has {self.batch_size} rows: make groups smaller"
-            raise InvalidArgument("group_size", self.env.config.group_size, cure)
         while True:
-            status = await self.api.status_env(self.env_id)
+            if self.env.config.group_size > self.batch_size:
+                cure = f"a batch of the trainer has {self.batch_size} rows: make groups smaller"
+                raise InvalidArgument("group_size", self.env.config.group_size, cure)
+            status = await self._status()
             self._evaluate(int(status["current_step"]))
             if self.summary.steps >= self.last_step:
                 break
@@ -133,6 +141,21 @@ class _Serving:
             self._evaluate(self.summary.steps)
         return self.summary
 
+    async def _status(self) -> dict[str, Any]:
+        """How far the trainer is, as soon as the API is there and knows the environment."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return await self.api.status_env(self.env_id)
+            except TrajectoryAPIError as error:
+                if error.status in (401, 403) or time.monotonic() > until:
+                    raise
+                logger.warning("the trajectory API is away, or was started again: %s", error)
+                if error.status in _AWAY:
+                    continue
+            with suppress(TrajectoryAPIError):  # it is asked again
+                await self.join()
+
     async def stop(self) -> None:
         await self.workers.stop()
         if self.evaluating is not None:
@@ -140,8 +163,9 @@ class _Serving:
             await asyncio.wait([self.evaluating])
         if self.file is not None:
             self.file.close()
-        with suppress(TrajectoryAPIError):  # it may be what ended this run
-            await self.api.disconnect_env(self.env_id)
+        if self.env_id >= 0:
+            with suppress(TrajectoryAPIError):  # it may be what ended this run
+                await self.api.disconnect_env(self.env_id)
 
     def _room(self, status: dict[str, Any]) -> int:
         """How many groups may be under way."""
@@ -162,8 +186,11 @@ class _Serving:
         every, before = self.env.config.steps_per_eval, self.summary.steps
         self.summary.steps = step
         if self.evaluating is not None and self.evaluating.done():
-            self.summary.evaluations.append((step, self.evaluating.result()))
-            self.evaluating = None
+            evaluated, self.evaluating = self.evaluating, None
+            try:
+                self.summary.evaluations.append((step, evaluated.result()))
+            except (EnvironmentFailed, RewardError, SandboxError) as error:
+                self.env.mark("evaluate()", error)
         if every > 0 and step // every > before // every and self.evaluating is None:
             self.evaluating = asyncio.create_task(self.env.evaluate())
 
@@ -179,26 +206,19 @@ class _Serving:
         if self.env.config.ensure_scores_are_not_same and len(set(groups[0]["scores"])) == 1:
             summary.alike += 1
             return
-        read = [ScoredGroup.read({**group, "env_id": self.env_id}) for group in groups]
-        if 0 < self.most_tokens < max(len(tokens) for group in read for tokens in group.tokens):
-            summary.too_long += 1
-            return
         try:
+            read = [ScoredGroup.read({**group, "env_id": self.env_id}) for group in groups]
+            if 0 < self.most_tokens < max(len(tokens) for group in read for tokens in group.tokens):
+                summary.too_long += 1
+                return
             _check_tokens(read)
             await self.api.send(read[0] if len(read) == 1 else read)
-        except MissingTokens as error:
-            self._failed(item, error)
-        except TrajectoryAPIError as error:
-            if error.status is None or error.status >= 500:
-                raise
-            self._failed(item, error)
+        except (InvalidArgument, MissingTokens, TrajectoryAPIError) as error:  # the next look tells if the API is away
+            summary.failed += 1
+            self.env.mark(item, error)
         else:
             summary.groups += len(read)
             summary.rows += sum(group.rows for group in read)
-
-    def _failed(self, item: Item, error: Exception) -> None:
-        self.summary.failed += 1
-        self.env.mark(item, error)
 
 
 async def process(env: AgentEnv[Any], groups: int, path: str | Path | None = None) -> RunSummary:
@@ -235,7 +255,7 @@ async def process(env: AgentEnv[Any], groups: int, path: str | Path | None = Non
     finally:
         await workers.stop()
         file.close()
-    write_page(file.path, file.path.with_suffix(".html"))
+        write_page(file.path, file.path.with_suffix(".html"))
     return summary
 
 

@@ -17,7 +17,7 @@ import pytest
 from lagentlike.cli import main
 from lagentlike.envs import AgentEnv, AgentEnvConfig, ScoredGroup, TrajectoryClient, TrajectoryServer
 from lagentlike.envs.runs import RunSummary
-from lagentlike.errors import InvalidArgument, TrajectoryAPIError
+from lagentlike.errors import EnvironmentFailed, InvalidArgument, TrajectoryAPIError
 from lagentlike.llms import AsyncScriptedLLM
 from lagentlike.schema import Completion, TokenSpan
 from lagentlike.tools import ToolRegistry
@@ -141,6 +141,51 @@ async def test_it_evaluates_every_so_many_steps() -> None:
     assert env.evaluated >= 1
     assert summary.evaluations
     assert summary.evaluations[0][1] == {"eval/score": 0.5}
+
+
+async def test_an_evaluation_that_fails_does_not_end_the_run() -> None:
+    class Unlucky(Counts):
+        async def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+            raise EnvironmentFailed("no data set")
+
+    env = Unlucky(second_is_right, steps_per_eval=1)
+    summary, _ = await trained(env, steps=3)
+    assert (summary.steps, summary.evaluations) == (3, [])
+    assert ("evaluate()", "EnvironmentFailed: no data set") in env.failures
+
+
+async def test_an_api_that_was_killed_and_started_again_is_told_of_the_environment_again() -> None:
+    env = Counts(second_is_right)
+    async with TrajectoryServer(port=0) as server:
+        api = TrajectoryClient(server.url)
+        await api.register(batch_size=4, max_token_len=64)
+        assert await api.batch() is None
+        serving = asyncio.create_task(env.serve(server.url))
+        assert sum(group.rows for group in await api.wait_for_batch(30)) == 4
+    async with TrajectoryServer(port=server.port):  # another one, which knows nobody
+        await api.register(batch_size=6, max_token_len=64, starting_step=7, num_steps=9)
+        batches = [await api.wait_for_batch(60) for _ in range(2)]
+        summary = await asyncio.wait_for(serving, 60)
+    assert [sum(group.rows for group in batch) for batch in batches] == [6, 6]
+    assert {group.env_id for batch in batches for group in batch} == {0}
+    assert summary.steps == 9
+
+
+async def test_a_group_that_the_api_does_not_take_is_left_out_and_the_run_goes_on() -> None:
+    env = Counts(second_is_right, tasks=6)
+    collect = env.collect_trajectories
+
+    async def poisoned(item: Any) -> Any:
+        group, again = await collect(item)
+        assert isinstance(group, dict)
+        if item == 1:
+            group["masks"][0].pop()
+        return group, again
+
+    env.collect_trajectories = poisoned  # type: ignore[method-assign]
+    summary, batches = await trained(env, steps=2)
+    assert (summary.failed, len(batches)) == (1, 2)
+    assert "masks[0] has 3 items and tokens[0] has 4" in env.failures[0][1]
 
 
 async def test_what_cannot_work_is_told_at_once() -> None:

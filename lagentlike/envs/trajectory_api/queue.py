@@ -183,20 +183,21 @@ class TrajectoryQueue:
         """
         self._env(env_id).connected = False
 
-    def add(self, group: ScoredGroup) -> dict[str, Any]:
-        """Put a group in line.
+    def add(self, *groups: ScoredGroup) -> dict[str, Any]:
+        """Put groups in line, all or none.
 
         Raises:
-            InvalidArgument: it has more rows than a batch, so that no batch could ever hold it.
+            InvalidArgument: one has more rows than a batch, so that no batch could ever hold it.
             BufferError: too many groups wait.
         """
-        if self.trainer is not None and group.rows > self.trainer.batch_size:
-            cure = f"a batch has {self.trainer.batch_size}, so none could hold it: send smaller groups"
-            raise InvalidArgument("rows", group.rows, cure)
-        if len(self._groups) >= self.most_groups:
+        for group in groups:
+            if self.trainer is not None and group.rows > self.trainer.batch_size:
+                cure = f"a batch has {self.trainer.batch_size}, so none could hold it: send smaller groups"
+                raise InvalidArgument("rows", group.rows, cure)
+        if len(self._groups) + len(groups) > self.most_groups:
             raise BufferError(f"{len(self._groups)} groups wait for the trainer: send more later")
-        self._groups.append(group)
-        self.latest = group
+        self._groups.extend(groups)
+        self.latest = groups[-1] if groups else self.latest
         return {"status": "received"}
 
     def status(self) -> dict[str, Any]:

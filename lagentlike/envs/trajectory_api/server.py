@@ -134,7 +134,9 @@ class TrajectoryServer(Listener):
         if self._token is None:
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token.encode()):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(
+            given.strip().encode("utf-8", "replace"), self._token.encode()
+        ):
             raise web.HTTPUnauthorized(reason="send the server's token as 'Authorization: Bearer …'")
 
     # The trainer
@@ -194,13 +196,7 @@ class TrajectoryServer(Listener):
         if not isinstance(given, list):
             raise InvalidArgument("body", given, "give a list of groups")
         groups = [ScoredGroup.read(item, f"groups[{index}]") for index, item in enumerate(given)]
-
-        def add_all() -> dict[str, Any]:
-            for group in groups:
-                self.queue.add(group)
-            return {"status": "received", "groups_processed": len(groups)}
-
-        return self._once(request, add_all)
+        return self._once(request, lambda: {**self.queue.add(*groups), "groups_processed": len(groups)})
 
     def _once(self, request: web.Request, act: Callable[[], dict[str, Any]]) -> web.Response:
         """Do what a request wants, unless it was done already for a request of the same key."""

@@ -143,6 +143,15 @@ async def test_too_many_groups_are_refused_with_a_word_to_come_later() -> None:
         assert refused.value.status == 503
 
 
+async def test_groups_that_are_sent_together_are_taken_together_or_not_at_all() -> None:
+    async with TrajectoryServer(port=0, most_groups=2) as server:
+        client = TrajectoryClient(server.url, retries=0)
+        await client.send(group(1))
+        with pytest.raises(TrajectoryAPIError, match="503"):
+            await client.send([group(1), group(1)])
+        assert (await client.status())["queue_size"] == 1, "or sending them again would make a group count twice"
+
+
 async def test_a_client_tries_again_until_the_server_is_there() -> None:
     async with TrajectoryServer(port=0) as server:
         port, url = server.port, server.url
