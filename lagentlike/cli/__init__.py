@@ -8,12 +8,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import NoReturn
 
 from ..errors import LagentlikeError
 from ..sandbox import set_default_isolation
-from . import batch, chat, demo, env, rollout, run, sandbox, serve, serve_model, summary, train, ui
-from .common import UsageError
+from . import batch, chat, demo, env, rollout, run, sandbox, serve, serve_model, summary, trace, train, ui
+from .common import trace_to, UsageError
 
 __all__ = ["main"]
 
@@ -28,6 +29,7 @@ _EXAMPLES = """examples:
   lagentlike ui                                    the same on a page, with a timeline of every turn
   lagentlike run my_agents.py:coder "What is 12 * 34?"
   lagentlike summary my_agents.py:coder --mermaid
+  lagentlike trace trace.jsonl                     what happened in a run with --trace trace.jsonl
   lagentlike rollout --data questions.jsonl --chains 8 --temperature 1 --reward exact_match --out trajectories.jsonl
   lagentlike batch --dataset_file prompts.jsonl --num_workers 4 --run_name my_run
   lagentlike train grpo --data questions.jsonl --reward math_equality --out runs/grpo
@@ -37,6 +39,9 @@ _EXAMPLES = """examples:
   lagentlike serve-model --port 8000               the embedded model behind an OpenAI-compatible server
 
 `lagentlike COMMAND --help` tells more about each."""
+
+
+_TRACED = (chat, run, rollout, batch, train, env, serve, serve_model)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parse(arguments)
         command: Callable[[argparse.Namespace], int] = options.command
-        if not options.unsafe_local:
+        with ExitStack() as stack:
+            if options.unsafe_local:
+                set_default_isolation("unsafe_local")
+                stack.callback(set_default_isolation, None)
+            if getattr(options, "trace_to", None) is not None:
+                stack.enter_context(trace_to(options.trace_to, options.trace_content))
             return command(options)
-        set_default_isolation("unsafe_local")
-        try:
-            return command(options)
-        finally:
-            set_default_isolation(None)
     except SystemExit as stop:  # argparse ends this way, after --help too
         return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
@@ -113,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--unsafe-local", action="store_true", help="run code that a model writes as yourself, without a sandbox"
     )
+    traced = _Parser(add_help=False)
+    traced.add_argument("--trace", metavar="FILE", dest="trace_to", help="write what happens for `lagentlike trace`")
+    traced.add_argument("--trace-content", action="store_true", help="write what is said there, too")
     parser = _Parser(
         prog="lagentlike",
         description=_DESCRIPTION,
@@ -122,14 +130,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (demo, chat, ui, run, summary, rollout, batch, train, env, serve, serve_model, sandbox):
+    for module in (demo, chat, ui, run, summary, trace, rollout, batch, train, env, serve, serve_model, sandbox):
         text = module.HELP
         command = commands.add_parser(
             module.NAME,
             help=text.partition("\n")[0],
             description=text,
             epilog=module.EXAMPLES,
-            parents=[shared],
+            parents=[shared, traced] if module in _TRACED else [shared],
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

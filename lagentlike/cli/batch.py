@@ -6,11 +6,13 @@ import argparse
 import errno
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from .common import load_unit, Looks, UsageError
+from .common import load_unit, Looks, trace_to, UsageError
 
 if TYPE_CHECKING:
     from ..agents import Agent
@@ -107,8 +109,11 @@ def main(options: argparse.Namespace) -> int:
         price=options.price,
         progress=True,
     )
+    make = source.with_server(options.base_url, options.batch_size)
+    if options.trace_to is not None:
+        make = partial(_traced, make, str(Path(options.trace_to).absolute()), options.trace_content)
     try:
-        result = BatchRunner(source.with_server(options.base_url, options.batch_size), settings).run()
+        result = BatchRunner(make, settings).run()
     except RunBusy as error:
         return _refused(str(error), _EX_TEMPFAIL)
     except ClusterLost as error:
@@ -119,6 +124,12 @@ def main(options: argparse.Namespace) -> int:
         return _refused(f"{error}; make room and run the same command with --resume", _EX_IOERR)
     _report(result)
     return result.exit_code or int(bool(result.set_aside and not result.done))
+
+
+def _traced(make: Callable[[], Any], path: str, content: bool) -> Any:
+    """The agent, made in a process that writes what it does to a file."""
+    trace_to(path, content)
+    return make()
 
 
 def _refused(text: str, code: int) -> int:
@@ -159,8 +170,6 @@ class _ToolAgent:
     unsafe_local: bool = False
 
     def with_server(self, base_url: str | None, at_once: int) -> Any:
-        from functools import partial
-
         return partial(_made, self, base_url, at_once)
 
 

@@ -17,8 +17,19 @@ if TYPE_CHECKING:
     from ..llms import BaseLLM
     from ..module import Module
     from ..serving import AgentServer, ModelServer
+    from ..tracing import JSONLTracer
 
-__all__ = ["add_model_options", "announced", "check_sandbox", "find", "load_unit", "Looks", "make_model", "UsageError"]
+__all__ = [
+    "Looks",
+    "UsageError",
+    "add_model_options",
+    "announced",
+    "check_sandbox",
+    "find",
+    "load_unit",
+    "make_model",
+    "trace_to",
+]
 
 
 class UsageError(Exception):
@@ -100,6 +111,16 @@ def check_sandbox() -> None:
     from ..sandbox import default_isolation
 
     default_isolation().check()
+
+
+def trace_to(path: str | os.PathLike[str], content: bool) -> JSONLTracer:
+    """A tracer that writes to a file, attached; the one that does so already, if there is one."""
+    from ..tracing import JSONLTracer, spans
+
+    for tracer in spans.tracers:
+        if isinstance(tracer, JSONLTracer) and tracer.path == Path(path).absolute():
+            return tracer
+    return JSONLTracer(path, content=content).attach()
 
 
 def load_unit(target: str) -> Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -14,6 +15,8 @@ from .secrets import mask, secrets_of_environment
 from .spans import Span, Tracer
 
 __all__ = ["JSONLTracer", "read_trace"]
+
+logger = logging.getLogger(__name__)
 
 
 class JSONLTracer(Tracer):
@@ -40,13 +43,16 @@ class JSONLTracer(Tracer):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, content: bool = False, secrets: Iterable[str] = ()) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.content = content
         self._secrets = (*secrets, *secrets_of_environment())
         try:
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise InvalidArgument("path", str(path), f"the trace cannot be written there: {error.strerror}") from error
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":  # a writer was killed within its last line
+            os.write(self._file, b"\n")
 
     def end(self, span: Span) -> None:
         told = mask(span.plain(self.content), self._secrets)
@@ -74,26 +80,28 @@ os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after
 def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The spans of a file, in the order in which they ended.
 
-    A last line without its end, as a process that was killed leaves it, is passed over.
+    A line that is cut off, as a process that was killed or a full disk may leave it, is passed over with a warning.
 
     Raises:
         InvalidArgument: the file cannot be read, or a line of it is no span; the message has its number.
     """
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        lines = Path(path).read_bytes().splitlines()
     except OSError as error:
         raise InvalidArgument("path", str(path), f"the trace cannot be read: {error.strerror}") from error
-    return [_span(line, number, path) for number, line in enumerate(lines[:-1], 1)]
-
-
-def _span(line: bytes, number: int, path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        span = json.loads(line)
-    except ValueError:
-        span = None
-    if not isinstance(span, dict) or not span.keys() >= _ALWAYS:
-        raise InvalidArgument("path", str(path), f"line {number} is no span")
-    return span
+    spans = []
+    for number, line in enumerate(lines, 1):
+        try:
+            span = json.loads(line)
+        except ValueError:
+            span = None
+        if isinstance(span, dict) and span.keys() >= _ALWAYS:
+            spans.append(span)
+        elif span is None and line.startswith(b'{"kind":'):
+            logger.warning("line %d of %s is cut off: it is passed over", number, path)
+        else:
+            raise InvalidArgument("path", str(path), f"line {number} is no span")
+    return spans
 
 
 _ALWAYS = {"kind", "name", "trace_id", "span_id", "parent_id", "start", "seconds", "status"}
