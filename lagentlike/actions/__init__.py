@@ -8,7 +8,9 @@ from .._lazy import attach
 
 if TYPE_CHECKING:
     from .arithmetic import calculator
+    from .arxiv_search import ArxivSearch, AsyncArxivSearch
     from .base import BaseAction, tool_api
+    from .bing_map import AsyncBINGMap, BINGMap
     from .builtin import FinishAction, InvalidAction, NoAction
     from .engines import (
         BingSearch,
@@ -22,11 +24,14 @@ if TYPE_CHECKING:
     from .executor import ActionExecutor, AsyncActionExecutor
     from .files import file_tools
     from .function import FunctionTool, tool
+    from .google_scholar_search import AsyncGoogleScholar, GoogleScholar
+    from .google_search import AsyncGoogleSearch, GoogleSearch
     from .ipython_interactive import IPythonInteractive
     from .ipython_interpreter import AsyncIPythonInterpreter, IPythonInterpreter
     from .ipython_manager import IPythonInteractiveManager
     from .mcp import MCPServer
     from .notes import Notes
+    from .ppt import AsyncPPT, PPT
     from .python_interpreter import PythonInterpreter
     from .search_sessions import SearchSessions
     from .terminal import Process, Terminal, terminal_tools
@@ -39,15 +44,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActionExecutor",
+    "ArxivSearch",
     "AsyncActionExecutor",
+    "AsyncArxivSearch",
+    "AsyncBINGMap",
+    "AsyncGoogleScholar",
+    "AsyncGoogleSearch",
     "AsyncIPythonInterpreter",
+    "AsyncPPT",
     "AsyncWebBrowser",
+    "BINGMap",
     "BaseAction",
     "BingSearch",
     "BraveSearch",
     "DuckDuckGoSearch",
     "FinishAction",
     "FunctionTool",
+    "GoogleScholar",
+    "GoogleSearch",
     "IPythonInteractive",
     "IPythonInteractiveManager",
     "IPythonInterpreter",
@@ -55,6 +69,7 @@ __all__ = [
     "MCPServer",
     "NoAction",
     "Notes",
+    "PPT",
     "Process",
     "PythonInterpreter",
     "SearchEngine",
@@ -93,6 +108,11 @@ __getattr__, __dir__ = attach(
         "ipython_interpreter": ["AsyncIPythonInterpreter", "IPythonInterpreter"],
         "ipython_manager": ["IPythonInteractiveManager"],
         "python_interpreter": ["PythonInterpreter"],
+        "arxiv_search": ["ArxivSearch", "AsyncArxivSearch"],
+        "bing_map": ["AsyncBINGMap", "BINGMap"],
+        "google_scholar_search": ["AsyncGoogleScholar", "GoogleScholar"],
+        "google_search": ["AsyncGoogleSearch", "GoogleSearch"],
+        "ppt": ["AsyncPPT", "PPT"],
         "web_browser": ["AsyncWebBrowser", "WebBrowser"],
         "engines": [
             "BingSearch",

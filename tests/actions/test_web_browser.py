@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from lagentlike import ReAct, ScriptedLLM
-from lagentlike.actions import ActionExecutor, AsyncActionExecutor, AsyncWebBrowser, BingSearch, WebBrowser
-from lagentlike.actions.base import BaseAction
+from lagentlike.actions import AsyncActionExecutor, AsyncWebBrowser, BingSearch, WebBrowser
 from lagentlike.concurrency import Stop
 from lagentlike.errors import InvalidArgument
-from lagentlike.schema import ActionReturn, ActionStatusCode, AgentMessage, ToolCall
+from lagentlike.schema import ActionStatusCode, AgentMessage, ToolCall
 
+from .calls import call
 from .web_site import Answer, Asked, recorded, redirect, Site
 
 KEY = "hush-hush"
@@ -42,13 +42,6 @@ def browser(request: pytest.FixtureRequest, site: Site) -> Iterator[WebBrowser]:
     made = request.param("BingSearch", timeout=5, allow_private=True, api_key=KEY, endpoint=f"{site.url}/bing")
     yield made
     made.close()
-
-
-def call(browser: BaseAction, api: str, session_id: Any = 0, **arguments: Any) -> ActionReturn:
-    message = AgentMessage(content={"name": f"{browser.name}.{api}", "parameters": arguments})
-    if type(browser).__name__.startswith("Async"):
-        return asyncio.run(AsyncActionExecutor([browser])(message, session_id=session_id)).content  # type: ignore[no-any-return]
-    return ActionExecutor([browser])(message, session_id=session_id).content  # type: ignore[no-any-return]
 
 
 def test_it_searches_and_reads_what_it_found(browser: WebBrowser) -> None:

@@ -11,7 +11,7 @@ from ..web_fetch import WebClient
 from ..web_service import as_list, as_object, as_text, WebService
 from .base import Found, SearchEngine
 
-__all__ = ["SERPER", "SearchType", "SerperSearch", "ask_serper"]
+__all__ = ["RESULTS", "SERPER", "SearchType", "SerperSearch", "ask_serper", "summary_of"]
 
 SERPER = WebService("Serper", "SERPER_API_KEY", "https://serper.dev")
 SearchType = Literal["search", "news", "images", "places", "scholar"]
@@ -69,7 +69,7 @@ class SerperSearch(SearchEngine):
                     page.get("imageUrl") if self.search_type == "images" else page.get("link") or page.get("website")
                 ),
                 "title": as_text(page.get("title")),
-                "summ": _summary(page),
+                "summ": summary_of(page),
             }
             for page in [*(first if graph.get("descriptionLink") else []), *results]
         ]
@@ -100,7 +100,8 @@ async def ask_serper(
     return answer
 
 
-def _summary(page: Mapping[str, Any]) -> str:
+def summary_of(page: Mapping[str, Any]) -> str:
+    """What a result says of its page, in one line."""
     said = [as_text(page.get(name)) for name in ("date", "publicationInfo", "snippet", "address")]
     attributes = [f"{name}: {as_text(value)}" for name, value in as_object(page.get("attributes")).items()]
     return " · ".join(text for text in [*said, *attributes] if text)
