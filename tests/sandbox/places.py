@@ -16,7 +16,7 @@ from lagentlike.sandbox import create_tool_backend, Slot, ToolBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = tuple(os.environ.get("LAGENTLIKE_TEST_SANDBOXES", "bwrap,local,docker,nomad,modal").split(","))
-"""`podman` runs the real one, where there is one with an image `lagentlike-sandbox:local`."""
+"""`podman` and `real-docker` run the real ones, where there is one with an image `lagentlike-sandbox:local`."""
 
 NOMAD_TOKEN = "3f4a0fcd-7c42-773c-25db-2d31ba0c05fe"
 
@@ -33,7 +33,7 @@ class Place:
     def __init__(self, kind: str, folder: Path, **settings: Any) -> None:
         self.kind = kind
         self.settings: dict[str, Any] = {
-            "tool_pool_mode": kind,
+            "tool_pool_mode": kind.removeprefix("real-"),
             "slots_per_container": 3,
             "modal_slots_per_sandbox": 3,
             "min_containers": 1,
@@ -52,7 +52,7 @@ class Place:
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
-        getattr(self, f"_{self.kind}", self._machine)()
+        getattr(self, f"_{self.kind.replace('-', '_')}", self._machine)()
         if self.kind == "nomad":
             await self.fake.start()
             self._stack.push_async_callback(self.fake.stop)
@@ -79,10 +79,10 @@ class Place:
         self.kill = kill
 
     def _podman(self) -> None:
-        def kill(slot: Slot) -> None:
-            subprocess.run(["podman", "kill", "--signal", "KILL", slot.container], check=True, capture_output=True)
+        self.kill = lambda slot: _kill_container("podman", slot)
 
-        self.kill = kill
+    def _real_docker(self) -> None:
+        self.kill = lambda slot: _kill_container("docker", slot)
 
     def _nomad(self) -> None:
         from .fake_nomad import FakeNomad
@@ -114,6 +114,10 @@ class Place:
             sandbox.kill()
 
         self.kill = kill
+
+
+def _kill_container(program: str, slot: Slot) -> None:
+    subprocess.run([program, "kill", "--signal", "KILL", slot.container], check=True, capture_output=True)
 
 
 def install_docker(folder: Path, stack: AsyncExitStack, *programs: str) -> None:
