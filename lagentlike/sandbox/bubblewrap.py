@@ -112,7 +112,7 @@ class Bwrap(Isolation):
                 undo.callback(os.close, descriptor)
             for descriptor in (order_source, status_sink):
                 given.callback(os.close, descriptor)
-            userns = None if uid is None else _user_namespace(uid, given)
+            userns = None if uid is None else _user_namespace(uid, _outer_gid(launch), given)
             filter_fd = _seccomp_fd(given)
             arguments = [
                 *_FIXED,
@@ -492,21 +492,26 @@ def _can_drop() -> bool:
     return os.geteuid() == 0 and all(_tool(name) for name in ("setpriv", "unshare", "nsenter", "cat"))
 
 
-def _user_namespace(uid: int, given: ExitStack) -> int:
+def _outer_gid(launch: Launch) -> int:
+    """Whose group code has outside of the sandbox, where it becomes somebody else."""
+    return launch.workspace.stat().st_gid or SANDBOX_UID if launch.workspace is not None else SANDBOX_UID
+
+
+def _user_namespace(uid: int, gid: int, given: ExitStack) -> int:
     """A descriptor of a user namespace of root and one user; kept, since making one takes some milliseconds."""
     if "pids" not in controllers().parents:  # processes are counted by namespace
-        fresh = _new_user_namespace(uid)
+        fresh = _new_user_namespace(uid, gid)
         given.callback(os.close, fresh)
         return fresh
-    if uid not in _namespaces:
-        _namespaces[uid] = _new_user_namespace(uid)
-    return _namespaces[uid]
+    if (uid, gid) not in _namespaces:
+        _namespaces[uid, gid] = _new_user_namespace(uid, gid)
+    return _namespaces[uid, gid]
 
 
-_namespaces: dict[int, int] = {}
+_namespaces: dict[tuple[int, int], int] = {}
 
 
-def _new_user_namespace(uid: int) -> int:
+def _new_user_namespace(uid: int, gid: int) -> int:
     """A user namespace in which there are root and one user, and in which no other can be made."""
     holder = subprocess.Popen(
         [str(_tool("unshare")), "--user", str(_tool("cat"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}
@@ -520,7 +525,7 @@ def _new_user_namespace(uid: int) -> int:
         place = Path(f"/proc/{holder.pid}")
         try:
             (place / "uid_map").write_text(f"0 0 1\n{SANDBOX_UID} {uid} 1\n")
-            (place / "gid_map").write_text(f"0 0 1\n{SANDBOX_UID} {SANDBOX_UID} 1\n")
+            (place / "gid_map").write_text(f"0 0 1\n{SANDBOX_UID} {gid} 1\n")
             command = "echo 0 > /proc/sys/user/max_user_namespaces"
             subprocess.run(
                 [str(_tool("nsenter")), f"--user={place}/ns/user", "/bin/sh", "-c", command], check=True, env={}

@@ -70,6 +70,7 @@ def _files(given: dict[str, Any]) -> dict[str, Attempt]:
         "see services in /run": lambda: _list("/run"),
         "reach docker's socket": _connects(socket.AF_UNIX, "/var/run/docker.sock"),
         "see devices": _devices,
+        "make a program that runs as its owner": _as_owner,
         "make a device": lambda: os.mknod("device", 0o60600, os.makedev(8, 0)),
     }
 
@@ -241,6 +242,21 @@ def _become_root() -> str | None:
 
 def _list(path: str) -> str:
     return ", ".join(os.listdir(path)[:5])  # noqa: PTH208
+
+
+def _as_owner() -> str:
+    descriptor = os.open("attempt", os.O_WRONLY | os.O_CREAT, 0o700)
+    try:
+        for attempt in (lambda: os.fchmod(descriptor, 0o4700), lambda: os.open("another", os.O_CREAT, 0o4700)):
+            try:
+                attempt()
+            except PermissionError:
+                continue
+            return "one was made"
+    finally:
+        os.close(descriptor)
+        os.unlink("attempt")  # noqa: PTH108
+    return ""
 
 
 def _devices() -> str:

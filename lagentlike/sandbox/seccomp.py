@@ -81,9 +81,19 @@ _NUMBERS = {
     "vhangup": (153, 58),
 }
 _CONDITIONAL = {
+    "chmod": (90, None),
     "clone": (56, 220),
     "clone3": (435, 435),
+    "creat": (85, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
     "ioctl": (16, 29),
+    "mknod": (133, None),
+    "mknodat": (259, 33),
+    "open": (2, None),
+    "openat": (257, 56),
+    "openat2": (437, 437),
     "personality": (135, 92),
     "socket": (41, 198),
 }
@@ -104,9 +114,21 @@ _FAMILIES = (1, 2, 10, 16)
 _TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, which type into a terminal."""
 
+_AS_OWNER = 0o6000
+"""The modes of a program that runs as its owner or group: what is in a workspace could be run outside."""
+
+_MODES = {"chmod": 1, "creat": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "mknod": 1, "mknodat": 2}
+"""Which argument is the mode of a file."""
+
+_OPENING = {"open": 1, "openat": 2}
+"""Which argument has the flags; the one after it is the mode, if a file is made."""
+
+_MAKING = 0o100 | 0o20000000
+"""O_CREAT and O_TMPFILE."""
+
 # BPF's words, and where `struct seccomp_data` has what is looked at (the lower halves of arguments).
 _LOAD, _EQUAL, _GREATER_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 
 
@@ -130,15 +152,38 @@ def program(machine: str = "") -> bytes | None:
         number = numbers[column]
         if number is not None:
             lines += _if(_EQUAL, number, _refuse(errno.EPERM))
-    lines += _if(_EQUAL, _CONDITIONAL["clone3"][column], _refuse(errno.ENOSYS))  # its flags cannot be seen
-    lines += _case(_CONDITIONAL["clone"][column], _FIRST, _if(_ANY_BIT, _NAMESPACES, _refuse(errno.EPERM)))
-    typing = [line for request in _TERMINAL_INPUT for line in _if(_EQUAL, request, _refuse(errno.EPERM))]
-    lines += _case(_CONDITIONAL["ioctl"][column], _SECOND, typing)
-    usual = [line for value in (0, 0xFFFFFFFF) for line in _if(_EQUAL, value, _ALLOW)]
-    lines += _case(_CONDITIONAL["personality"][column], _FIRST, [*usual, _line(_RETURN, _refuse(errno.EPERM))])
-    families = [line for family in _FAMILIES for line in _if(_EQUAL, family, _ALLOW)]
-    lines += _case(_CONDITIONAL["socket"][column], _FIRST, [*families, _line(_RETURN, _refuse(errno.EAFNOSUPPORT))])
+    for name, body in _bodies().items():
+        number = _CONDITIONAL[name][column]
+        if number is not None:
+            lines += [_line(_EQUAL, number, 0, len(body)), *body]
     return b"".join([*lines, _line(_RETURN, _ALLOW)])
+
+
+def _bodies() -> dict[str, list[bytes]]:
+    """What is looked at in the calls that depend on their arguments."""
+    not_permitted = _refuse(errno.EPERM)
+    no_such_call = [
+        _line(_RETURN, _refuse(errno.ENOSYS))
+    ]  # what it would do cannot be seen; programs use the older one
+    as_owner = _if(_ANY_BIT, _AS_OWNER, not_permitted)
+    typing = [line for request in _TERMINAL_INPUT for line in _if(_EQUAL, request, not_permitted)]
+    usual = [line for value in (0, 0xFFFFFFFF) for line in _if(_EQUAL, value, _ALLOW)]
+    families = [line for family in _FAMILIES for line in _if(_EQUAL, family, _ALLOW)]
+    return {
+        "clone3": no_such_call,
+        "openat2": no_such_call,
+        "clone": _looking(0, _if(_ANY_BIT, _NAMESPACES, not_permitted)),
+        "ioctl": _looking(1, typing),
+        "personality": _looking(0, [*usual, _line(_RETURN, not_permitted)]),
+        "socket": _looking(0, [*families, _line(_RETURN, _refuse(errno.EAFNOSUPPORT))]),
+        **{name: _looking(argument, as_owner) for name, argument in _MODES.items()},
+        **{
+            name: _looking(
+                argument, [_line(_ANY_BIT, _MAKING, 1, 0), _line(_RETURN, _ALLOW), *_looking(argument + 1, as_owner)]
+            )
+            for name, argument in _OPENING.items()
+        },
+    }
 
 
 def _line(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
@@ -155,10 +200,9 @@ def _unless(test: int, value: int, answer: int, *, load: int) -> list[bytes]:
     return [_line(_LOAD, load), _line(test, value, 1, 0), _line(_RETURN, answer)]
 
 
-def _case(number: int, argument: int, tests: list[bytes]) -> list[bytes]:
-    """For one call: load an argument, test it, and allow what passed."""
-    body = [_line(_LOAD, argument), *tests, _line(_RETURN, _ALLOW)]
-    return [_line(_EQUAL, number, 0, len(body)), *body]
+def _looking(argument: int, tests: list[bytes]) -> list[bytes]:
+    """Load an argument, test it, and allow what passed."""
+    return [_line(_LOAD, _ARGUMENTS + 8 * argument), *tests, _line(_RETURN, _ALLOW)]
 
 
 def _refuse(error: int) -> int:

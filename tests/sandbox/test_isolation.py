@@ -122,6 +122,37 @@ def test_a_workspace_of_this_user_can_be_written_to(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_uid == os.getuid()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+@pytest.mark.parametrize(
+    ("owner", "usable", "shown"),
+    [(0, "0", {"65534"}), (65534, "65534", {"0", "65534"}), (1000, "1000", {"0", "65534"})],
+    ids=["root", "nobody", "a user"],
+)
+def test_code_has_the_rights_of_whom_its_workspace_belongs_to(
+    owner: int, usable: str, shown: set[str], tmp_path: Path
+) -> None:
+    """Inside it is 65534 always, and so seems to be whoever is not known there."""
+    for file in ("0", "1000", "65534"):
+        (tmp_path / file).write_text("private")
+        (tmp_path / file).chmod(0o600)
+        os.chown(tmp_path / file, int(file), int(file))
+    os.chown(tmp_path, owner, owner)
+    look = "stat -c %u $file; cat $file >/dev/null && echo reads $file"
+    command = f"touch made; id -u; for file in 0 1000 65534; do {look}; done"
+    said = text(Bwrap().run(["sh", "-c", f"{{ {command}; }} 2>/dev/null"], workspace=tmp_path)).splitlines()
+    assert said[0] == "65534"
+    assert [line for line in said if line.startswith("reads")] == [f"reads {usable}"]
+    assert {line for line in said[1:] if line.isdigit()} == shown
+    assert (tmp_path / "made").stat().st_uid == owner
+
+
+def test_code_leaves_no_program_that_runs_as_its_owner(tmp_path: Path) -> None:
+    command = "cp /bin/true left; chmod u+s left; chmod g+s left; install -m 4755 /bin/true other; cp /bin/true third"
+    Bwrap().run(["sh", "-c", command], workspace=tmp_path)
+    assert (tmp_path / "third").exists()
+    assert not any(file.stat().st_mode & 0o6000 for file in tmp_path.iterdir())
+
+
 def test_more_can_be_shown(tmp_path: Path) -> None:
     bwrap = Bwrap()
     shown = tmp_path / "shown"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import struct
+from pathlib import Path
 
 import pytest
 
-from lagentlike.sandbox import seccomp
+from lagentlike.sandbox import checks_program, seccomp
 
 ALLOWED, KILLED = 0x7FFF0000, 0x80000000
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -52,7 +55,7 @@ def test_listed_calls_are_refused_and_others_are_not(machine: str) -> None:
         if seccomp._NUMBERS[name][MACHINES.index(machine)] is not None:
             assert decide(machine, number(machine, name)) == refused(errno.EPERM), name
     known = {number(machine, name) for name in seccomp.DENIED if seccomp._NUMBERS[name][MACHINES.index(machine)]}
-    known |= {number(machine, name) for name in seccomp._CONDITIONAL}
+    known |= {found[MACHINES.index(machine)] for found in seccomp._CONDITIONAL.values()}
     for other in set(range(463)) - known:
         assert decide(machine, other) == ALLOWED, other
 
@@ -82,6 +85,45 @@ def test_some_calls_depend_on_their_arguments(machine: str) -> None:
     assert decide(machine, socket, 40) == refused(errno.EAFNOSUPPORT)
     assert decide(machine, number(machine, "personality"), 0xFFFFFFFF) == ALLOWED
     assert decide(machine, number(machine, "personality"), 0x0040000) == refused(errno.EPERM)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_no_file_becomes_a_program_that_runs_as_its_owner(machine: str) -> None:
+    """It could be run outside, where it belongs to whoever the workspace belongs to."""
+    allowed = {"x86_64": ["chmod", "creat", "fchmod", "mknod"], "aarch64": ["fchmod"]}[machine]
+    places = {**dict.fromkeys(allowed, 1), "fchmodat": 2, "fchmodat2": 2, "mknodat": 2}
+    for name, place in places.items():
+        for mode in (0o755, 0o1777, 0o644):
+            assert decide(machine, number(machine, name), *(0,) * place, mode) == ALLOWED, name
+        for mode in (0o4755, 0o2755, 0o6000):
+            assert decide(machine, number(machine, name), *(0,) * place, mode) == refused(errno.EPERM), name
+    for name, place in {"openat": 2, **({"open": 1} if machine == "x86_64" else {})}.items():
+        opening = number(machine, name)
+        assert decide(machine, opening, *(0,) * place, os.O_RDONLY, 0o4755) == ALLOWED, "no file is made"
+        assert decide(machine, opening, *(0,) * place, os.O_CREAT, 0o755) == ALLOWED
+        for flags in (os.O_CREAT | os.O_WRONLY, os.O_TMPFILE | os.O_RDWR):
+            assert decide(machine, opening, *(0,) * place, flags, 0o4755) == refused(errno.EPERM)
+    assert decide(machine, number(machine, "openat2")) == refused(errno.ENOSYS)
+
+
+HEADERS = {
+    "x86_64": [f"/usr/include/{place}asm/unistd_64.h" for place in ("x86_64-linux-gnu/", "", "linux/")],
+    "aarch64": ["/usr/include/asm-generic/unistd.h", "/usr/include/linux/asm-generic/unistd.h"],
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_numbers_are_those_of_the_kernels_headers(machine: str) -> None:
+    found = [Path(path).read_text() for path in HEADERS[machine] if Path(path).is_file()]
+    if not found:
+        pytest.skip("no headers of the kernel (Debian: linux-libc-dev)")
+    told = {name: int(value) for name, value in re.findall(r"#define __NR3?2?6?4?_?(\w+) (\d+)", found[0])}
+    column = MACHINES.index(machine)
+    tried = {name: numbers for name, (numbers, _) in checks_program._CALLS.items() if " " not in name}
+    for name, numbers in [*seccomp._NUMBERS.items(), *seccomp._CONDITIONAL.items(), *tried.items()]:
+        if numbers[column] is not None:
+            assert told.get(name, numbers[column]) == numbers[column], name
+    assert {"bpf", "clone3", "openat", "ptrace", "unshare"} <= set(told)
 
 
 def test_other_processors_have_no_program() -> None:
