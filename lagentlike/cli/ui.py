@@ -28,16 +28,14 @@ EXAMPLES = """examples:
   lagentlike ui
   lagentlike ui my_agents.py:coder --store sessions.db
   lagentlike ui --model qwen3 --api-base http://127.0.0.1:11434/v1 --tool my_tools.py:get_weather
-  lagentlike ui --trace trace.jsonl                a trace that was written before
+  lagentlike ui --show trace.jsonl                 what a run with --trace trace.jsonl wrote
 """
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("agent", nargs="?", help="module:name or file.py:name of an agent, or of what makes one")
-    parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="show what a JSONLTracer wrote, and no agent"
-    )
+    parser.add_argument("--show", type=Path, metavar="FILE", help="show what --trace wrote, and no agent")
     parser.add_argument("--port", type=int, default=0, help="port to listen on, 0 for any free one (0)")
     parser.add_argument("--store", metavar="STORE", help="keep sessions: SQLite file or address")
     parser.add_argument("--no-browser", action="store_true", help="open no browser")
@@ -66,10 +64,10 @@ async def _serve(options: argparse.Namespace) -> None:
 def _server(options: argparse.Namespace) -> UIServer | TraceViewer:
     from ..serving.ui import TraceViewer, UIServer
 
-    if options.trace is not None:
+    if options.show is not None:
         if options.agent is not None or options.store is not None:
-            raise UsageError("--trace shows what was: give it without an agent and without --store")
-        return TraceViewer(options.trace, port=options.port)
+            raise UsageError("--show shows what was: give it without an agent and without --store")
+        return TraceViewer(options.show, port=options.port)
     for name in _OF_ASSISTANT if options.agent is not None else ():
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')} is for the assistant: {options.agent} has its own")

@@ -117,7 +117,7 @@ class UIServer(AgentServer):
         origin, at = self._origins.get(session_id, (None, None))
         return {
             "key": look.key_of(session_id),
-            "title": look.title(self.unit, session_id),
+            "title": look.title(self.unit, session_id) or self._log.beginning(look.key_of(session_id)),
             "own": own,
             "running": session_id in self._turns,
             "origin": None if origin is None else look.key_of(origin),

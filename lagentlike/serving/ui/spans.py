@@ -109,14 +109,20 @@ class SpanLog:
             ]
             return {"place": self.feed.place, "spans": spans}
 
-    def sessions(self, *, running: bool = False) -> dict[str, str]:
-        """The sessions that there are turns of, or turns under way: key, and how the first one began."""
-        found: dict[str, str] = {}
+    def sessions(self, *, running: bool = False) -> list[str]:
+        """The keys of the sessions that there are turns of, or turns under way, in the order in which they began."""
+        with self._guard:
+            turns = [entry.told for entry in self._entries.values() if entry.root is entry]
+            return list(dict.fromkeys(told["session"] for told in turns if not running or told["status"] == "running"))
+
+    def beginning(self, session: str) -> str:
+        """How the first turn of a session began, in some words; empty where nothing is known of it."""
         with self._guard:
             for entry in self._entries.values():
-                if entry.root is entry and (not running or entry.told["status"] == "running"):
-                    found.setdefault(entry.told["session"], _beginning(entry))
-        return found
+                if entry.root is entry and entry.told["session"] == session:
+                    first = next(iter(entry.told["content"].get("messages") or ()), "")
+                    return " ".join(str(first.get("content") if isinstance(first, dict) else first).split())[:80]
+        return ""
 
     def whole(self, span_id: str) -> dict[str, Any] | None:
         """A span with all that went in and came out; None for one that is not remembered."""
@@ -177,9 +183,3 @@ def _cut(value: Any) -> Any:
 
 
 _LONG = 10_000  # characters
-
-
-def _beginning(entry: _Entry) -> str:
-    """How a turn begins, in some words."""
-    first = next(iter(entry.told["content"].get("messages") or ()), "")
-    return " ".join(str(first.get("content") if isinstance(first, dict) else first).split())[:80]

@@ -70,7 +70,7 @@ class TraceViewer(HTTPFace):
 
     async def _show_sessions(self, http: web.Request) -> web.Response:
         about = {"own": False, "running": False, "origin": None}
-        listed = [{"key": key, "title": title, **about} for key, title in self._log.sessions().items()]
+        listed = [{"key": key, "title": self._log.beginning(key), **about} for key in self._log.sessions()]
         return json_response({"sessions": listed})
 
     def _units(self) -> list[dict[str, Any]]:

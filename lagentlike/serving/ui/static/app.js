@@ -20,6 +20,7 @@ class App {
     $("agent-class").textContent = agent.units[0] && agent.units[0].unit !== agent.name ? agent.units[0].unit : "";
     document.title = `${agent.name} · lagentlike`;
     $("new-session").hidden = !agent.live;
+    $("tab-unit").parentElement.hidden = !agent.live; // nothing is remembered but the spans
     $("new-session").addEventListener("click", () => this.begin());
     tabs();
     views();

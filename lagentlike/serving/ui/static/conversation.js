@@ -60,7 +60,7 @@ export class Conversation {
     for (const span of known.spans) this.spans.put(span);
     for (const turn of this.spans.turns(this.key)) if (!this.agent.live || turn.status === "running") this.replay(turn);
     if (this.own && told.running && !this.running) this.busy(true);
-    for (const span of known.spans) if (span.kind === "tool" && span.call_id) this.cards.get(span.call_id)?.took(span);
+    this.measure(known.spans);
     const heard = this.before;
     this.before = null;
     for (const [event, place] of heard) this.take(event, place);
@@ -71,6 +71,19 @@ export class Conversation {
     this.placeholder();
     this.bottom(true);
     this.told.changed(this);
+  }
+
+  // Say of what is remembered how long it took, where the spans of it are still known.
+  measure(spans) {
+    if (!this.agent.live) return;
+    for (const span of spans) if (span.kind === "tool" && span.call_id) this.cards.get(span.call_id)?.took(span);
+    const replies = this.items.filter((item) => item.point);
+    const turns = this.spans.turns(this.key).filter((turn) => turn.status === "ok");
+    while (replies.length && turns.length) {
+      const [block, turn] = [replies.pop(), turns.pop()];
+      if (text(turn.content?.reply?.content) !== block.text) return;
+      block.measured(turn);
+    }
   }
 
   placeholder() {
@@ -148,12 +161,12 @@ export class Conversation {
     }
   }
 
-  replay(turn) {
-    for (const [span] of [...this.spans.rows(turn)].sort(([one], [other]) => one.start - other.start)) {
-      this.begun(span);
-      if (span.parts) this.turn(span)?.part(span, span.parts);
-      if (span.status !== "running") this.ended(span);
-    }
+  // Take a span and all below it as if it were heard now.
+  replay(span) {
+    this.begun(span);
+    if (span.parts) this.turn(span)?.part(span, span.parts);
+    for (const child of this.spans.children(span).sort((one, other) => one.start - other.start)) this.replay(child);
+    if (span.status !== "running") this.ended(span);
   }
 
   turn(span) {
@@ -337,7 +350,7 @@ class Turn {
   begun(span) {
     if (span.kind === "request") {
       const unit = [...this.conversation.spans.upwards(span)].find((one) => one.kind === "turn");
-      const who = this.conversation.talkers.length === 1 ? this.conversation.agent.name : unit?.path || unit?.name || span.name;
+      const who = this.conversation.talkers.length === 1 ? this.root.name : unit?.path || unit?.name || span.name;
       this.blocks.set(span.span_id, { block: this.conversation.block(who), place: this.place(span), shown: false });
     } else if (span.kind === "tool") {
       let card = span.call_id && this.conversation.cards.get(span.call_id);
@@ -361,7 +374,7 @@ class Turn {
 
   // What the turn itself gives out, where no model is heard in it.
   own() {
-    this.given ??= { block: this.conversation.block(this.conversation.agent.name), place: { append: (item) => this.append(item) }, shown: false };
+    this.given ??= { block: this.conversation.block(this.root.name), place: { append: (item) => this.append(item) }, shown: false };
     return this.given;
   }
 
@@ -462,7 +475,7 @@ class Block {
   }
 
   measured(turn) {
-    const tokens = turn.tokens_in === undefined ? "" : ` · ${count(turn.tokens_in)} tokens in, ${count(turn.tokens_out)} out`;
+    const tokens = !turn.tokens_in && !turn.tokens_out ? "" : ` · ${count(turn.tokens_in)} tokens in, ${count(turn.tokens_out)} out`;
     this.actions.prepend(el("span", { class: "quiet" }, `${duration(turn.seconds)}${tokens}`));
   }
 }

@@ -30,14 +30,21 @@ export function button(label, { symbol, text, ...properties } = {}) {
 
 // A text with its ```fenced``` parts as code; everything else stays as it is.
 export function prose(text) {
-  const pieces = text.split(/^```([^\n`]*)\n/m);
-  if (pieces.length === 1) return [document.createTextNode(text)];
-  const shown = [document.createTextNode(pieces[0])];
-  for (let at = 1; at < pieces.length; at += 2) {
-    const [code, ...rest] = pieces[at + 1].split(/^```[ \t]*$\n?/m);
-    shown.push(el("pre", { class: "code", tabindex: "0" }, code.replace(/\n$/, "")), document.createTextNode(rest.join("")));
+  const shown = [];
+  let lines = [];
+  let inside = false;
+  const close = () => {
+    const piece = lines.join("\n").replace(/^\n+|\n+$/g, "");
+    if (piece) shown.push(inside ? el("pre", { class: "code", tabindex: "0" }, piece) : el("div", {}, piece));
+    lines = [];
+    inside = !inside;
+  };
+  for (const line of text.split("\n")) {
+    if (inside ? /^\s*```\s*$/.test(line) : /^\s*```[^`]*$/.test(line)) close();
+    else lines.push(line);
   }
-  return shown.filter((node) => node.textContent);
+  close();
+  return shown;
 }
 
 export function text(value) {
