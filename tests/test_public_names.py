@@ -212,6 +212,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "lagentlike.llms": (
         "AsyncBaseLLM",
+        "AsyncClaudeAPI",
         "AsyncCachedLLM",
         "AsyncFallbackLLM",
         "AsyncGPTAPI",
@@ -227,6 +228,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "AsyncVllmModel",
         "BaseLLM",
         "BatchedVllmModel",
+        "ClaudeAPI",
         "CachedLLM",
         "FallbackLLM",
         "GPTAPI",

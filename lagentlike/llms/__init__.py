@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .base import AsyncBaseLLM, BaseLLM, forbid_real_requests
     from .cached import AsyncCachedLLM, CachedLLM
     from .caches import MemoryCache, SQLiteCache
+    from .claude import AsyncClaudeAPI, ClaudeAPI
     from .fallback import AsyncFallbackLLM, FallbackLLM
     from .huggingface import (
         AsyncHFTransformer,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncBaseLLM",
     "AsyncCachedLLM",
+    "AsyncClaudeAPI",
     "AsyncFallbackLLM",
     "AsyncGPTAPI",
     "AsyncHFTransformer",
@@ -46,6 +48,7 @@ __all__ = [
     "AsyncVllmModel",
     "BaseLLM",
     "BatchedVllmModel",
+    "ClaudeAPI",
     "CachedLLM",
     "FallbackLLM",
     "GPTAPI",
@@ -70,6 +73,7 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "base": ["AsyncBaseLLM", "BaseLLM", "forbid_real_requests"],
+        "claude": ["AsyncClaudeAPI", "ClaudeAPI"],
         "cached": ["AsyncCachedLLM", "CachedLLM"],
         "caches": ["MemoryCache", "SQLiteCache"],
         "fallback": ["AsyncFallbackLLM", "FallbackLLM"],

@@ -16,7 +16,7 @@ from ..errors import InvalidArgument, QuotaExhausted
 from ..schema import Completion
 from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params, Part, side_by_side
 from .limits import likely_tokens, RateLimiter
-from .transport import Request, Transport, TransportOptions
+from .transport import Opener, Request, Transport, TransportOptions
 
 __all__ = ["server_url"]
 
@@ -53,7 +53,12 @@ class _Served(_LLM):
         super().__init__(path, **gen_params)
         self.url = url
         self._access = _Access(key, org, headers, _proxy(url, proxies), self.key_variable, self._authorization)
-        self._transport = Transport(_options(transport, retry, timeout), limiter)
+        options = _options(transport, retry, timeout)
+        self._transport = Transport(options, limiter, self._opener(options))
+
+    def _opener(self, options: TransportOptions) -> Opener | None:
+        """What sends the requests, where that is not our own HTTP."""
+        return None
 
     def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
         """The answer to the `index`-th conversation of a call."""
@@ -190,6 +195,7 @@ class _Access:
         self._secrets = tuple(value for name, value in self._headers.items() if _SECRET_NAME.search(name))
         if proxy is not None and (password := URL(proxy).password):
             self._secrets += (password,)
+        self.secrets = (*(self._keys or ()), *self._secrets)  # what nobody may be shown
         self._by_key: dict[str | None, tuple[dict[str, str], tuple[str, ...]]] = {}  # headers and secrets, made once
 
     def keys_in_turn(self, url: URL, key_host: str) -> list[str | None]:

@@ -36,7 +36,7 @@ from .limits import Lease, RateLimiter
 from .refusals import masked, refusal, retry_after
 from .sse import EventParser
 
-__all__ = ["Assembler", "PartStream", "Request", "Transport", "TransportOptions"]
+__all__ = ["Assembler", "Call", "Opener", "PartStream", "Request", "Transport", "TransportOptions"]
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,16 @@ class Assembler(Protocol[T]):
         """The text so far."""
 
 
+class Opener(Protocol):
+    """What sends a request and waits for the head of its answer: our own HTTP, or a provider's SDK."""
+
+    async def open(self, request: Request, call: Call) -> Response:
+        """The answer, its status good; its `content` is read as aiohttp's is. Raises `LLMError` where there is none."""
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+
+
 class Transport:
     """Makes requests: the owner of connections and of retries.
 
@@ -138,11 +148,19 @@ class Transport:
     Args:
         options: deadlines, caps and retries.
         limiter: lets each attempt through, and learns from its answer. The wait for it is no part of a call's time.
+        opener: what makes an attempt, where that is not our own HTTP.
     """
 
-    def __init__(self, options: TransportOptions | None = None, limiter: RateLimiter | None = None) -> None:
+    def __init__(
+        self,
+        options: TransportOptions | None = None,
+        limiter: RateLimiter | None = None,
+        opener: Opener | None = None,
+    ) -> None:
         self.options = options or TransportOptions()
         self.limiter = limiter
+        self._opener = opener
+        self._open = _open if opener is None else opener.open
         self._budget = _RetryBudget()
 
     def post(self, request: Request, parse: Callable[[bytes], T]) -> Coroutine[Any, Any, T]:
@@ -163,12 +181,15 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; what needs one later opens it anew."""
+        if self._opener is not None:
+            await self._opener.aclose()
+            return
         running = asyncio.get_running_loop()
         for loop, close in pools_of_process():
             if loop is running:
                 await close()
 
-    async def _persist(self, request: Request, receive: Callable[[Response, _Call, R], Awaitable[T]], read: R) -> T:
+    async def _persist(self, request: Request, receive: Callable[[Response, Call, R], Awaitable[T]], read: R) -> T:
         """Make the request, and make it again where that may help: the only retry loop there is."""
         if spans.tracers:
             request = request._replace(headers=traced(request.headers))
@@ -178,12 +199,12 @@ class Transport:
         self._budget.deposit()
         failures = replaced = 0
         while True:
-            call = _Call(request, options, loop, deadline)
+            call = Call(request, options, loop, deadline)
             try:
                 if limiter is None:
-                    result = await receive(await _open(request, call), call, read)
+                    result = await receive(await self._open(request, call), call, read)
                 else:
-                    result = await _let_through(limiter, call, receive, read, first=failures > 0)
+                    result = await _let_through(limiter, self._open, call, receive, read, first=failures > 0)
             except LLMError as error:
                 if call.stale and isinstance(error, ConnectFailed) and replaced < _MOST_REPLACED:
                     replaced += 1
@@ -203,7 +224,7 @@ class Transport:
             deadline = call.deadline
             await asyncio.sleep(pause)
 
-    def _pause(self, error: LLMError, failures: int, call: _Call) -> float | None:
+    def _pause(self, error: LLMError, failures: int, call: Call) -> float | None:
         """Seconds to wait before the next attempt; None where the error is final."""
         options = self.options
         if call.final or failures > min(options.max_retries, _most_retries(error)):
@@ -264,7 +285,7 @@ _MOST_TOKENS = 50.0
 _TOKENS_PER_CALL = 0.15
 
 
-class _Call:
+class Call:
     """One attempt: its deadlines, and what is learnt on the way."""
 
     __slots__ = (
@@ -390,7 +411,7 @@ class _Clock:
         self._task.cancel()
 
 
-async def _open(request: Request, call: _Call) -> Response:
+async def _open(request: Request, call: Call) -> Response:
     """The answer to a request, its headers read and its status good.
 
     Raises:
@@ -421,13 +442,18 @@ async def _open(request: Request, call: _Call) -> Response:
 
 
 async def _let_through(
-    limiter: RateLimiter, call: _Call, receive: Callable[[Response, _Call, R], Awaitable[T]], read: R, first: bool
+    limiter: RateLimiter,
+    open_: Callable[[Request, Call], Awaitable[Response]],
+    call: Call,
+    receive: Callable[[Response, Call, R], Awaitable[T]],
+    read: R,
+    first: bool,
 ) -> T:
     """Make the attempt when there is room for it; a stream keeps the lease until it is closed."""
     lease = call.lease = await limiter.acquire(call.request.tokens, first=first)
     call.deadline += lease.waited
     try:
-        result = await receive(await _open(call.request, call), call, read)
+        result = await receive(await open_(call.request, call), call, read)
     except BaseException:
         lease.settle(0)
         lease.release()
@@ -458,17 +484,17 @@ def _settle(lease: Lease, answer: Any) -> None:
         lease.settle(usage.total_tokens)
 
 
-async def _whole(response: Response, call: _Call, parse: Callable[[bytes], T]) -> T:
+async def _whole(response: Response, call: Call, parse: Callable[[bytes], T]) -> T:
     return parse(await _body(response, call))
 
 
-async def _streamed(response: Response, call: _Call, assembler: Callable[[], Assembler[T]]) -> PartStream[T]:
+async def _streamed(response: Response, call: Call, assembler: Callable[[], Assembler[T]]) -> PartStream[T]:
     stream = PartStream(response, call, assembler())
     await stream.begin()
     return stream
 
 
-async def _refused(response: Response, call: _Call) -> Exception:
+async def _refused(response: Response, call: Call) -> Exception:
     headers = response.headers
     call.retry_after = retry_after(headers)
     try:
@@ -487,7 +513,7 @@ async def _refused(response: Response, call: _Call) -> Exception:
 _ERROR_BYTES = 256 * 2**10
 
 
-async def _body(response: Response, call: _Call, max_bytes: int | None = None) -> bytes:
+async def _body(response: Response, call: Call, max_bytes: int | None = None) -> bytes:
     """The whole body, decompressed."""
     content = response.content
     if content.is_eof() and "Content-Encoding" not in response.headers:  # it came with the headers
@@ -510,7 +536,7 @@ class _Reader:
 
     __slots__ = ("_call", "_content", "_inflate", "_left", "_response")
 
-    def __init__(self, response: Response, call: _Call, max_bytes: int) -> None:
+    def __init__(self, response: Response, call: Call, max_bytes: int) -> None:
         self._response = response
         self._content = response.content
         self._call = call
@@ -562,7 +588,7 @@ class _Reader:
             self._response.close()
 
 
-def _too_large(call: _Call) -> ResponseTooLarge:
+def _too_large(call: Call) -> ResponseTooLarge:
     return ResponseTooLarge(f"the answer of {call.host} passes the cap on its size: raise max_bytes if it is right")
 
 
@@ -587,7 +613,7 @@ def _inflater(encoding: str) -> Callable[[bytes, int], bytes] | None:
 class PartStream(AsyncIterator[list[T]]):
     """The parts of a streamed answer, in lists of those that arrived together."""
 
-    def __init__(self, response: Response, call: _Call, assembler: Assembler[T]) -> None:
+    def __init__(self, response: Response, call: Call, assembler: Assembler[T]) -> None:
         self._response = response
         self._call = call
         self._assembler = assembler

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lagentlike.llms import AsyncGPTAPI
+from lagentlike.llms import AsyncBaseLLM, AsyncGPTAPI
 from lagentlike.llms.transport import TransportOptions
 from lagentlike.schema import Completion
 
@@ -32,7 +32,7 @@ async def ask(llm: AsyncGPTAPI, way: str, **params: Any) -> Completion:
     return [answer async for _, _, answer in llm.stream_chat(HI, **params)][-1]
 
 
-async def read_into(pieces: list[str], llm: AsyncGPTAPI, **params: Any) -> None:
+async def read_into(pieces: list[str], llm: AsyncBaseLLM, **params: Any) -> None:
     """Collect the text of a stream, chunk by chunk."""
     async for _, piece, _ in llm.stream_chat(HI, **params):
         pieces.append(piece)

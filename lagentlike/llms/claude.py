@@ -1,0 +1,156 @@
+"""Claude, asked through Anthropic's own SDK."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, ClassVar
+
+from yarl import URL
+
+from ..errors import InvalidArgument
+from ..schema import Completion
+from .base import Conversation, Params, Part
+from .claude_sdk import KEY_HEADER, SDK
+from .claude_wire import message_request, MessageAssembler, parse_message
+from .codec import encode
+from .openai_wire import check_parameters
+from .served import _AsyncServed, _BlockingServed, _Served, server_url
+from .transport import Opener, TransportOptions
+
+__all__ = ["AsyncClaudeAPI", "ClaudeAPI"]
+
+
+class _Claude(_Served):
+    """What both colours share: the calls as coroutines."""
+
+    key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
+    key_host: ClassVar[str] = "api.anthropic.com"
+
+    def __init__(
+        self,
+        model_type: str,
+        retry: int | None = None,
+        key: str | Sequence[str] | None = "ENV",
+        proxies: Mapping[str, str] | None = None,
+        meta_template: Sequence[Mapping[str, Any]] | None = None,
+        api_base: str = "https://api.anthropic.com",
+        *,
+        extra_body: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(model_type, str) or not model_type:
+            raise InvalidArgument("model_type", model_type, "give the model's name, such as 'claude-sonnet-4-5'")
+        check_parameters(options, _OWN_PARAMETERS)
+        super().__init__(
+            model_type,
+            _endpoint(api_base),
+            key=key,
+            proxies=proxies,
+            retry=retry,
+            extra_body=dict(extra_body) if extra_body else None,
+            **options,
+        )
+        self._roles = _roles(meta_template)
+
+    @staticmethod
+    def _authorization(key: str) -> dict[str, str]:
+        return {KEY_HEADER: key}
+
+    def _opener(self, options: TransportOptions) -> Opener:
+        return SDK(str(self.url.with_path(self.url.path.removesuffix(_PATH))), self._access.proxy, options)
+
+    def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
+        return self._ask(self._body(messages, params), self._transport.post, parse_message)
+
+    async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
+        body = self._body(messages, {**params, "extra_body": {**(params.get("extra_body") or {}), "stream": True}})
+        stream = await self._ask(body, self._transport.stream, MessageAssembler)
+        try:
+            async for parts in stream:
+                yield parts
+        finally:
+            stream.close()
+
+    def _body(self, messages: Conversation, params: Params) -> bytes:
+        check_parameters(params, _OWN_PARAMETERS)
+        if params.get("n") not in (None, 1):
+            raise InvalidArgument("n", params["n"], "one answer a conversation is read: use llm.chat([messages] * n)")
+        return encode(message_request(self.path, messages, params, self._roles), "messages")
+
+
+class ClaudeAPI(_Claude, _BlockingServed):
+    """Claude by Anthropic's own SDK (extra `anthropic`), or another server with its Messages API.
+
+    Tools, several calls in one answer and their results, images and documents, thinking, streaming, structured output
+    and prompt caching are native. What an answer holds beside text and calls (signed thinking, results of the API's own
+    tools) is kept in its `blocks`, remembered by agents, and sent back as it was: the API asks for it in a tool loop.
+
+    Args:
+        model_type: the model's name.
+        retry: how often a request that failed in a way that may pass is made again (2 unless `transport` says so); the
+            SDK makes none again.
+        key: the API key; `"ENV"` takes `ANTHROPIC_API_KEY` from the environment, a list is used in turn (a key whose
+            account has no money left is skipped), None sends none.
+        proxies: `{"http": url, "https": url}`; None takes those of the environment (not for this machine), `{}` none.
+        meta_template: which role a role is sent as: `[{"role": "critic", "api_role": "user"}]`. Without it
+            `environment` messages are sent as `user`.
+        api_base: the server's URL, with or without `/v1/messages`.
+        extra_body: further fields of the request's body, which go before all others.
+        headers, timeout, transport, limiter: as for `GPTAPI`; `headers={"anthropic-beta": …}` asks for what is new.
+        max_new_tokens: most tokens an answer may have, thinking included; it must be given.
+        temperature, top_p, top_k, stop_words: as for any model; those that are not set are not sent.
+        **gen_params: `thinking` (most tokens it may take, True for as many as the model finds right, False, or the
+            API's dict), `reasoning_effort`, `response_format` (a pydantic class or a JSON schema), `cache=True` (or
+            `"5m"`, `"1h"`), which caches tools, system prompt and the conversation so far, and any other field of the
+            body. `tools` takes JSON schemas, and the API's own tools as they are.
+
+    Raises:
+        MissingExtra: the SDK is not installed.
+        InvalidArgument: a parameter's name looks like a slip of a known one, or a value cannot be sent.
+
+    >>> llm = ClaudeAPI("claude-sonnet-4-5", key="k", thinking=2048, max_new_tokens=4096, cache=True)
+    >>> llm
+    ClaudeAPI('claude-sonnet-4-5')
+    """
+
+
+class AsyncClaudeAPI(_Claude, _AsyncServed):
+    """The async form of `ClaudeAPI`."""
+
+
+_OWN_PARAMETERS = frozenset(
+    "model_type retry key meta_template api_base proxies timeout headers transport limiter cache thinking "
+    "output_config container context_management".split()
+)
+
+_PATH = "/v1/messages"
+
+
+def _endpoint(api_base: str) -> URL:
+    """The URL to post to; `/v1/messages` is added where it is missing."""
+    url = server_url(api_base)
+    path = url.path.rstrip("/").removesuffix("/messages").removesuffix("/v1")
+    return url.with_path(path + _PATH).with_query(url.query)
+
+
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "environment": "user",
+}
+
+
+def _roles(meta_template: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+    """Which of the API's roles a message's role is."""
+    roles = dict(_ROLES)
+    for item in meta_template or ():
+        role, api_role = item.get("role"), item.get("api_role")
+        if not isinstance(role, str):
+            raise InvalidArgument("meta_template", item, "each item is a dict with a 'role'")
+        if api_role is not None and api_role not in _ROLES.values():
+            raise InvalidArgument("api_role", api_role, "give one of system, user, assistant, tool")
+        roles[role] = api_role or roles.get(role, "user")
+    return roles

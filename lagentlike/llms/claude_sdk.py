@@ -1,0 +1,206 @@
+"""Anthropic's SDK as what sends our requests: its client, its errors and its answers in the transport's terms."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import importlib
+import ssl
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+from weakref import WeakSet
+
+import aiohttp
+
+from ..errors import ConnectFailed, LLMError, MissingExtra
+from .codec import decode
+from .exchange import Response
+from .refusals import masked, refusal, retry_after
+from .transport import Call, Request, TransportOptions
+
+__all__ = ["KEY_HEADER", "SDK"]
+
+KEY_HEADER = "X-Api-Key"
+"""Where a request has its key; the SDK sends it in the header that its version thinks right."""
+
+_NO_KEY = "none"  # the SDK would look for one in the environment and in files
+
+
+class SDK:
+    """Opens requests with the SDK, which makes none of them again.
+
+    There is one client for each event loop, closed with the loop.
+
+    Args:
+        base_url: the server's address, without a path of the API.
+        proxy: the way to it.
+        options: deadlines and caps.
+
+    Raises:
+        MissingExtra: the SDK is not installed.
+    """
+
+    def __init__(self, base_url: str, proxy: str | None, options: TransportOptions) -> None:
+        _sdk()
+        self._base_url = base_url
+        self._proxy = proxy
+        self._options = options
+        self._kept: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None, None]]] = {}
+        _live.add(self)
+
+    async def open(self, request: Request, call: Call) -> Response:
+        """See `Opener`."""
+        call.reused = False  # the SDK's pool looks after connections that the server closed
+        sdk = _sdk()
+        headers = dict(request.headers)
+        client = (await self._client(call.loop)).with_options(api_key=headers.pop(KEY_HEADER, _NO_KEY))
+        body = decode(request.body)
+        asked = client.messages.with_streaming_response.create(
+            model=body["model"],
+            max_tokens=body["max_tokens"],
+            messages=(),  # those in extra_body go before: the SDK would look through the whole conversation each time
+            **({"stream": True} if body.get("stream") else {}),
+            extra_body=body,
+            extra_headers={"Accept-Encoding": "gzip", **headers},
+            timeout=sdk.Timeout(self._options.first_byte, connect=self._options.connect, pool=None),
+        )
+        try:
+            async with asyncio.timeout_at(call.until(self._options.first_byte)):
+                answer = await asked.__aenter__()
+        except sdk.APIStatusError as error:
+            call.answered = True
+            told = error.response
+            call.retry_after = retry_after(told.headers)
+            failure = refusal(error.status_code, told.headers, told.content, secrets=request.secrets, where=call.host)
+        except (TimeoutError, sdk.APITimeoutError) as error:
+            call.stage = "connect" if type(error.__cause__).__name__ == "ConnectTimeout" else "first_byte"
+            failure = call.timed_out()
+        except sdk.APIConnectionError as error:
+            failure = _unreachable(error, call)
+        else:
+            call.answered = True
+            told = answer.http_response
+            if call.lease is not None:
+                call.lease.limiter.observe(told.headers)
+            content = _Content(told)
+            return Response(content, told.status_code, told.headers, content)  # type: ignore[arg-type]  # it reads alike
+        raise failure
+
+    async def aclose(self) -> None:
+        """See `Opener`."""
+        kept = self._kept.pop(asyncio.get_running_loop(), None)
+        if kept is not None:
+            await kept[1].aclose()
+
+    async def _client(self, loop: asyncio.AbstractEventLoop) -> Any:
+        kept = self._kept.get(loop)
+        if kept is None:
+            self._kept = {known: kept for known, kept in self._kept.items() if not known.is_closed()}
+            client = self._made()
+            keeper = _closed_with_loop(client)
+            kept = self._kept[loop] = (client, keeper)
+            await anext(keeper)  # does not suspend
+        return kept[0]
+
+    def _made(self) -> Any:
+        sdk = _sdk()
+        most = type(sdk.DEFAULT_CONNECTION_LIMITS)(
+            max_connections=self._options.max_connections, max_keepalive_connections=100, keepalive_expiry=30.0
+        )
+        http = sdk.DefaultAsyncHttpxClient(limits=most, proxy=self._proxy, trust_env=False, follow_redirects=False)
+        return sdk.AsyncAnthropic(api_key=_NO_KEY, base_url=self._base_url, max_retries=0, http_client=http)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _live.add(self)
+
+
+_live: WeakSet[SDK] = WeakSet()
+
+
+@atexit.register
+def _close_what_still_runs() -> None:
+    """The background loop never ends by itself: close its client with the process."""
+    for sdk in _live:
+        for loop in list(sdk._kept):
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(sdk.aclose(), loop).result(timeout=2)
+
+
+def _sdk() -> Any:
+    try:
+        return importlib.import_module("anthropic")
+    except ImportError:
+        raise MissingExtra("anthropic", "anthropic") from None
+
+
+async def _closed_with_loop(client: Any) -> AsyncGenerator[None, None]:
+    """Close the client when the loop shuts its async generators down, which is the last thing a loop does."""
+    try:
+        yield
+    finally:
+        await client.close()
+
+
+def _unreachable(error: Exception, call: Call) -> LLMError:
+    """Why there is no answer, without a trace of the request's headers."""
+    reasons = list(_causes(error))
+    reason = masked(str(reasons[-1]), call.request.secrets) or type(reasons[-1]).__name__
+    if any(isinstance(cause, ssl.SSLError) for cause in reasons):
+        call.answered = call.final = True
+        return ConnectFailed(f"no secure connection to {call.host}: {reason}")
+    kinds = {type(cause).__name__ for cause in reasons}
+    if "ProxyError" in kinds:
+        call.answered = call.final = True
+        return ConnectFailed(f"the proxy refuses a connection to {call.host}: {reason}")
+    if "ConnectError" in kinds:
+        return ConnectFailed(f"no connection to {call.host}: {reason}")
+    return ConnectFailed(f"{call.host} closed the connection without an answer: {reason}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+class _Content:
+    """The body of an answer, read as aiohttp's are."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self._pieces = response.aiter_raw()
+        self._over = False
+        self._closing: asyncio.Task[None] | None = None
+
+    def is_eof(self) -> bool:
+        return self._over
+
+    at_eof = is_eof
+
+    def read_nowait(self) -> bytes:
+        return b""
+
+    async def readany(self) -> bytes:
+        try:
+            piece: bytes | None = await anext(self._pieces, None)
+        except Exception as error:
+            if not _of_http(error):
+                raise
+            raise aiohttp.ClientPayloadError(str(error) or type(error).__name__) from None
+        self._over = piece is None
+        return piece or b""
+
+    def close(self) -> None:
+        """Close the connection, which httpx does while others run."""
+        if self._closing is None and not self._response.is_closed:
+            self._closing = asyncio.ensure_future(self._response.aclose())
+
+
+def _of_http(error: Exception) -> bool:
+    """Whether it is one of the SDK's HTTP library, which is httpx or its successor."""
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
