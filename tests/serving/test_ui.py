@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.memory import SessionValue
 from lagentlike.module import AsyncModule, AsyncStreamingModule
 from lagentlike.schema import ToolCall
-from lagentlike.serving.ui import launch, TraceViewer, UIServer
+from lagentlike.serving.ui import launch, look, TraceViewer, UIServer
 from lagentlike.serving.ui.feed import Feed
 from lagentlike.tracing import JSONLTracer
 
@@ -366,6 +367,22 @@ async def test_spans_are_remembered_up_to_a_number() -> None:
         assert (await ask("GET", "/ui/spans/0123456789abcdef"))[0] == 404
 
 
+async def test_ids_and_values_may_be_of_any_kind() -> None:
+    call = ToolCall("calculator", {"expression": float("nan"), "more": [float("inf"), 2**70, "\ud800"]}, id="odd")
+    agent = AsyncReAct(
+        AsyncScriptedLLM(lambda messages, params: call if messages[-1]["role"] == "user" else "Odd."), [calculator]
+    )
+    async with shown(agent) as ask:
+        for session in (0, -1, ("a/b", 1), "ünï {c} ✓", "%2F", "a b"):
+            place = await ask.place()
+            await agent("Go", session_id=session)
+            events = [event for event, _ in await ask.events(place, "end")]
+            assert events[0]["span"]["session"] == json.dumps(session)
+            assert [text for _, text in await ask.conversation(session)][-1] == "Odd."
+            assert len((await ask("GET", f"/ui/spans?session={key(session)}"))[1]["spans"]) >= 4
+        assert len((await ask("GET", "/ui/sessions"))[1]["sessions"]) == 6
+
+
 async def test_what_is_told_of_a_turn_does_not_grow_with_the_conversation() -> None:
     async with shown(an_agent(lambda messages, params: "ok")) as ask:
         sizes = [sum(len(json.dumps(event)) for event in await ask.say("x" * 100)) for _ in range(30)]
@@ -433,3 +450,38 @@ async def _spans(url: str) -> Any:
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(address, headers=headers) as http, http.get("/ui/spans") as response:
         return (await response.json())["spans"]
+
+
+def test_all_texts_are_readable_in_light_and_dark() -> None:
+    css = (Path(look.__file__).parent / "static" / "style.css").read_text()
+    themes = [
+        dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    ]
+    assert len(themes) == 2
+    for theme in themes:
+        for text, grounds in READ_ON.items():
+            for ground in grounds.split():
+                assert _contrast(theme[text], theme[ground]) >= 4.5, (text, ground, theme)  # WCAG 2, level AA
+
+
+READ_ON = {
+    "ink": "ground panel raised accent-soft",
+    "soft": "ground panel raised accent-soft",
+    "accent-ink": "accent",
+    "accent": "accent-soft",
+    "request": "panel raised",
+    "tool": "panel raised accent-soft",
+    "bad": "panel raised bad-soft",
+}
+
+
+def _contrast(one: str, other: str) -> float:
+    """By https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio."""
+    dark, light = sorted(map(_luminance, (one, other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -83,12 +83,12 @@ class UIServer(AgentServer):
         self._pages.add_routes(router)
         router.add_get("/ui/agent", self._show_agent)
         router.add_get("/ui/sessions", self._show_sessions)
-        router.add_get("/ui/sessions/{key}", self._show_session)
-        router.add_delete("/ui/sessions/{key}", self._forget)
-        router.add_get("/ui/sessions/{key}/memory", self._show_memory)
-        router.add_post("/ui/sessions/{key}/turns", self._begin)
-        router.add_post("/ui/sessions/{key}/stop", self._stop_turn)
-        router.add_post("/ui/sessions/{key}/fork", self._fork_at)
+        router.add_get("/ui/sessions/{key:[^/]+}", self._show_session)
+        router.add_delete("/ui/sessions/{key:[^/]+}", self._forget)
+        router.add_get("/ui/sessions/{key:[^/]+}/memory", self._show_memory)
+        router.add_post("/ui/sessions/{key:[^/]+}/turns", self._begin)
+        router.add_post("/ui/sessions/{key:[^/]+}/stop", self._stop_turn)
+        router.add_post("/ui/sessions/{key:[^/]+}/fork", self._fork_at)
 
     def app(self) -> web.Application:
         app = super().app()

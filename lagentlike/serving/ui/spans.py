@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -177,6 +178,8 @@ def _brief(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
 def _cut(value: Any) -> Any:
     if isinstance(value, str) and len(value) > _LONG:
         return f"{value[:_LONG]}… ({len(value) - _LONG} more characters)"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # which JSON cannot hold
     if isinstance(value, dict):
         return {name: _cut(item) for name, item in value.items() if name != "tokens"}
     return [_cut(item) for item in value] if isinstance(value, list) else value

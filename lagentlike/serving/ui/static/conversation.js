@@ -183,7 +183,7 @@ export class Conversation {
       this.turn(span)?.begun(span);
     }
     this.told.span(this, span);
-    this.bottom();
+    this.soon();
   }
 
   ended(span) {
@@ -195,7 +195,7 @@ export class Conversation {
       this.cut();
     }
     this.told.span(this, span);
-    this.bottom();
+    this.soon();
   }
 
   // The server is done with a turn that was begun here.
@@ -298,9 +298,18 @@ export class Conversation {
     this.open(this.key);
   }
 
+  // Keep the end in sight, if it is.
   bottom(always = false) {
     const { scrollHeight, scrollTop, clientHeight } = this.scroller;
     if (always || scrollHeight - scrollTop - clientHeight < 160) this.scroller.scrollTop = scrollHeight;
+  }
+
+  // The same, once for all that comes before the next picture.
+  soon() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.bottom();
+    });
   }
 }
 
@@ -369,7 +378,7 @@ class Turn {
     if (text || reasoning) this.reveal(made);
     if (reasoning) made.block.reason(reasoning);
     if (text) made.block.write(text);
-    this.conversation.bottom();
+    this.conversation.soon();
   }
 
   // What the turn itself gives out, where no model is heard in it.
