@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, Self
 
 from ..errors import InvalidArgument, SandboxError, SandboxUnavailable, SlotLost, ToolArgumentsError
 from ..schema import ToolCall, ToolResult
+from ..tracing import spans
 from .base import Artifact, ArtifactEntry, ExecutionResult, MAX_ARTIFACT, Slot, SlotRequest, ToolBackend
 from .settings import SandboxSettings
 from .tool_server import ToolServerClient
-from .tools import arguments_of, POLICY_FIELDS, SANDBOX_TOOLS, Tools
+from .tools import arguments_of, POLICY_FIELDS, SANDBOX_TOOLS, Tools, Where
 
 __all__ = ["ToolExecutor"]
 
@@ -123,6 +124,18 @@ class ToolExecutor:
             raise InvalidArgument("timeout_s", timeout_s, "give seconds above 0")
         seconds = self.settings.call_seconds if timeout_s is None else timeout_s
         where = self.tools.where(call.name)
+        if where == "server" and self.settings.tool_server_url == IN_PROCESS:
+            where = "host"
+        if not spans.tracers or where == "host":  # what runs here is told of where it runs
+            return await self._result(trajectory_id, call, where, seconds, timeout_s)
+        with spans.begin_tool(call.name, call.id, call.arguments) as span:
+            result = await self._result(trajectory_id, call, where, seconds, timeout_s)
+            span.returned(result)
+            return result
+
+    async def _result(
+        self, trajectory_id: str, call: ToolCall, where: Where | None, seconds: float, timeout_s: float | None
+    ) -> ToolResult:
         try:
             arguments = arguments_of(call)
             if where is None:
@@ -133,7 +146,9 @@ class ToolExecutor:
                 result = await self._in_slot(trajectory_id, call.name, tool.validate(arguments), seconds)
                 return _as_tool_result(result, call)
             checked = ToolCall(call.name, arguments, call.raw_text, call.id)
-            return await self._outside(trajectory_id, checked, where == "server", timeout_s)
+            if where == "host":
+                return await self.tools.execute(checked, session_id=trajectory_id, timeout_s=timeout_s)
+            return await self._served(trajectory_id, checked, seconds)
         except (ToolArgumentsError, SandboxError) as error:
             lost = {"lost": True} if isinstance(error, SlotLost) else {}
             return ToolResult(False, error=str(error), metadata=lost, id=call.id, name=call.name)
@@ -282,12 +297,9 @@ class ToolExecutor:
 
     # Elsewhere
 
-    async def _outside(self, trajectory_id: str, call: ToolCall, external: bool, timeout_s: float | None) -> ToolResult:
-        if not external or self.settings.tool_server_url == IN_PROCESS:
-            return await self.tools.execute(call, session_id=trajectory_id, timeout_s=timeout_s)
+    async def _served(self, trajectory_id: str, call: ToolCall, seconds: float) -> ToolResult:
         if self._server is None:
             raise ToolArgumentsError(f"{call.name} runs in a ToolServer, and there is none: set tool_server_url")
-        seconds = self.settings.call_seconds if timeout_s is None else timeout_s
         return await self._server.execute(call, trajectory_id, seconds)
 
     def _check_running(self) -> None:

@@ -20,6 +20,7 @@ from ..schema import (
     AgentMessage,
     Completion,
     ModelStatusCode,
+    ToolResult,
     Usage,
 )
 
@@ -234,11 +235,15 @@ class Span:
             self.attributes["first_token_seconds"] = time.perf_counter() - self._began
         self._tell("part", text, answer)
 
-    def returned(self, result: ActionReturn) -> None:
+    def returned(self, result: ActionReturn | ToolResult) -> None:
         """Note the result of a tool call."""
         self.content["result"] = result
-        state = self.attributes["state"] = result.state.name.lower()
-        if result.state != ActionStatusCode.SUCCESS:
+        if isinstance(result, ActionReturn):
+            code = result.state
+        else:
+            code = ActionStatusCode.SUCCESS if result.success else ActionStatusCode.API_ERROR
+        state = self.attributes["state"] = code.name.lower()
+        if code != ActionStatusCode.SUCCESS:
             self._failed(state, result.text)
 
     def _failed(self, kind: str, message: str) -> None:
@@ -498,7 +503,7 @@ def shown(value: Any) -> Any:
         calls = [{"id": one.id, "name": one.name, "arguments": one.arguments} for one in value.tool_calls or ()]
         reasoning = {"reasoning": value.reasoning} if value.reasoning else {}
         return {"text": value.text, **reasoning, **({"tool_calls": calls} if calls else {})}
-    if isinstance(value, ActionReturn):
+    if isinstance(value, ActionReturn | ToolResult):
         return value.text
     if isinstance(value, Mapping):
         return {str(name): shown(item) for name, item in value.items()}
