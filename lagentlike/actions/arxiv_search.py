@@ -14,6 +14,7 @@ from .base import tool_api
 from .safe_xml import parse_xml
 from .web_action import awaited, blocking, WebAction
 from .web_cache import SharedCache
+from .workers import submit_from_loop
 
 __all__ = ["ArxivSearch", "AsyncArxivSearch"]
 
@@ -105,7 +106,7 @@ class ArxivSearch(WebAction):
         if answer.status in (429, 503):
             raise ServiceLimited("arXiv is asked too often: wait a little", status=answer.status)
         try:
-            entries = parse_xml(answer.body).findall(f"{_ATOM}entry")
+            entries = (await submit_from_loop(parse_xml, answer.body)).findall(f"{_ATOM}entry")
         except ValueError as error:
             answer.check_status()
             raise BadAnswer(f"arXiv answered something that is no feed: {error}") from None
