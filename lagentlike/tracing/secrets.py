@@ -85,9 +85,9 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (  # a pattern is 
         ),
     ),
     (
-        ("sk-", "pk-", "rk-", "gh", "hf_", "akia", "xox", "aiza", "glpat-", "eyj"),
+        ("sk-", "pk-", "rk-", "gh", "hf_", "akia", "xox", "aiza", "glpat-", "gsk_", "eyj"),
         re.compile(
-            r"(?P<before>)\b(?:[spr]k-[\w-]{16,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}\b"
+            r"(?P<before>)\b(?:[spr]k-[\w-]{16,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|gsk_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}\b"
             r"|xox[abprs]-[\w-]{10,}|AIza[\w-]{30,}|glpat-[\w-]{16,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"
         ),
     ),
