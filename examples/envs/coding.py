@@ -1,12 +1,14 @@
 """Small programs: the model writes one, and pytest runs it in the sandbox of the try before that is given back.
 
     python examples/envs/coding.py process --groups 3 --out data/programs.jsonl
+    lagentlike env evaluate examples/envs/coding.py:Coding
 
 The embedded model writes such programs in a ```python block, and does not know how to write files; so the environment
 puts its program into the sandbox. A larger model would be offered `write_file` and `bash` instead: leave `build_tools`
 out.
 """
 
+import asyncio
 import re
 import sys
 from itertools import cycle
@@ -78,6 +80,11 @@ class Coding(AgentEnv[AgentEnvConfig]):
         if ran.metadata.get("exit_code") not in (0, 1):  # pytest's own: all passed, some failed
             raise EnvironmentFailed(f"pytest did not run: {ran.output[-500:]}")
         return float(ran.success), {"pytest": ran.output[-500:]}
+
+    async def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The share of the tasks whose program passes."""
+        tries = await asyncio.gather(*(self.play(item) for item in TASKS))
+        return {"eval/passed": sum(one.score for one in tries) / len(tries)}
 
 
 if __name__ == "__main__":

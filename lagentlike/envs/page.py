@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +31,46 @@ def write_page(source: Path, target: Path) -> None:
 
 def _group(number: int, group: Mapping[str, Any]) -> Iterator[str]:
     scores = group["scores"]
-    mean = sum(scores) / len(scores)
-    opened = "" if number else " open"
-    yield f"<details{opened}><summary><b>{mean:.3g}</b> {_told(group.get('item'))}</summary>\n"
     conversations = group.get("messages") or [[] for _ in scores]
-    for row, (score, messages) in enumerate(zip(scores, conversations, strict=True)):
+    told = "".join(f"<i class={_kind(score)}>{score:.3g}</i>" for score in scores)
+    mean, task = sum(scores) / len(scores), _short(_task(group.get("item"), conversations[0]))
+    yield f"<details{'' if number else ' open'}><summary><b>{mean:.3g}</b>{told} {task}</summary>\n"
+    metadata = group.get("metadata") or [{} for _ in scores]
+    for row, (score, messages, more) in enumerate(zip(scores, conversations, metadata, strict=True)):
         sampled = sum(value != NOT_SAMPLED for value in group["masks"][row])
-        kind = "good" if score > 0 else "bad" if score < 0 else "none"
-        yield f'<section class="{kind}"><h2>Score {score:g}</h2>'
-        yield f"<p>{len(group['tokens'][row])} tokens, {sampled} sampled</p>\n"
+        yield f'<section class="{_kind(score)}"><h2>Score {score:g}</h2>'
+        known = "".join(f"<br>{_short(f'{name}: {_text(value)}')}" for name, value in more.items())
+        yield f"<p>{len(group['tokens'][row])} tokens, {sampled} sampled{known}</p>\n"
         for message in messages:
-            role, said = html.escape(str(message["role"])), html.escape(_text(message["content"]))
-            yield f'<article class="{role}"><h3>{role}</h3><pre>{said}</pre></article>\n'
+            yield _message(html.escape(str(message["role"])), html.escape(_text(message["content"])))
         yield "</section>\n"
     yield "</details>\n"
+
+
+def _message(role: str, said: str) -> str:
+    """One message; what the system says is the same each time, and folded."""
+    if role == "system":
+        return f"<details><summary><h3>{role}</h3></summary><pre>{said}</pre></details>\n"
+    return f'<article class="{role}"><h3>{role}</h3><pre>{said}</pre></article>\n'
+
+
+def _kind(score: float) -> str:
+    return "good" if score > 0 else "bad" if score < 0 else "none"
+
+
+def _task(item: Any, messages: Sequence[Mapping[str, Any]]) -> str:
+    """What the model was asked, or else the task as it is."""
+    asked = next((message["content"] for message in messages if message["role"] == "user"), item)
+    return "" if asked is None else _text(asked)
 
 
 def _text(content: Any) -> str:
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, indent=1)
 
 
-def _told(item: Any) -> str:
-    """A task in few words."""
-    text = "" if item is None else item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
-    return html.escape(text if len(text) <= 100 else text[:97] + "...")
+def _short(text: str) -> str:
+    """A text in few words."""
+    return html.escape(text if len(text) <= 200 else text[:197] + "...")
 
 
 _HEAD = """<!doctype html>
@@ -65,6 +81,8 @@ html { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.3rem }
 summary { cursor: pointer; padding: .3rem 0 } summary b { display: inline-block; min-width: 3.5rem }
+summary i { font: .8rem sans-serif; padding: 0 .35rem; margin-right: .2rem; border-bottom: 3px solid #999 }
+i.good { border-color: #2a7 } i.bad { border-color: #c43 } summary h3 { display: inline }
 section { border-left: 4px solid #999; margin: 1rem 0; padding: 0 1rem }
 section.good { border-color: #2a7 } section.bad { border-color: #c43 }
 h2 { font-size: 1rem } h3 { font-size: .8rem; margin: .6rem 0 .1rem; color: light-dark(#666, #aaa) }
@@ -72,5 +90,5 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: light-dark(#f6
 article.assistant pre { background: light-dark(#eef4ff, #1c2740) }
 </style></head><body>
 <h1>{title}</h1>
-<p>Each group is the tries at one task, with their mean score.</p>
+<p>Each group is the tries at one task: their mean score, the score of each, and what was asked.</p>
 """
