@@ -19,6 +19,7 @@ from ..memory import Memory, SessionId
 from ..memory.state import ALL_SESSIONS
 from ..module import Module
 from ..schema import AgentMessage
+from ..tracing.propagation import traceparent
 from .ray_host import AgentHost, Description, Outcome, Request
 from .ray_pool import ActorPool, PoolSettings, Seat
 from .ray_sessions import Line, SessionRecords
@@ -211,7 +212,7 @@ class _Remote:
                 before = self.sessions.get(session_id)
                 loads = session_id not in seat.known or seat.known.pop(session_id) is not before
                 state = before.plain() if loads and before is not None else None
-                request = Request(messages, session_id, params, training, loads, state)
+                request = Request(messages, session_id, params, training, loads, state, traceparent())
                 if streaming:
                     ref = seat.actor.stream.options(num_returns="streaming").remote(request)
                     while not isinstance(item := await self._got(await self._got(anext(ref))), Outcome):

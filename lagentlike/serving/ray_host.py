@@ -15,6 +15,7 @@ from ..memory.state import ALL_SESSIONS
 from ..module import Module
 from ..registry import create_object
 from ..schema import AgentMessage
+from ..tracing.propagation import part_of
 from .ray_sessions import Blank, Changes, Watcher
 from .turns import run_turn
 
@@ -36,6 +37,7 @@ class Request(NamedTuple):
 
     Attributes:
         loads: whether `state` is to take the place of what is known of the session.
+        within: the span that the turn is part of, as a `traceparent`; None where nobody listens.
     """
 
     messages: Sequence[AgentMessage]
@@ -44,6 +46,7 @@ class Request(NamedTuple):
     training: bool
     loads: bool
     state: Mapping[str, Any] | None
+    within: str | None
 
 
 class Outcome(NamedTuple):
@@ -111,7 +114,8 @@ class AgentHost:
                 if self._agent.training != request.training:
                     self._agent.train(request.training)
                 part = None if parts is None else parts.put
-                reply = await run_turn(self._agent, request.messages, session_id, request.params, part)
+                with part_of(request.within):
+                    reply = await run_turn(self._agent, request.messages, session_id, request.params, part)
             except Exception as failure:  # noqa: BLE001  # the caller raises it
                 error = _portable(failure)
             return Outcome(reply, error, self._watcher.changes(session_id))

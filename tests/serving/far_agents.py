@@ -12,6 +12,7 @@ from lagentlike.agents import Agent, AsyncAgent, AsyncStreamingAgent, Sequential
 from lagentlike.llms import ScriptedLLM
 from lagentlike.memory import SessionValue
 from lagentlike.schema import AgentMessage
+from lagentlike.tracing import JSONLTracer
 
 
 def count(messages: list[dict[str, Any]], params: dict[str, Any]) -> str:
@@ -21,6 +22,12 @@ def count(messages: list[dict[str, Any]], params: dict[str, Any]) -> str:
 
 def talker() -> Agent:
     return Agent(ScriptedLLM(count, chunk_size=2), name="talker", description="It counts.")
+
+
+def traced(path: str) -> Agent:
+    """An agent whose process writes what it does to a file."""
+    JSONLTracer(path).attach()
+    return talker()
 
 
 def streamer() -> StreamingAgent:

@@ -9,6 +9,8 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,10 +35,11 @@ from lagentlike.serving import (
     AsyncStreamingAgentRayActor,
     StreamingAgentRayActor,
 )
+from lagentlike.tracing import JSONLTracer, read_trace
 
 from ..ray_cluster import ray_nodes
 from ..transcript import define, talk, without_call_ids
-from .far_agents import Breaking, broken, count, Slow, streamer, talker, team, Worker
+from .far_agents import Breaking, broken, count, Slow, streamer, talker, team, traced, Worker
 
 pytest.importorskip("ray", reason="needs the extra 'ray'")
 
@@ -303,3 +306,15 @@ def test_what_cannot_be_made_is_told_when_it_is_asked_for(
 ) -> None:
     with pytest.raises(error, match=told):
         AgentRayActor(**options)
+
+
+def test_a_trace_goes_on_in_the_actor(tmp_path: Path) -> None:
+    with AgentRayActor(partial(traced, str(tmp_path / "far.jsonl")), name="near") as agent:
+        with JSONLTracer(tmp_path / "near.jsonl"):
+            agent("Q")
+        agent("Nobody listens here.", session_id=1)
+    (near,) = read_trace(tmp_path / "near.jsonl")
+    request, far, *_, other = read_trace(tmp_path / "far.jsonl")
+    assert (near["name"], near["trace_id"], near["span_id"]) == ("near", far["trace_id"], far["parent_id"])
+    assert request["parent_id"] == far["span_id"]
+    assert other["parent_id"] is None
