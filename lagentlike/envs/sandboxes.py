@@ -84,6 +84,8 @@ class Sandboxes:
             result = await executor.execute(trajectory_id, call, timeout_s)
             if result.metadata.get("lost"):
                 raise EnvironmentFailed(f"the sandbox of a try is gone: {result.error}")
+            if result.metadata.get("unavailable"):
+                raise EnvironmentFailed(f"{call.name} cannot be had: {result.error}")
             return result
 
         return execute

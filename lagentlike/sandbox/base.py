@@ -69,6 +69,11 @@ class ExecutionResult:
         return cls(False, error=why, lost=True)
 
     @classmethod
+    def unavailable(cls, why: str) -> ExecutionResult:
+        """The result of a call that the sandbox could not take; `unavailable` in its metadata says so."""
+        return cls(False, error=why, metadata={"unavailable": True})
+
+    @classmethod
     def read(cls, reply: Any) -> ExecutionResult:
         """The result that JSON data from a sandbox tells, which nobody vouches for.
 

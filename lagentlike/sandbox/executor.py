@@ -33,8 +33,8 @@ class ToolExecutor:
     together.
 
     What a model gets wrong (an unknown tool, arguments that do not fit), what a tool does, and a slot that is lost or
-    cannot be had become results with `success=False`. Lease a slot first where a model shall not read that there was
-    none: `lease` raises.
+    cannot be had become results with `success=False`. `metadata` tells what no model is to blame for: `lost`, where the
+    slot is gone with what was in it, or `unavailable`, where no slot or ToolServer was to be had. `lease` raises.
 
     Args:
         backend: where the slots are. It is started with this executor if `tools` has some that run in slots, or else
@@ -149,9 +149,11 @@ class ToolExecutor:
             if where == "host":
                 return await self.tools.execute(checked, session_id=trajectory_id, timeout_s=timeout_s)
             return await self._served(trajectory_id, checked, seconds)
-        except (ToolArgumentsError, SandboxError) as error:
-            lost = {"lost": True} if isinstance(error, SlotLost) else {}
-            return ToolResult(False, error=str(error), metadata=lost, id=call.id, name=call.name)
+        except ToolArgumentsError as error:
+            return ToolResult(False, error=str(error), id=call.id, name=call.name)
+        except SandboxError as error:
+            fault = {"lost" if isinstance(error, SlotLost) else "unavailable": True}
+            return ToolResult(False, error=str(error), metadata=fault, id=call.id, name=call.name)
 
     @asynccontextmanager
     async def lease(self, trajectory_id: str, timeout_s: float | None = None) -> AsyncIterator[Slot]:
@@ -293,7 +295,7 @@ class ToolExecutor:
             fault = f"the sandbox failed: {type(error).__name__}"
         finally:
             for one in batch:
-                one.give(ExecutionResult(False, error=fault))
+                one.give(ExecutionResult.unavailable(fault))
 
     # Elsewhere
 

@@ -221,7 +221,8 @@ class PooledBackend(ToolBackend):
             for index, request in missing.items():
                 if lost:
                     self._lost(request.slot, fault)
-                arrived.put_nowait((index, ExecutionResult(False, error=request.slot.lost or fault, lost=lost)))
+                result = ExecutionResult.slot_lost(request.slot.lost) if lost else ExecutionResult.unavailable(fault)
+                arrived.put_nowait((index, result))
 
     async def _ask(self, slot: Slot, action: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         slot.check()

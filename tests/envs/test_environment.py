@@ -15,7 +15,7 @@ from lagentlike.errors import EnvironmentFailed, InvalidArgument, RewardError
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM
 from lagentlike.sandbox.executor import ToolExecutor
 from lagentlike.schema import Completion, TokenSpan
-from lagentlike.tools import ToolRegistry
+from lagentlike.tools import calculator, ToolRegistry
 
 from .conftest import bash, Notes, writes
 from .test_agent import teacher_forced
@@ -117,6 +117,24 @@ async def test_no_slot_in_time_is_no_fault_of_the_agent() -> None:
         await executor_of(env).acquire_trajectory("somebody else")
         assert await env.collect_trajectories("x") == (None, [])
         assert "no sandbox slot came free" in env.failures[0][1]
+
+
+async def test_a_tool_server_that_is_gone_is_no_fault_of_the_agent() -> None:
+    class External(Notes):
+        def build_tools(self) -> ToolRegistry:
+            tools = ToolRegistry()
+            tools.register(calculator, external=True)
+            return tools
+
+        async def setup_trajectory_workspace(self, item: Any, **more: Any) -> dict[str, Any]:
+            return {}
+
+    asks = '<tool_call>{"name": "calculator", "arguments": {"expression": "6 * 7"}}</tool_call>'
+    server = {"tool_server_url": "http://127.0.0.1:9", "tool_server_token": "0123456789abcdef"}
+    async with External([asks] * 2, group_size=1, **server) as env:
+        assert await env.collect_trajectories("x") == (None, [])
+        assert "calculator cannot be had: the ToolServer does not answer" in env.failures[0][1]
+        assert executor_of(env).get_stats()["backend"]["containers"] == 0, "no sandbox was started for it"
 
 
 async def test_cancelling_a_group_gives_its_slots_back(no_leaks: None) -> None:
