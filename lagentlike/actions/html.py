@@ -167,7 +167,7 @@ def _written(marks: list[_Mark], url: str) -> tuple[str, list[str]]:
             text.append(f"[^{links.setdefault(target, len(links) + 1)}]")
         elif not mark.link:
             text.append(mark.text)
-    lines = (line.strip(" |\t\r") for line in _CROWDED.sub(r"\1", "".join(text)).split("\n"))
+    lines = (_BLANKS.sub(" ", line).strip(_AROUND) for line in _CROWDED.sub(r"\1", "".join(text)).split("\n"))
     return "\n".join(line for line in lines if line.strip("-# ")).replace(_HARD_SPACE, " "), list(links)
 
 
@@ -198,6 +198,8 @@ _UNSEEN = {
     for name in ("script", "style", "noscript", "template", "svg", "iframe", "textarea")
 }
 _SPACES = re.compile(r"\s+")
+_BLANKS = re.compile(" {2,}")
+_AROUND = " |\t\r¶"  # the last is a link to a heading
 _HARD_SPACE = "\x01"  # of preformatted text, while lines are put together
 _CROWDED = re.compile(r"(\n(?:-|#{1,6}) )\s+")  # an item or a heading whose words stand in a block of their own
 _LONGEST_LINK = 2000

@@ -96,7 +96,7 @@ class PPT(WebAction):
             operation status
                 * status: the result of the execution
         """
-        _presentation(None)  # that it can be made, before anything is begun
+        await submit_from_loop(_presentation, None)  # that it can be made, before anything is begun
         if theme not in self.themes:
             raise ToolError(f"there is no theme {theme!r}: the themes are {', '.join(self.themes)}")
         if not abs_location.lower().endswith(".pptx"):

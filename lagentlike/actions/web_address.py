@@ -46,11 +46,13 @@ class AddressGuard:
             AddressRefused: it is none of http or https, has no host, names a user, leads to a port of another service,
                 or to an IP address that is not on the public internet.
         """
+        if len(url) > _LONGEST:
+            raise AddressRefused(f"the address has {len(url):,} characters, more than {_LONGEST:,}")
         try:
             found = URL(url.strip())
             host, port = (found.raw_host or "").lower(), found.port
             address = _address(host)
-        except ValueError:
+        except (ValueError, LookupError):  # yarl raises IndexError for `//[]@`
             raise _no_web_address(url) from None
         if found.scheme not in ("http", "https") or not host or not (address or _NAME.fullmatch(host)):
             raise _no_web_address(url)
@@ -123,6 +125,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         ) from None
 
 
+_LONGEST = 8000  # what servers take at least, by RFC 9110
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import socket
+from ipaddress import ip_address
+
 import pytest
 
 from lagentlike.actions.web_address import AddressGuard, origin
@@ -94,6 +99,8 @@ REFUSED = {
     "port of mail": "https://www.example.org:25/",
     "port of Redis": "http://www.example.org:6379/",
     "a space in the host": "http://www.exa mple.org/",
+    "what yarl stumbles over": "http://[]@www.example.org/",
+    "too long": "http://www.example.org/" + "a" * 8000,
 }
 
 
@@ -124,6 +131,25 @@ def test_is_refused(url: str) -> None:
 )
 def test_is_let_pass(url: str, host: str) -> None:
     assert AddressGuard().check(url).raw_host == host
+
+
+def test_no_mutation_of_an_address_gets_through_or_does_harm() -> None:
+    draw = random.Random(1)
+    letters = "0123456789.:/[]@%#?\\xXaf １。\u200b\u00ad\u0660\t\n\0-_~\u212a\u2024\ud800"
+    passed = 0
+    for _ in range(5000):
+        url = list(draw.choice(list(REFUSED.values())))
+        for _ in range(draw.randint(1, 5)):
+            at = draw.randrange(len(url) + 1)
+            url[at : at + draw.randint(0, 1)] = draw.choice(letters)
+        with contextlib.suppress(AddressRefused):
+            host = AddressGuard().check("".join(url)).raw_host
+            passed += 1
+            with contextlib.suppress(ValueError):
+                assert ip_address(host or "").is_global, url
+            with contextlib.suppress(OSError):  # nothing that a system's resolver would take for a number
+                assert ip_address(socket.inet_ntoa(socket.inet_aton(host or ""))).is_global, url
+    assert passed > 50
 
 
 def test_one_private_answer_of_several_is_too_many() -> None:

@@ -110,6 +110,13 @@ async def test_a_name_with_one_private_address_is_refused(site: Site, answers: l
     assert site.connections == 0
 
 
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST"])
+async def test_names_of_this_machine_are_refused(inside: Site, name: str) -> None:
+    async with opened(allow_private=False) as client:
+        with pytest.raises(AddressRefused, match="is an address of a private network"):
+            await client.request("GET", f"http://{name}:{inside.port}/")
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_inside_is_refused(site: Site, inside: Site, status: int) -> None:
     targets = [
