@@ -244,6 +244,8 @@ async def test_a_fork_begins_where_the_session_was_before_any_of_its_turns() -> 
             assert await ask("POST", f"/ui/sessions/{key('ann')}/fork", body) == (200, {"session": json.dumps(name)})
             assert len(await ask.conversation(name)) == 2 * expected
             assert agent.counted[name] == expected
+            points = (await ask("GET", f"/ui/sessions/{key(name)}"))[1]["points"]
+            assert points == [place for place in (2, 4) if place < 2 * expected]
         await ask.say("four", "first")
         assert [text for _, text in await ask.conversation("first")][2] == "four"
         assert len(await ask.conversation()) == 6

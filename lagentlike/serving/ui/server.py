@@ -209,6 +209,10 @@ class UIServer(AgentServer):
                 point.begin(new)
             await self.sessions.keep(session)
         self._origins[new] = (session_id, body.point)
+        end = look.length(self.unit, new)
+        for (one, at), earlier in list(self._points.items()):
+            if one == session_id and at < end:
+                self._points[new, at] = earlier
         self.feed.publish({"type": "sessions"})
         return json_response({"session": look.key_of(new)})
 
