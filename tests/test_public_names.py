@@ -454,6 +454,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "tool",
         "write_file",
     ),
+    "lagentlike.testing": ("Tape", "record", "replay"),
     "lagentlike.tracing": (
         "JSONLTracer",
         "OpenTelemetryTracer",

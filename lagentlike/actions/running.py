@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TYPE_CHECKING, TypeVar
 
+from .. import tapes
 from ..concurrency import background, run_in_background, Stop, Stopped
 from ..errors import ColourError
 from ..schema import ActionReturn
@@ -80,11 +81,16 @@ def run_call(call: PreparedCall, stop: Stop | None = None) -> ActionReturn:
     on the background loop.
     """
     if not spans.tracers:
-        return _run(call, stop)
+        return _run_taped(call, stop) if tapes.current is not None else _run(call, stop)
     with spans.begin_tool(call.api.name, call.call_id, call.arguments) as span:
-        result = _run(call, stop)
+        result = _run_taped(call, stop)
         span.returned(result)
         return result
+
+
+def _run_taped(call: PreparedCall, stop: Stop | None) -> ActionReturn:
+    tape = tapes.current
+    return _run(call, stop) if tape is None else tape.tool(call, lambda: _run(call, stop))
 
 
 def _run(call: PreparedCall, stop: Stop | None) -> ActionReturn:
@@ -114,14 +120,24 @@ def _run(call: PreparedCall, stop: Stop | None) -> ActionReturn:
 
 def run_call_async(call: PreparedCall, stop: Stop | None = None) -> Coroutine[Any, Any, ActionReturn]:
     """Run a call and await it: an async tool in this loop, a blocking one in a thread."""
-    return _run_told(call, stop) if spans.tracers else _run_stoppable(call, stop)
+    return _run_told(call, stop) if spans.tracers or tapes.current is not None else _run_stoppable(call, stop)
 
 
 async def _run_told(call: PreparedCall, stop: Stop | None) -> ActionReturn:
+    if not spans.tracers:
+        return await _run_taped_async(call, stop)
     with spans.begin_tool(call.api.name, call.call_id, call.arguments) as span:
-        result = await _run_stoppable(call, stop)
+        result = await _run_taped_async(call, stop)
         span.returned(result)
         return result
+
+
+async def _run_taped_async(call: PreparedCall, stop: Stop | None) -> ActionReturn:
+    tape = tapes.current
+    if tape is None:
+        return await _run_stoppable(call, stop)
+    result: ActionReturn = await tape.tool_async(call, lambda: _run_stoppable(call, stop))
+    return result
 
 
 async def _run_stoppable(call: PreparedCall, stop: Stop | None) -> ActionReturn:
@@ -205,8 +221,11 @@ async def run_calls_async(
         async with slots:
             return await run_call_async(call, stop)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run(call)) for call in calls]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run(call)) for call in calls]
+    except BaseExceptionGroup as failures:  # of a tape: what a tool raises is its result
+        raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
 
 

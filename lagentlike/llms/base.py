@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequenc
 from contextlib import aclosing, closing, contextmanager
 from typing import Any, ClassVar, overload, TypeVar
 
+from .. import tapes
 from ..budget import charge_request, charge_usage
 from ..errors import InvalidArgument, RealRequestsForbidden
 from ..schema import Completion, ModelStatusCode, Usage
@@ -84,7 +85,7 @@ class _LLM:
 
     def _start(self) -> None:
         """Charge the budgets around this call with one request, or refuse it."""
-        if self.real and _forbidden():
+        if self.real and _forbidden() and (tapes.current is None or tapes.current.makes_calls):
             raise RealRequestsForbidden(
                 f"{self!r} would make a real request, and real requests are forbidden here: "
                 "use ScriptedLLM or TinyLM, or leave forbid_real_requests()"
@@ -140,13 +141,14 @@ class BaseLLM(_LLM):
         """
         params = self._params(gen_params)
         span = spans.begin_request(self, messages, params).enter() if spans.tracers else None
+        llm = self if tapes.current is None else tapes.current.model(self)
         answers: Completion | list[Completion]
         try:
             if _is_batch(messages):
-                answers = self._chat_batch([_checked(item) for item in messages], params)
+                answers = llm._chat_batch([_checked(item) for item in messages], params)
             else:
                 self._start()
-                answers = self._finish(self._chat(_checked(messages), params))
+                answers = self._finish(llm._chat(_checked(messages), params))
         except BaseException as error:
             if span is not None:
                 span.close(error)
@@ -171,9 +173,10 @@ class BaseLLM(_LLM):
         return spans.watched(self, messages, params, items) if spans.tracers else items
 
     def __items(self, messages: Conversation, params: Params) -> Iterator[StreamItem]:
+        llm = self if tapes.current is None else tapes.current.model(self)
         self._start()
         answer = Completion()
-        with closing(self._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]  # generators close
+        with closing(llm._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]  # generators close
             for parts in lists:
                 for chunk, answer in parts:
                     if chunk or answer.finish_reason is None:
@@ -215,13 +218,14 @@ class AsyncBaseLLM(_LLM):
         """The answer to a conversation, or the list of answers to a list of conversations; see `BaseLLM.chat`."""
         params = self._params(gen_params)
         span = spans.begin_request(self, messages, params).enter() if spans.tracers else None
+        llm = self if tapes.current is None else tapes.current.model(self)
         answers: Completion | list[Completion]
         try:
             if _is_batch(messages):
-                answers = await self._chat_batch([_checked(item) for item in messages], params)
+                answers = await llm._chat_batch([_checked(item) for item in messages], params)
             else:
                 self._start()
-                answers = self._finish(await self._chat(_checked(messages), params))
+                answers = self._finish(await llm._chat(_checked(messages), params))
         except BaseException as error:
             if span is not None:
                 span.close(error)
@@ -238,9 +242,10 @@ class AsyncBaseLLM(_LLM):
         return spans.watched_async(self, messages, params, items) if spans.tracers else items
 
     async def __items(self, messages: Conversation, params: Params) -> AsyncIterator[StreamItem]:
+        llm = self if tapes.current is None else tapes.current.model(self)
         self._start()
         answer = Completion()
-        async with aclosing(self._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]
+        async with aclosing(llm._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]
             async for parts in lists:
                 for chunk, answer in parts:
                     if chunk or answer.finish_reason is None:

@@ -13,6 +13,7 @@ from contextlib import aclosing, closing
 from functools import partial
 from typing import Any
 
+from .. import tapes
 from ..concurrency import in_thread, in_threads, result_of
 from ..errors import InvalidArgument, LLMError
 from ..schema import Completion, ModelStatusCode, Usage
@@ -72,7 +73,9 @@ class _Cached(_LLM):
         return params
 
     def _key(self, messages: Conversation, params: Params, repeat: int = 0) -> str | None:
-        """What the answer is kept under; None if it is not to be kept."""
+        """What the answer is kept under; None if it is not to be kept, or a tape is to have the request."""
+        if tapes.current is not None:
+            return None
         if not self.sampled and self._draws(params):
             if not self._warned:
                 self._warned = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,27 +12,31 @@ from ..errors import InvalidArgument
 from ..schema import to_plain
 from .base import Conversation, Params
 
-__all__ = ["asked", "digest", "own_params"]
+__all__ = ["asked", "digest", "numbered", "own_params"]
 
 
-def asked(model: str, messages: Conversation, params: Params) -> dict[str, Any]:
+def asked(model: str, messages: Conversation, params: Params, ids: dict[str, str] | None = None) -> dict[str, Any]:
     """What a request asks for, as plain data: `model`, `messages`, `params`. No key or header is in it.
 
     Parameters that are not set are left out. Ids of tool calls, which are drawn anew in each run, are numbered in the
     order in which they come.
 
+    Args:
+        model: the model's name.
+        messages, params: of the call.
+        ids: filled with the ids and what they became.
+
     Raises:
         InvalidArgument: a message or a parameter has no JSON form.
     """
-    ids: dict[str, str] = {}
-    plain = {
+    ids = {} if ids is None else ids
+    return {
         "model": model,
-        "messages": [_numbered(_plain(message, f"messages[{index}]"), ids) for index, message in enumerate(messages)],
+        "messages": [numbered(_plain(message, f"messages[{index}]"), ids) for index, message in enumerate(messages)],
         "params": {
             name: _plain(value, name) for name, value in sorted(params.items()) if value is not None and value != []
         },
     }
-    return plain
 
 
 def digest(value: Any) -> str:
@@ -64,17 +67,21 @@ def _plain(value: Any, where: str) -> Any:
         raise InvalidArgument(where, value, str(error)) from error
 
 
-def _numbered(message: Any, ids: dict[str, str]) -> Any:
-    """The message with the ids of its tool calls by number."""
+def numbered(message: Any, ids: dict[str, str]) -> Any:
+    """A message or an answer with ids of tool calls, wherever they stand in it, by number."""
     if not isinstance(message, dict):
         return message
     calls = message.get("tool_calls")
-    if isinstance(calls, list):
-        message["tool_calls"] = [_with_id(call, "id", ids) for call in calls]
-    return _with_id(message, "tool_call_id", ids)
+    found = [call.get("id") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    for id_ in (*found, message.get("tool_call_id")):
+        if isinstance(id_, str) and id_:
+            ids.setdefault(id_, f"call_{len(ids) + 1}")
+    return _renamed(message, ids) if ids else message
 
 
-def _with_id(value: Any, name: str, ids: dict[str, str]) -> Any:
-    if not isinstance(value, Mapping) or not isinstance(value.get(name), str):
-        return value
-    return {**value, name: ids.setdefault(value[name], f"call_{len(ids) + 1}")}
+def _renamed(value: Any, ids: dict[str, str]) -> Any:
+    if isinstance(value, str):
+        return ids.get(value, value)
+    if isinstance(value, dict):
+        return {name: _renamed(item, ids) for name, item in value.items()}
+    return [_renamed(item, ids) for item in value] if isinstance(value, list) else value
