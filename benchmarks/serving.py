@@ -35,7 +35,7 @@ from lagentlike.serving import AgentServer
 from lagentlike.serving.agent_protocol import TurnRequest
 from lagentlike.serving.auth import Tokens
 
-__all__ = ["main"]
+__all__ = ["main", "own_memory_mb"]
 
 LATENCY_S = 0.05
 MEBIBYTE = 2**20
@@ -321,11 +321,12 @@ async def many_sessions(number: int) -> dict[str, Any]:
     for share in range(4):
         for index in range(number // 4):
             await server.turn("", TurnRequest([AgentMessage(content="x" * 100)], f"s{share}-{index}", {}))
-        held.append(round(_own_memory_mb(), 1))
+        held.append(round(own_memory_mb(), 1))
     return {"sessions": number, "evicted": gone, "memory_mb_at_each_quarter": f"{held} (flat)"}
 
 
-def _own_memory_mb() -> float:
+def own_memory_mb() -> float:
+    """The memory that this process holds."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * 4096 / MEBIBYTE
 

@@ -338,7 +338,7 @@ class AgentMessage(BaseModel):
         fields_ = {name: state[name] for name in _BASE_FIELDS}
         fields_.update((name, state[name]) for name in _MORE_FIELDS if state[name] is not None)
         place = f"{where}." if where else ""
-        return {name: to_plain(value, place + name) for name, value in fields_.items()}
+        return {name: value if value is None else to_plain(value, place + name) for name, value in fields_.items()}
 
 
 def unchecked_message(**fields: Any) -> AgentMessage:

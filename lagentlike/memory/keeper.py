@@ -15,7 +15,7 @@ from ..concurrency import in_thread
 from ..errors import InvalidArgument, StateError
 from .manager import MemoryManager
 from .memory import Mark
-from .state import plain_state, SessionId
+from .state import plain_state, SessionId, SessionState
 from .store import Change, Kept, SessionStore, Tail, to_json
 
 __all__ = ["LONG", "Keeper", "unused"]
@@ -99,7 +99,8 @@ class Keeper:
             kept = await self.store.load(session_id)
             held = self._held.setdefault(session_id, _Held())
             messages = 0 if kept is None else sum(kept.lengths.values())
-            await self._done(lambda: self._take_over(session_id, held, kept), messages)
+            states = self._states()
+            await self._done(states, lambda: self._take_over(session_id, held, states, kept), messages)
         return None if held is None else held.note
 
     async def write(self, session_id: SessionId, note: Any = None) -> None:
@@ -113,8 +114,8 @@ class Keeper:
             SessionConflict: another process went on in it; it is fetched anew the next time.
             StateError: it cannot be written; what is kept is as before.
         """
-        held = self._held.setdefault(session_id, _Held())
-        change, marks = await self._done(lambda: self._change(session_id, held, note))
+        held, states = self._held.setdefault(session_id, _Held()), self._states()
+        change, marks = await self._done(states, lambda: self._change(session_id, held, states, note))
         await self.store.append(session_id, change)
         held.version, held.note, held.marks = change.version, note, marks
         held.values |= change.values
@@ -122,7 +123,7 @@ class Keeper:
     async def delete(self, session_id: SessionId) -> None:
         """Forget a session for good, here and in the store."""
         await self.store.delete(session_id)
-        await self._done(lambda: self._reset(session_id))
+        await self._done(self._states(), lambda: self._reset(session_id))
         self._held.pop(session_id, None)
 
     def is_kept(self, session_id: SessionId) -> bool:
@@ -156,7 +157,7 @@ class Keeper:
     def forget(self, session_id: SessionId) -> None:
         """Let a session go from this memory; in the store, and in agents elsewhere, it stays."""
         self._held.pop(session_id, None)
-        for _, state in self._unit.named_states():
+        for _, state in self._states():
             if not state.spreads:
                 state.reset(session_id)
 
@@ -166,12 +167,12 @@ class Keeper:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.store!r}, {len(self)} sessions in memory)"
 
-    def _take_over(self, session_id: SessionId, held: _Held, kept: Kept | None) -> None:
+    def _take_over(self, session_id: SessionId, held: _Held, states: _States, kept: Kept | None) -> None:
         if kept is None:  # it was deleted
             self._reset(session_id)
             held.version, held.note, held.marks, held.values = 0, None, {}, {}
             return
-        spread = {path for path, state in self._unit.named_states() if state.spreads}
+        spread = {path for path, state in states if state.spreads}
         state: dict[str, Any] = dict(kept.messages)
         for path, value in kept.values.items():
             if path not in spread:
@@ -182,44 +183,47 @@ class Keeper:
                 raise StateError(f"{path}: expected a dict, got {type(value).__name__}")
         self._unit.load_state_dict(state, session_id)
         held.version, held.note = kept.version, kept.note
-        held.marks = {path: self._mark(memories, session_id) for path, memories in self._memories()}
+        held.marks = {path: _mark(state, session_id) for path, state in states if isinstance(state, MemoryManager)}
         held.values = {path: to_json(value) for path, value in kept.values.items()}
 
-    def _change(self, session_id: SessionId, held: _Held, note: Any) -> tuple[Change, dict[str, Mark]]:
+    def _change(self, session_id: SessionId, held: _Held, states: _States, note: Any) -> tuple[Change, dict[str, Mark]]:
         tails, values, marks = {}, {}, {}
-        for path, memories in self._memories():
-            marks[path] = log, length = self._mark(memories, session_id)
-            before, known = held.marks.get(path, ([], 0))
-            start = min(known, length) if log is before else _shared(before[:known], log[:length])
-            if start < length or start < known:
-                new = enumerate(log[start:length], start)
-                tails[path] = Tail(start, [to_json(plain_state(one, f"{path}: message {at}")) for at, one in new])
-        for path, state in self._unit.named_states():
-            if state.persistent and not isinstance(state, MemoryManager):
+        for path, state in states:
+            if isinstance(state, MemoryManager):
+                marks[path] = log, length = _mark(state, session_id)
+                before, known = held.marks.get(path, ([], 0))
+                start = min(known, length) if log is before else _shared(before[:known], log[:length])
+                if start < length or start < known:
+                    new = enumerate(log[start:length], start)
+                    tails[path] = Tail(start, [to_json(plain_state(one, f"{path}: message {at}")) for at, one in new])
+            elif state.persistent:
                 value = to_json(state.dump(session_id))
                 if held.values.get(path) != value:
                     values[path] = value
         lengths = {path: length for path, (_, length) in marks.items()}
         version = held.version + random.getrandbits(32) + 1  # drawn, so that no other change makes the same one
-        return Change(held.version, version, lengths, tails, values, to_json(plain_state(note, "the note"))), marks
+        return Change(held.version, version, lengths, tails, values, to_json(note)), marks
 
-    def _memories(self) -> list[tuple[str, MemoryManager]]:
-        return [(path, state) for path, state in self._unit.named_states() if isinstance(state, MemoryManager)]
-
-    @staticmethod
-    def _mark(memories: MemoryManager, session_id: SessionId) -> Mark:
-        memory = memories.memory_map.get(session_id)
-        return ([], 0) if memory is None else memory.mark()
+    def _states(self) -> _States:
+        return list(self._unit.named_states())
 
     def _reset(self, session_id: SessionId) -> None:
-        for _, state in self._unit.named_states():
+        for _, state in self._states():
             state.reset(session_id)
 
-    async def _done(self, work: Callable[[], T], messages: int = 0) -> T:
+    async def _done(self, states: _States, work: Callable[[], T], messages: int = 0) -> T:
         """Do something with the unit; in a thread where there is much to do, or a part of the unit is elsewhere."""
-        if messages > LONG or any(state.spreads for _, state in self._unit.named_states()):
+        if messages > LONG or any(state.spreads for _, state in states):
             return await in_thread(work)
         return work()
+
+
+_States = list[tuple[str, SessionState]]
+
+
+def _mark(memories: MemoryManager, session_id: SessionId) -> Mark:
+    memory = memories.memory_map.get(session_id)
+    return ([], 0) if memory is None else memory.mark()
 
 
 class _Used(Protocol):

@@ -37,8 +37,11 @@ def terms_of(text: str) -> list[str]:
     >>> terms_of("Tea, please: 我喜欢茶")
     ['tea', 'please', '我喜', '喜欢', '欢茶']
     """
+    folded = text.casefold()
+    if folded.isascii():
+        return list(dict.fromkeys(word[:_LONGEST] for word in _ASCII_WORD.findall(folded)))
     found: dict[str, None] = {}
-    for match in _RUN.finditer(text.casefold()):
+    for match in _RUN.finditer(folded):
         run = match[0]
         if not _UNSPACED.match(run):
             found[run[:_LONGEST]] = None
@@ -52,7 +55,8 @@ def terms_of(text: str) -> list[str]:
 def words_of(message: Any) -> list[str]:
     """What a message is found by: its words, and each character of scripts without spaces."""
     text = _text_of(message)[:_INDEXED]
-    return list(dict.fromkeys([*terms_of(text), *_UNSPACED.findall(text)]))
+    terms = terms_of(text)
+    return terms if text.isascii() else list(dict.fromkeys([*terms, *_UNSPACED.findall(text)]))
 
 
 def collected(rows: Iterable[tuple[SessionId, str, int, Any]], terms: Iterable[str], limit: int) -> Iterator[Found]:
@@ -77,8 +81,8 @@ def collected(rows: Iterable[tuple[SessionId, str, int, Any]], terms: Iterable[s
 def _text_of(message: Any) -> str:
     if not isinstance(message, Mapping):
         return ""
-    content = message.get("content")
-    results = message.get("tool_results") or []
+    content, results = message.get("content"), message.get("tool_results")
+    results = results if isinstance(results, list) else ()  # whatever it is, others are found beside it
     outputs = [str(one.get("output", "")) for one in results if isinstance(one, Mapping)]
     return "\n".join(dict.fromkeys([content, *outputs] if isinstance(content, str) else outputs))
 
@@ -94,6 +98,7 @@ def _snippet(text: str, terms: set[str]) -> str:
 _SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNSPACED = re.compile(f"[{_SCRIPTS}]")  # Thai, Lao, Burmese, Khmer, Japanese, Chinese
 _RUN = re.compile(rf"[{_SCRIPTS}]+|(?:(?![{_SCRIPTS}])[^\W_])+")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 _LONGEST = 64  # characters of a word that count
 _INDEXED = 100_000  # characters of a message that are looked at
 _AROUND = 160

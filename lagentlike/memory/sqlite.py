@@ -245,18 +245,20 @@ class SQLiteStore(SessionStore):
     def _append(self, database: sqlite3.Connection, session_id: SessionId, key: str, change: Change) -> None:
         lengths, now = to_json(change.lengths), time.time()
         if change.after:
-            changed = database.execute(
-                "UPDATE sessions SET version = ?, lengths = ?, note = ?, written = ? WHERE key = ? AND version = ?",
+            row = database.execute(
+                "UPDATE sessions SET version = ?, lengths = ?, note = ?, written = ? WHERE key = ? AND version = ? "
+                "RETURNING id",
                 (change.version, lengths, change.note, now, key, change.after),
-            )
+            ).fetchone()
         else:
-            changed = database.execute(
-                "INSERT OR IGNORE INTO sessions (key, version, lengths, note, written) VALUES (?, ?, ?, ?, ?)",
+            row = database.execute(
+                "INSERT OR IGNORE INTO sessions (key, version, lengths, note, written) VALUES (?, ?, ?, ?, ?) "
+                "RETURNING id",
                 (key, change.version, lengths, change.note, now),
-            )
-        if not changed.rowcount:
+            ).fetchone()
+        if row is None:
             raise conflict(session_id)
-        session = database.execute("SELECT id FROM sessions WHERE key = ?", (key,)).fetchone()[0]
+        session = row[0]
         database.executemany(
             "INSERT OR REPLACE INTO states VALUES (?, ?, ?)",
             [(session, path, value) for path, value in change.values.items()],

@@ -369,6 +369,15 @@ def test_hostile_messages_are_refused_whole(store: SessionStore, message: str) -
     assert not {name for name in set(sys.modules) - imported if name.startswith("os")}
 
 
+def test_messages_that_are_none_hide_no_others_from_a_search(store: SessionStore) -> None:
+    agent = an_agent(store)
+    agent("tea", session_id="ann")
+    odd = [json.dumps({"content": "tea", "tool_results": 3}), "7"]
+    run_in_background(store.append("bob", Change(0, 5, {"memory": 2}, {"memory": Tail(0, odd)})))
+    assert {one.session_id for one in store.blocking.search("tea")} == {"ann", "bob"}
+    agent("more tea", session_id="ann")
+
+
 def test_a_session_with_messages_missing_is_refused(store: SessionStore) -> None:
     good = json.dumps({"content": "one", "sender": "user"})
     run_in_background(store.append(0, Change(0, 5, {"memory": 3}, {"memory": Tail(0, [good])})))
