@@ -24,9 +24,6 @@ from .web_page import PageReader
 
 __all__ = ["AsyncWebBrowser", "WebBrowser"]
 
-MAX_PAGE = 8192
-"""Most characters that are shown of one page at once."""
-
 MAX_SELECTED = 4
 MAX_QUERIES = 10
 
@@ -52,6 +49,7 @@ class WebBrowser(WebAction):
     """
 
     read_only = False  # `select` needs what `search` found
+    max_length = 65_536  # of four pages
 
     def __init__(
         self,
@@ -126,7 +124,7 @@ class WebBrowser(WebAction):
             url: The address.
             page: Which page of a long one.
         """
-        text = (await self._reader.read(url)).part(page, MAX_PAGE)
+        text = (await self._reader.read(url)).part(page)
         return ActionReturn(type=self.name, url=url, result=[{"type": "text", "content": text}])
 
     def close(self) -> None:
@@ -142,7 +140,7 @@ class WebBrowser(WebAction):
     async def _beginning(self, url: str) -> str | FetchError:
         """The beginning of a page, or why there is none."""
         try:
-            return (await self._reader.read(url)).part(1, MAX_PAGE)
+            return (await self._reader.read(url)).part(1)
         except FetchError as error:
             return error
 

@@ -18,7 +18,11 @@ __all__ = ["Page", "PageReader", "read_page"]
 
 KEPT_CHARACTERS = 16 * 1024 * 1024
 KEPT_SECONDS = 600
-MAX_LINKS = 40
+PART = 8192
+"""Most characters of a page that a model is shown at once, without its links."""
+
+MAX_LINKS = 3000
+"""Most characters of the links of a part."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Page:
     text: str
     links: tuple[str, ...] = ()
 
-    def part(self, number: int, length: int) -> str:
+    def part(self, number: int, length: int = PART) -> str:
         """A part of the page, as a model is shown it: with the links in it, and with how to read on.
 
         Args:
@@ -55,10 +59,20 @@ class Page:
             further = f"; ask for page {number + 1} to read on" if number < len(parts) else ""
             shown.append(f"(page {number} of {len(parts)}{further})")
         text = parts[number - 1]
-        numbers = dict.fromkeys(int(found) for found in re.findall(r"\[\^(\d{1,6})\]", text))
-        links = [f"[^{item}]: {self.links[item - 1]}" for item in numbers if 0 < item <= len(self.links)]
-        shown.append(text)
-        return "\n\n".join([*shown, "\n".join(links[:MAX_LINKS])]).strip()
+        shown.append(text or "(there is no text on this page; it may be one that scripts write)")
+        return "\n\n".join([*shown, "\n".join(self._links(text))]).strip()
+
+    def _links(self, text: str) -> Iterator[str]:
+        """Where the links in a text lead, as far as there is room for that."""
+        room = MAX_LINKS
+        for number in dict.fromkeys(int(found) for found in re.findall(r"\[\^(\d{1,6})\]", text)):
+            if not 0 < number <= len(self.links):
+                continue
+            line = f"[^{number}]: {self.links[number - 1]}"
+            room -= len(line) + 1
+            if room < 0:
+                return
+            yield line
 
 
 class PageReader:
@@ -96,11 +110,9 @@ def read_page(answer: Response) -> Page:
     kind = answer.kind
     if kind == "application/pdf" or answer.body.startswith(b"%PDF-"):
         raise FetchError(f"{answer.url} is a PDF, which is not read here: look for a page that tells the same")
-    unknown = kind in ("application/octet-stream", "")
-    is_text = kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "yaml")) or unknown
-    if not is_text or (unknown and b"\0" in answer.body[:4096]):
-        raise FetchError(f"{answer.url} is no text ({kind or 'of an unknown kind'})")
-    text = answer.text
+    text = answer.text if kind.startswith("text/") or kind.endswith(_TEXTS) else "\0"
+    if "\0" in text[:4096]:
+        raise FetchError(f"{answer.url} is no text ({kind})")
     if "html" in kind or text[:200].lstrip().lower().startswith(("<!doctype html", "<html")):
         article = read_html(text, answer.url)
         return Page(answer.url, article.title, article.text, tuple(article.links))
@@ -130,6 +142,7 @@ def _feed(url: str, root: Element) -> Page | None:
     return Page(url, " ".join((title.text or "").split()), "\n".join(texts), tuple(links))
 
 
+_TEXTS = ("json", "xml", "javascript", "yaml", "application/octet-stream")  # the last stands for an unknown kind
 _ENTRY = ("pubDate", "published", "updated", "description", "summary", "content")
 
 

@@ -23,9 +23,6 @@ __all__ = ["WebExtract", "WebSearch", "configured_engine", "search_unavailable",
 
 logger = logging.getLogger(__name__)
 
-MAX_PAGE = 12_288
-"""Most characters that are shown of one page at once."""
-
 ENDPOINT = "LAGENTLIKE_SEARCH_ENDPOINT"
 ENGINES = {
     "BING_API_KEY": "BingSearch",
@@ -89,6 +86,7 @@ class WebExtract(BaseAction):
     """
 
     read_only = True
+    max_length = 65_536  # of five pages
 
     def __init__(
         self, timeout: float = 15, allow_private: bool | Sequence[str] = False, name: str | None = "web_extract"
@@ -120,7 +118,7 @@ class WebExtract(BaseAction):
 
     async def _page(self, url: str, number: int) -> dict[str, str]:
         try:
-            return {"url": url, "content": (await self._reader.read(url)).part(number, MAX_PAGE)}
+            return {"url": url, "content": (await self._reader.read(url)).part(number)}
         except FetchError as error:
             return {"url": url, "error": str(error)}
 

@@ -36,6 +36,7 @@ def page_of(body: bytes, kind: str, label: str = "") -> Page:
         (b"# Head", "text/markdown", "# Head"),
         ('<meta charset="gbk"><p>网页</p>'.encode("gbk"), "text/html", "网页"),
         (b"", "text/html", ""),
+        ("utf-16".encode("utf-16"), "text/plain", "utf-16"),
     ],
 )
 def test_texts_are_read(body: bytes, kind: str, text: str) -> None:
@@ -51,6 +52,7 @@ def test_texts_are_read(body: bytes, kind: str, text: str) -> None:
         (b"%PDF-1.7", "text/plain", "is a PDF"),
         (b"\0\1\2", "application/octet-stream", "is no text"),
         (b"x", "video/mp4", "is no text"),
+        (b"GIF89a\0\1", "text/html", "is no text"),
     ],
 )
 def test_what_is_no_text_is_refused(body: bytes, kind: str, said: str) -> None:
@@ -79,7 +81,7 @@ def test_a_long_page_is_shown_part_by_part() -> None:
     with pytest.raises(FetchError, match="has no part 6: give a number from 1 to 4"):
         page.part(6, 400)
     assert Page("u", "", "x" * 1000).part(3, 400).endswith("\n\n" + "x" * 200)
-    assert Page("u", "", "").part(1, 400) == ""
+    assert Page("u", "T", "").part(1) == "T\n\n(there is no text on this page; it may be one that scripts write)"
 
 
 def test_a_part_tells_where_its_own_links_lead() -> None:
@@ -87,6 +89,12 @@ def test_a_part_tells_where_its_own_links_lead() -> None:
     assert page.part(1, 23).endswith("one[^1] of some\n\n[^1]: https://a.example/")
     assert page.part(2, 23).endswith("[^0]\n\n[^2]: https://b.example/")
     assert page.part(1, 99).endswith("[^0]\n\n[^1]: https://a.example/\n[^2]: https://b.example/")
+
+
+def test_what_is_told_of_links_is_bounded() -> None:
+    links = tuple(f"https://www.example.org/{number:0900}" for number in range(9))
+    shown = Page("u", "", " ".join(f"[^{number}]" for number in range(1, 10)), links).part(1)
+    assert shown.count("https://") == 3
 
 
 @pytest.fixture

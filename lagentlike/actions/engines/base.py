@@ -24,6 +24,8 @@ AT_ONCE = 4
 """Queries that one engine is asked side by side."""
 
 KEPT_QUERIES = 128
+MAX_SUMMARY = 1000
+"""Most characters of a summary."""
 
 Found = dict[str, str]
 """A page that was found: its `url`, its `title`, and `summ`, a summary."""
@@ -94,7 +96,7 @@ class SearchEngine(ABC):
         for page in await self._find(client, query):
             url = page["url"]
             if self._is_fit(url) and url not in pages and len(pages) < self.topk:
-                pages[url] = {"url": url, "title": plain(page["title"]), "summ": plain(page["summ"])}
+                pages[url] = {"url": url, "title": plain(page["title"]), "summ": plain(page["summ"])[:MAX_SUMMARY]}
         return list(pages.values())
 
     def _is_fit(self, url: str) -> bool:
