@@ -115,7 +115,9 @@ class Keeper:
             StateError: it cannot be written; what is kept is as before.
         """
         held, states = self._held.setdefault(session_id, _Held()), self._states()
-        change, marks = await self._done(states, lambda: self._change(session_id, held, states, note))
+        there = sum(_mark(state, session_id)[1] for _, state in states if isinstance(state, MemoryManager))
+        new = there - sum(length for _, length in held.marks.values())
+        change, marks = await self._done(states, lambda: self._change(session_id, held, states, note), new)
         await self.store.append(session_id, change)
         held.version, held.note, held.marks = change.version, note, marks
         held.values |= change.values

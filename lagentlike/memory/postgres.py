@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from ..concurrency import on_background
+from ..concurrency import in_thread, on_background
 from ..errors import InvalidArgument, MissingExtra, StateError
 from .search import collected, Found, terms_of, words_of
 from .state import SessionId
@@ -102,7 +102,7 @@ class PostgresStore(SessionStore):
                     f"SELECT path, message FROM {self._schema}.messages WHERE session = $1 ORDER BY path, position",
                     session,
                 )
-            return assembled(session_id, version, lengths, note, map(tuple, values), map(tuple, messages))
+            return await in_thread(assembled, session_id, version, lengths, note, values, messages)
 
         return await self._do(load)
 

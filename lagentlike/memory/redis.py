@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
-from ..concurrency import on_background
+from ..concurrency import in_thread, on_background
 from ..errors import InvalidArgument, MissingExtra, StateError
 from .search import collected, Found, terms_of
 from .state import SessionId
@@ -110,7 +110,8 @@ class RedisStore(SessionStore):
         head = {name.decode(): value for name, value in zip(pairs, pairs, strict=True)}
         states = [(name[len("state ") :], value) for name, value in head.items() if name.startswith("state ")]
         messages = [(path.decode(), message) for path, items in found[1:] for message in items]
-        return assembled(session_id, int(head["version"]), head["lengths"], head["note"], states, messages)
+        version, lengths, note = int(head["version"]), head["lengths"], head["note"]
+        return await in_thread(assembled, session_id, version, lengths, note, states, messages)
 
     async def append(self, session_id: SessionId, change: Change) -> None:
         key = session_key(session_id)

@@ -201,10 +201,13 @@ class SQLiteStore(SessionStore):
     async def _write(self, work: Work) -> Any:
         done: Future[Any] = Future()
         with self._guard:
-            self._waiting.append((work, done))
             if not self._writing:
-                self._thread.submit(self._write_all)
+                try:
+                    self._thread.submit(self._write_all)
+                except RuntimeError:
+                    raise StateError(f"{os.fspath(self.path)!r} cannot be written: it was closed here") from None
                 self._writing = True
+            self._waiting.append((work, done))
         return await asyncio.wrap_future(done)
 
     def _write_all(self) -> None:

@@ -267,9 +267,7 @@ class AgentServer(HTTPFace):
 
     async def _show(self, http: web.Request) -> web.Response:
         async with self._known(http) as session:
-            memory = getattr(self.unit, "memory", None)
-            messages = memory.save(session.unit_id) if memory is not None else []
-            return json_response({"session_id": session.name, "messages": messages})
+            return json_response({"session_id": session.name, "messages": await self.sessions.messages(session)})
 
     async def _delete(self, http: web.Request) -> web.Response:
         async with self._known(http) as session:

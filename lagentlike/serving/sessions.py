@@ -189,6 +189,13 @@ class Sessions:
         await _surely(self._take_back(session, session.undo[-1]))
         return True
 
+    async def messages(self, session: Session) -> list[dict[str, Any]]:
+        """The conversation of a session, as plain data."""
+        memory: MemoryManager | None = getattr(self._unit, "memory", None)
+        if memory is None:
+            return []
+        return await self._done(partial(memory.save, session.unit_id), len(memory.get(session.unit_id)))
+
     async def state(self, session: Session) -> dict[str, Any]:
         """What the unit remembers of a session."""
         memories = [state for _, state in self._unit.named_states() if isinstance(state, MemoryManager)]

@@ -27,7 +27,7 @@ from lagentlike.cli import main
 from lagentlike.concurrency import run_in_background
 from lagentlike.errors import InvalidArgument, SessionConflict, StateError
 from lagentlike.llms import AsyncScriptedLLM
-from lagentlike.memory import Change, SessionStore, SessionValue, Tail
+from lagentlike.memory import Change, MemoryManager, SessionStore, SessionValue, Tail
 from lagentlike.memory.store import to_json
 
 from .talker import echoing, open_store
@@ -236,6 +236,32 @@ def test_a_turn_writes_what_is_new_in_it(store: SessionStore) -> None:
     assert [(change.tails["memory"].start, len(change.tails["memory"].messages)) for change in written] == [
         (2 * number, 2) for number in range(50)
     ]
+
+
+def test_an_event_loop_does_not_wait_for_a_long_session(another: Callable[[], SessionStore]) -> None:
+    loop_thread = threading.current_thread()
+
+    class Watched(MemoryManager):
+        parsed_in: set[threading.Thread] = set()
+
+        def parse(self, value: Any) -> Any:
+            self.parsed_in.add(threading.current_thread())
+            return super().parse(value)
+
+    async def talk() -> None:
+        agent = AsyncAgent(AsyncScriptedLLM(["yes"] * 2))
+        agent.keep(another())
+        agent.memory.load([f"message {number}" for number in range(1000)])  # type: ignore[union-attr]
+        await agent("one")
+        fresh = AsyncAgent(AsyncScriptedLLM(["yes"]))
+        fresh.memory = Watched()
+        fresh.keep(another())
+        await fresh("two")
+        assert len(said(fresh)) == 1004
+
+    asyncio.run(talk())
+    assert Watched.parsed_in
+    assert loop_thread not in Watched.parsed_in
 
 
 # Crashes
@@ -526,6 +552,18 @@ def test_only_units_with_memory_are_kept(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidArgument, match="unit with a memory"):
         ActionExecutor([]).keep(tmp_path / "s.db")
+
+
+def test_a_store_that_was_closed_gives_a_typed_error(tmp_path: Path) -> None:
+    store = open_store("sqlite", str(tmp_path / "s.db"))
+    agent = an_agent(store)
+    agent("one")
+    store.blocking.close()
+    with pytest.raises(StateError):
+        agent("two")
+    with pytest.raises(StateError, match="closed"):
+        store.blocking.delete(0)
+    assert said(agent) == ["one", "heard one"]
 
 
 def test_an_address_where_nobody_is_gives_a_typed_error(tmp_path: Path) -> None:
