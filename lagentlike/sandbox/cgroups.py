@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .limits import Limits
+from .proc import ancestors
 
 __all__ = ["Cgroup", "Controllers", "controllers", "group_prefix"]
 
 _PREFIX = "lagentlike-"
 _PERIOD = 100_000
+_OWN = "own"
+"""The group of this process itself, where it had to leave another one."""
+
 _OWN_PROCESSES = 2
 """Processes of bwrap that are in the group too."""
 
@@ -159,8 +163,27 @@ def _find(proc: Path = Path("/proc/self")) -> Controllers:
     if "memory" in own or "pids" in own:
         return _usable(1, {name: [_path(mounts, own, name)] for name in ("memory", "pids", "cpu")})
     here = _path(mounts, own, "")
+    if here is not None and own[""] == "/":  # the root, and in a container that of its namespace
+        _step_down(here)
     around = [] if here is None else [here, here.parent]  # where there are processes, there are no controllers below
     return _usable(2, dict.fromkeys(("memory", "pids", "cpu"), around))
+
+
+def _step_down(here: Path) -> None:
+    """Leave a group of version 2 to which controllers cannot be given because of this process and those above it.
+
+    So it is in a container, where there is no group above. Where other processes are in the group, it stays as it is.
+    """
+    try:
+        members = {int(pid) for pid in (here / "cgroup.procs").read_text().split()}
+        if "cgroup.type" not in os.listdir(here) or not members or members - {os.getpid(), *ancestors()}:  # noqa: PTH208
+            return
+        below = here / f"{_PREFIX}{_OWN}-{os.getpid()}"  # which the keeper does not take for one of ours
+        below.mkdir(exist_ok=True)
+        for pid in members:
+            (below / "cgroup.procs").write_text(str(pid))
+    except OSError:
+        return  # it may not be changed, as is found out in a moment
 
 
 def _usable(version: int, candidates: Mapping[str, Sequence[Path | None]]) -> Controllers:

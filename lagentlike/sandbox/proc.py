@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["all_pids", "descendants"]
+__all__ = ["all_pids", "ancestors", "descendants"]
 
 
 def descendants(root: int) -> list[int]:
@@ -14,14 +14,27 @@ def descendants(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for pid in all_pids():
         with contextlib.suppress(OSError, ValueError, IndexError):
-            stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(pid)
+            children.setdefault(_parent(pid), []).append(pid)
     found: list[int] = []
     level = children.get(root, [])
     while level:
         found += level
         level = [child for pid in level for child in children.get(pid, ())]
     return found
+
+
+def ancestors() -> list[int]:
+    """The processes above this one."""
+    found = [os.getppid()]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        while found[-1] > 0:
+            found.append(_parent(found[-1]))
+    return found
+
+
+def _parent(pid: int) -> int:
+    stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def all_pids() -> list[int]:

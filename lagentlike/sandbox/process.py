@@ -99,6 +99,13 @@ class Process(ABC):
         self.popen.poll()
         return self.returncode
 
+    def has_ended(self) -> bool:
+        """Whether it has ended; unlike `poll`, this leaves its number to it, so that others can wait for its end."""
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end.
 

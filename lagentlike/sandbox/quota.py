@@ -143,7 +143,7 @@ class _Watched:
     def _look(self) -> None:
         """Look the workspace through, and kill the process if it wrote too much."""
         try:
-            if self._process.poll() is not None:
+            if self._process.has_ended():
                 self.is_done = True
                 return
             began = time.monotonic()

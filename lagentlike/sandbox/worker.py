@@ -116,7 +116,11 @@ class Worker:
             self.close()
             with _Ends() as ends:
                 line = _Line(self.isolation.start(_ARGV, **self._start_options(ends)), ends.take())
-            follow(exchange := _Exchange(line, None, START_SECONDS, self.limits.output))
+            try:
+                follow(exchange := _Exchange(line, None, START_SECONDS, self.limits.output))
+            except BaseException:
+                line.close()
+                raise
             self._line = self._came_up(line, exchange)
 
     async def start_async(self) -> None:
@@ -148,7 +152,11 @@ class Worker:
             self.start()
             assert self._line is not None
             exchange = self._exchange(code, timeout, show)
-            follow(exchange)
+            try:
+                follow(exchange)
+            except BaseException:  # such as the user's Ctrl-C: the next answer would be that of this code
+                self.close()
+                raise
             if exchange.is_lost:
                 self.close()
             return exchange.result()

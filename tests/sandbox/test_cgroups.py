@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from lagentlike.sandbox import cgroups, Limits
 from lagentlike.sandbox.cgroups import Controllers
 from lagentlike.sandbox.limits import MIB
+
+from .fake_cgroup2 import FakeCgroup2
 
 
 def proc(folder: Path, groups: str, mounts: str) -> Path:
@@ -65,6 +68,90 @@ def test_a_real_group_has_the_limits_and_is_removed() -> None:
     finally:
         assert group.remove()
     assert not any(folder.exists() for folder in group.folders)
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroup2:
+    """Version 2 as systemd lays it out for a user, with this process in a scope of theirs."""
+    tree = FakeCgroup2(tmp_path / "cgroup", monkeypatch)
+    folder = tree.root
+    for name in ("user.slice", "user@1000.service", "app.slice", "session.scope"):
+        for controller in ("memory", "pids", "cpu") if name != "session.scope" else ():
+            (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+        folder = folder / name
+        folder.mkdir()
+    tree.put(os.getpid(), str(folder.relative_to(tree.root)))
+    return tree
+
+
+SCOPE = "user.slice/user@1000.service/app.slice/session.scope"
+
+
+def test_groups_of_version_2_are_made_beside_that_of_this_process(user: FakeCgroup2, tmp_path: Path) -> None:
+    found = cgroups._find(user.process(tmp_path / "proc", SCOPE))
+    slice_ = user.root / Path(SCOPE).parent
+    assert (found.version, found.missing) == (2, {})
+    assert found.parents == dict.fromkeys(("memory", "pids", "cpu"), slice_)
+    group = found.make(Limits(memory=64 * MIB, processes=10, cpus=0.5))
+    (folder,) = group.folders
+    assert folder.parent == slice_
+    written = ("memory.max", "memory.swap.max", "pids.max", "cpu.max")
+    assert [(folder / file).read_text() for file in written] == [f"{64 * MIB}\n", "0\n", "12\n", "50000 100000\n"]
+    with subprocess.Popen(["sleep", "60"]) as process:
+        group.add(process.pid)
+        assert group.members() == [process.pid]
+        assert not group.remove(), "a process is in it"
+        process.kill()
+    user.end(process.pid)
+    assert group.oom_kills() == 0
+    assert not group.is_full()
+    assert group.remove()
+    assert sorted(one.name for one in slice_.iterdir() if one.is_dir()) == ["session.scope"]
+
+
+def test_kills_and_fullness_are_read_from_version_2(user: FakeCgroup2, tmp_path: Path) -> None:
+    group = cgroups._find(user.process(tmp_path / "proc", SCOPE)).make(Limits(processes=10))
+    (folder,) = group.folders
+    here = str(folder.relative_to(user.root))
+    user.tell(here, "memory.events", "oom 3\noom_kill 2\noom_group_kill 0\n")
+    user.tell(here, "pids.current", "10\n")
+    assert group.oom_kills() == 2
+    assert group.is_full()
+
+
+def test_what_a_slice_lacks_is_missing_with_a_reason(user: FakeCgroup2, tmp_path: Path) -> None:
+    (user.root / "system.slice").mkdir()
+    (user.root / "system.slice" / "own.service").mkdir()
+    user.put(os.getpid(), "system.slice/own.service")
+    user.tell("system.slice", "cgroup.controllers", "memory pids\n")
+    found = cgroups._find(user.process(tmp_path / "proc", "system.slice/own.service"))
+    assert set(found.parents) == {"memory", "pids"}
+    assert "cannot be used" in found.missing["cpu"]
+
+
+def test_in_a_container_this_process_makes_room_for_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no group above, and one with processes cannot have controllers below: they move down."""
+    tree = FakeCgroup2(tmp_path / "cgroup", monkeypatch, namespace=True)
+    tree.put(os.getppid(), "")
+    tree.put(os.getpid(), "")
+    found = cgroups._find(tree.process(tmp_path / "proc", ""))
+    assert found.parents == dict.fromkeys(("memory", "pids", "cpu"), tree.root)
+    moved = (tree.root / f"lagentlike-own-{os.getpid()}" / "cgroup.procs").read_text().split()
+    assert sorted(moved) == sorted([str(os.getpid()), str(os.getppid())])
+    assert found.make(Limits()).remove()
+
+
+def test_processes_of_others_in_a_container_are_left_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = FakeCgroup2(tmp_path / "cgroup", monkeypatch, namespace=True)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        tree.put(os.getpid(), "")
+        tree.put(other.pid, "")
+        found = cgroups._find(tree.process(tmp_path / "proc", ""))
+        other.kill()
+    assert found.parents == {}
+    assert not [one for one in tree.root.iterdir() if one.is_dir()]
 
 
 def test_settings_of_version_2() -> None:

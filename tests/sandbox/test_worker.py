@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -122,6 +123,18 @@ def test_a_process_that_dies_is_noticed_and_replaced(worker: Worker, code: str, 
     assert (done.ending, done.returncode) == ("died", returncode)
     assert f"the process died ({said})" in done.error
     assert worker.run("1").value == "1"
+
+
+def test_code_that_its_user_interrupts_leaves_no_answer_behind(worker: Worker) -> None:
+    """Ctrl-C while the answer is waited for."""
+    worker.run("x = 3")
+    me = threading.main_thread().ident
+    assert me is not None
+    threading.Timer(0.3, signal.pthread_kill, (me, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.run("import time; time.sleep(5); 'late'", timeout=30)
+    assert not worker.is_alive
+    assert worker.run("1 + 1").value == "2"
 
 
 @pytest.mark.skipif("memory" not in controllers().parents, reason="no control group for memory")
