@@ -91,6 +91,8 @@ def read_html(html: str, url: str = "") -> Article:
                 marks.append(_Mark(text, places[-1]))
         elif name == "title":
             in_title = opens
+        elif name == "base" and opens:
+            url = _target(attributes.get("href", ""), url) or url
         elif name == "a":
             if anchor and not opens:
                 marks.append(_Mark("", places[-1], anchor))
@@ -98,8 +100,10 @@ def read_html(html: str, url: str = "") -> Article:
         else:
             if name == "pre":
                 preformatted = max(0, preformatted + (1 if opens else -1))
-            if name in _PLACES:
-                _enter(places, name, attributes) if opens else _leave(places, name)
+            if name in _PLACES and opens:
+                _enter(places, name, attributes)
+            elif name in _PLACES:
+                _leave(places, name)
             if name in _BLOCKS:
                 begin, end = _LOOKS.get(name, ("\n", "\n"))
                 marks.append(_Mark(begin if opens else end, places[-1]))
@@ -133,6 +137,7 @@ def _enter(places: list[_Place], name: str, attributes: dict[str, str]) -> None:
         or role in _ASIDE_ROLES
         or (name == "header" and not is_main)
         or (name in _GENERIC and _ASIDE_NAMES.search(called) is not None)
+        or "display:none" in attributes.get("style", "").replace(" ", "")
     )
     places.append(_Place(name, outer.is_aside or aside, is_main))
 

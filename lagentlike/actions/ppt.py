@@ -11,15 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..concurrency import run_in_background
 from ..errors import InvalidArgument, MissingExtra, ToolError
 from ..memory import SessionId
 from ..memory.state import SessionValue
 from .base import tool_api
 from .engines import engine_of
-from .running import on_background
-from .web_action import awaited, blocking, checked_seconds, WebAction
-from .web_fetch import WebClient
+from .web_action import awaited, blocking, WebAction
 from .work_folder import WorkFolder
 from .workers import submit_from_loop
 
@@ -72,7 +69,7 @@ class PPT(WebAction):
         description: Mapping[str, Any] | str | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(timeout, description, name)
+        super().__init__(timeout, description, name, allow_private)
         self.folder = WorkFolder(root)
         self.themes = {theme: dict(layouts) for theme, layouts in (theme_mapping or THEMES).items()}
         for theme, layouts in self.themes.items():
@@ -81,7 +78,6 @@ class PPT(WebAction):
                 raise InvalidArgument("theme_mapping", theme, f"name its layouts {', '.join(sorted(missing))} too")
         self.image_search = None if image_search is None else engine_of(image_search)
         self.decks: SessionValue[dict[str, Any]] = SessionValue(dict)
-        self._web = WebClient(checked_seconds(timeout), allow_private)
 
     @tool_api(explode_return=True)
     @blocking
@@ -101,7 +97,7 @@ class PPT(WebAction):
             raise ToolError(f"there is no theme {theme!r}: the themes are {', '.join(self.themes)}")
         if not abs_location.lower().endswith(".pptx"):
             raise ToolError(f"{abs_location!r} is no place for slides: end it with .pptx")
-        location = self.folder.find(abs_location)
+        location = self.folder.name(abs_location)
         self.decks[session_id] = {"theme": theme, "location": location, "pages": []}
         return {"status": f"created {location}, which is written by submit_file"}
 
@@ -179,7 +175,7 @@ class PPT(WebAction):
                 * status: the result of the execution
         """
         self._deck(session_id)
-        path = await self._fetched(image) if _is_address(image) else self.folder.find(image)
+        path = await self._fetched(image) if _is_address(image) else self.folder.name(image)
         await submit_from_loop(self._image, path)
         return self._added(session_id, layout="two", title=title, texts=_items(bullet_items), image=path)
 
@@ -198,18 +194,8 @@ class PPT(WebAction):
         await submit_from_loop(self._write, dict(deck, pages=list(deck["pages"])))
         return {"status": f"submitted. view ppt at {deck['location']}"}
 
-    def close(self) -> None:
-        """Close the connections."""
-        super().close()
-        run_in_background(self._web.close())
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await super().aclose()
-        await on_background(self._web.close())
-
     def extra_repr(self) -> str:
-        return f"root={str(self.folder.path)!r}"
+        return f"root={str(self.folder.root)!r}"
 
     def _deck(self, session_id: SessionId) -> dict[str, Any]:
         deck = self.decks[session_id]

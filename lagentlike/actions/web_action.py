@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..concurrency import run_in_background
@@ -13,7 +13,7 @@ from .function import checked_timeout
 from .running import on_background
 from .web_fetch import WebClient
 
-__all__ = ["WebAction", "awaited", "blocking", "checked_seconds", "service_client"]
+__all__ = ["WebAction", "awaited", "blocking"]
 
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -23,51 +23,46 @@ _COROUTINE = "__coroutine__"
 
 
 class WebAction(BaseAction):
-    """A tool that asks a service of the web.
+    """A tool that asks services of the web, or reads its pages.
 
     Its methods are coroutines made `blocking`; the async form of the class has them `awaited`. Both run on the
-    background loop, where the connections are.
-
-    Where the service is says whoever makes the tool, and no model: so it may be anywhere, also on this machine.
+    background loop, where the connections are: of `_client` to services, which may be anywhere, since whoever makes the
+    tool says where; and of `_web` to addresses that models give.
 
     Args:
         timeout: seconds for a request.
         description: what models are told, in place of the docstrings.
         name: its name.
+        allow_private: also fetch from private addresses what models ask for: True for all, or a list of networks.
     """
 
     read_only = True
 
     def __init__(
-        self, timeout: float = 15, description: Mapping[str, Any] | str | None = None, name: str | None = None
+        self,
+        timeout: float = 15,
+        description: Mapping[str, Any] | str | None = None,
+        name: str | None = None,
+        allow_private: bool | Sequence[str] = False,
     ) -> None:
         super().__init__(description, name)
-        self._client = service_client(timeout)
+        seconds = checked_timeout(timeout)
+        if seconds is None:
+            raise InvalidArgument("timeout", timeout, "give seconds")
+        self._client = WebClient(seconds, allow_private=True, max_redirects=0)
+        self._web = WebClient(seconds, allow_private)
 
     def close(self) -> None:
         """Close the connections."""
-        run_in_background(self._client.close())
+        run_in_background(self._close())
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await on_background(self._client.close())
+        await on_background(self._close())
 
-
-def service_client(timeout: float) -> WebClient:
-    """A client for addresses that no model has a say in; it follows no redirect."""
-    return WebClient(checked_seconds(timeout), allow_private=True, max_redirects=0)
-
-
-def checked_seconds(timeout: float) -> float:
-    """A time limit that is none of `None`.
-
-    Raises:
-        InvalidArgument: it is no positive number.
-    """
-    seconds = checked_timeout(timeout)
-    if seconds is None:
-        raise InvalidArgument("timeout", timeout, "give seconds")
-    return seconds
+    async def _close(self) -> None:
+        await self._client.close()
+        await self._web.close()
 
 
 def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[S, P], R]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..concurrency import run_in_background
 from ..errors import FetchError, ToolError
 from ..memory import SessionId
 from ..memory.state import SessionValue
@@ -17,9 +16,7 @@ from ..schema import ActionReturn
 from .base import tool_api
 from .engines import engine_of
 from .engines.base import SearchEngine
-from .running import on_background
-from .web_action import awaited, blocking, checked_seconds, WebAction
-from .web_fetch import WebClient
+from .web_action import awaited, blocking, WebAction
 from .web_page import PageReader
 
 __all__ = ["AsyncWebBrowser", "WebBrowser"]
@@ -61,10 +58,9 @@ class WebBrowser(WebAction):
         cached: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(timeout, description, name)
+        super().__init__(timeout, description, name, allow_private)
         self.searcher = engine_of(searcher_type, options)
         self.results: SessionValue[list[dict[str, str]]] = SessionValue(list)
-        self._web = WebClient(checked_seconds(timeout), allow_private)
         self._reader = PageReader(self._web, cached)
 
     @tool_api
@@ -126,16 +122,6 @@ class WebBrowser(WebAction):
         """
         text = (await self._reader.read(url)).part(page)
         return ActionReturn(type=self.name, url=url, result=[{"type": "text", "content": text}])
-
-    def close(self) -> None:
-        """Close the connections."""
-        super().close()
-        run_in_background(self._web.close())
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await super().aclose()
-        await on_background(self._web.close())
 
     async def _beginning(self, url: str) -> str | FetchError:
         """The beginning of a page, or why there is none."""

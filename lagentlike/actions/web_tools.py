@@ -15,8 +15,7 @@ from .base import BaseAction, tool_api
 from .engines import engine_of
 from .engines.base import SearchEngine
 from .running import on_background
-from .web_action import checked_seconds, service_client
-from .web_fetch import WebClient
+from .web_action import WebAction
 from .web_page import PageReader
 
 __all__ = ["WebExtract", "WebSearch", "configured_engine", "search_unavailable", "web_tools"]
@@ -35,7 +34,7 @@ ENGINES = {
 """The variables of the environment that name an engine, in the order in which they are looked at."""
 
 
-class WebSearch(BaseAction):
+class WebSearch(WebAction):
     """Search the web.
 
     Args:
@@ -45,14 +44,11 @@ class WebSearch(BaseAction):
         name: its name.
     """
 
-    read_only = True
-
     def __init__(
         self, engine: SearchEngine | None = None, timeout: float = 15, name: str | None = "web_search"
     ) -> None:
-        super().__init__(None, name)
+        super().__init__(timeout, None, name)
         self._engine = engine
-        self._client = service_client(timeout)
 
     @tool_api
     async def run(self, query: str, limit: Annotated[int, Field(ge=1, le=20)] = 5) -> list[dict[str, str]]:
@@ -71,12 +67,8 @@ class WebSearch(BaseAction):
             raise ToolError("nothing was found: try other words")
         return [{"title": page["title"], "url": page["url"], "summary": page["summ"]} for page in found[:limit]]
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await on_background(self._client.close())
 
-
-class WebExtract(BaseAction):
+class WebExtract(WebAction):
     """Read pages. Addresses of private networks are not fetched, and what is fetched was written by strangers.
 
     Args:
@@ -85,15 +77,13 @@ class WebExtract(BaseAction):
         name: its name.
     """
 
-    read_only = True
     max_length = 65_536  # of five pages
 
     def __init__(
         self, timeout: float = 15, allow_private: bool | Sequence[str] = False, name: str | None = "web_extract"
     ) -> None:
-        super().__init__(None, name)
-        self._client = WebClient(checked_seconds(timeout), allow_private)
-        self._reader = PageReader(self._client)
+        super().__init__(timeout, None, name, allow_private)
+        self._reader = PageReader(self._web)
 
     @tool_api
     async def run(
@@ -108,10 +98,6 @@ class WebExtract(BaseAction):
             page: Which page of long ones.
         """
         return list(await on_background(self._pages(urls, page)))
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await on_background(self._client.close())
 
     async def _pages(self, urls: list[str], number: int) -> list[dict[str, str]]:
         return await asyncio.gather(*(self._page(url, number) for url in urls))

@@ -15,7 +15,6 @@ from lagentlike.actions import engines
 from lagentlike.actions.engines import engine_of
 from lagentlike.actions.engines.base import Found, plain, SearchEngine
 from lagentlike.actions.engines.tencent import tc3_headers
-from lagentlike.actions.web_action import service_client
 from lagentlike.actions.web_fetch import WebClient
 from lagentlike.errors import (
     BadAnswer,
@@ -48,7 +47,7 @@ def search(engine: SearchEngine, *queries: str) -> Any:
     """What one query finds, or several side by side."""
 
     async def ask() -> Any:
-        client = service_client(10)
+        client = WebClient(10, allow_private=True, max_redirects=0)
         try:
             return await (engine.search(client, *queries) if len(queries) == 1 else engine.search_all(client, queries))
         finally:
