@@ -93,9 +93,10 @@ class Root:
             except BaseException:
                 process.close()
                 raise
-            self._idle.append(process)
-            if len(self._idle) > MAX_IDLE:
-                self._idle.pop(0).close()
+            if len(self._idle) < MAX_IDLE:
+                self._idle.append(process)
+            else:
+                process.close()
         if "error" in answer:
             raise ToolError(str(answer["error"]))
         return str(answer["text"])
