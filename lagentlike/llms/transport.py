@@ -30,7 +30,6 @@ from ..errors import (
     StreamTruncated,
 )
 from ..tracing import spans
-from ..tracing.propagation import traced
 from .exchange import pool_of_loop, pools_of_process, post, Response
 from .limits import Lease, RateLimiter
 from .refusals import masked, refusal, retry_after
@@ -192,6 +191,8 @@ class Transport:
     async def _persist(self, request: Request, receive: Callable[[Response, Call, R], Awaitable[T]], read: R) -> T:
         """Make the request, and make it again where that may help: the only retry loop there is."""
         if spans.tracers:
+            from ..tracing.propagation import traced  # what only this needs
+
             request = request._replace(headers=traced(request.headers))
         options, limiter = self.options, self.limiter
         loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, 
 from contextlib import aclosing, closing, contextmanager, suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ..concurrency import Stopped
 from ..schema import (
@@ -272,12 +272,15 @@ class Span:
         return given
 
 
-class Remote(NamedTuple):
+class Remote:
     """A span elsewhere, of which what happens here is part; see `Span`."""
 
-    trace_id: str
-    span_id: str
-    sampled: bool
+    __slots__ = ("sampled", "span_id", "trace_id")
+
+    def __init__(self, trace_id: str, span_id: str, sampled: bool) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.sampled = sampled
 
 
 class Tracer:
