@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         HFTransformerChat,
     )
     from .limits import RateLimiter
+    from .llamacpp import AsyncLlamaCppAPI, LlamaCppAPI
     from .lmdeploy import AsyncLMDeployPipeline, LMDeployPipeline
     from .lmdeploy_server import AsyncLMDeployClient, AsyncLMDeployServer, LMDeployClient, LMDeployServer
     from .meta import INTERNLM2_META
@@ -42,6 +43,7 @@ __all__ = [
     "AsyncLMDeployClient",
     "AsyncLMDeployPipeline",
     "AsyncLMDeployServer",
+    "AsyncLlamaCppAPI",
     "AsyncScriptedLLM",
     "AsyncTinyLM",
     "AsyncTokenAPI",
@@ -60,6 +62,7 @@ __all__ = [
     "LMDeployPipeline",
     "LMDeployServer",
     "MemoryCache",
+    "LlamaCppAPI",
     "RateLimiter",
     "SQLiteCache",
     "ScriptedLLM",
@@ -86,6 +89,7 @@ __getattr__, __dir__ = attach(
             "HFTransformerChat",
         ],
         "limits": ["RateLimiter"],
+        "llamacpp": ["AsyncLlamaCppAPI", "LlamaCppAPI"],
         "lmdeploy": ["AsyncLMDeployPipeline", "LMDeployPipeline"],
         "lmdeploy_server": ["AsyncLMDeployClient", "AsyncLMDeployServer", "LMDeployClient", "LMDeployServer"],
         "meta": ["INTERNLM2_META"],

@@ -517,7 +517,7 @@ class _Tokens:
     """The sampled tokens that a response tells of, under the names that servers have for them.
 
     vLLM: `token_ids` and `prompt_token_ids`, or `token_id:7` for a token's text; LMDeploy: `output_ids` and
-    `output_token_logprobs`; all: `logprobs.content`.
+    `output_token_logprobs`; llama.cpp: an `id` with each log-probability; all: `logprobs.content`.
     """
 
     def __init__(self) -> None:
@@ -546,7 +546,7 @@ class _Tokens:
             items = [item for item in content if type(item) is dict]
             if type(pairs) is not list:
                 self.logprobs += [float(item["logprob"]) for item in items if _is_number(item.get("logprob"))]
-            ids = ids or _ids([_id_in_text(item.get("token")) for item in items])
+            ids = ids or _ids([item.get("id", _id_in_text(item.get("token"))) for item in items])
         self.ids += ids
 
     def span(self) -> TokenSpan | None:

@@ -1,4 +1,4 @@
-"""Models behind servers that take prompts as token ids: vLLM, SGLang, LMDeploy, and `lagentlike serve-model`."""
+"""Models behind servers that take prompts as token ids: vLLM, SGLang, LMDeploy, llama.cpp, `lagentlike serve-model`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _TokenAPI(_TokenModel, _Served):
 
 
 class TokenAPI(_TokenAPI, _BlockingServed):
-    """A model behind a server that takes prompts as token ids: vLLM, SGLang, LMDeploy, or `lagentlike serve-model`.
+    """A model behind a server that takes prompts as token ids: vLLM, SGLang, LMDeploy, llama.cpp or our own.
 
     Conversations are rendered here, with the model's own tokenizer; the server is sent ids and gives ids. So
     `prompt_ids=` goes on from exact token ids, and an answer's `tokens` are exact: the ids it was sampled from, the
@@ -75,7 +75,8 @@ class TokenAPI(_TokenAPI, _BlockingServed):
     Args:
         model_type: the model's name, as the server knows it.
         tokenizer: its tokenizer: a Hugging Face directory or name, a fast tokenizer, or a `ChatTokenizer`.
-        server: the engine that runs there: `"vllm"` (from 0.10.2 on), `"sglang"`, `"lmdeploy"` or `"lagentlike"`.
+        server: the engine that runs there: `"vllm"` (from 0.10.2 on), `"sglang"`, `"lmdeploy"`, `"llamacpp"`, or
+            `"lagentlike"`, which is `lagentlike serve-model`.
         api_base: the server's URL, with or without `/v1`.
         template: a `ChatTemplate` or the name of one; None for the tokenizer's own.
         key: the API key, or several that are used in turn; `"ENV"` takes `OPENAI_API_KEY` from the environment.
@@ -113,6 +114,6 @@ def _endpoint(api_base: str, path: str) -> URL:
     """The URL to post to, whichever of a server's addresses was given."""
     url = server_url(api_base)
     base = url.path.rstrip("/")
-    for end in ("/chat/completions", "/completions", "/generate", "/v1"):
+    for end in ("/chat/completions", "/completions", "/completion", "/generate", "/v1"):
         base = base.removesuffix(end)
     return url.with_path(base + path).with_query(url.query)

@@ -2,7 +2,7 @@
 
 vLLM's is its completions API (`vllm/entrypoints/openai/completion/protocol.py`), SGLang's and LMDeploy's are their
 `/generate` (`sglang/srt/managers/io_struct.py`, `lmdeploy/serve/openai/endpoints/generate.py`): of one name, and not
-the same.
+the same. llama.cpp's is its `/completion` (`tools/server/README.md`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..errors import BadResponse, InvalidArgument, MissingTokens, ServerError
 from ..schema import Completion, TokenSpan, Usage
 from .base import Params
 from .codec import decode
+from .openai_wire import schema_of_answer
 
 __all__ = ["SERVERS", "TokenServer", "answer_of", "sampling_fields"]
 
@@ -121,10 +122,49 @@ def _lmdeploy_answer(body: bytes) -> Completion:
     return answer_of("", _span(_ids(ids, body), logprobs, body), meta.get("finish_reason"), meta)
 
 
+def _llamacpp_request(model: str, prompt: list[int], params: Params) -> Body:
+    limit = params.get("max_new_tokens")
+    if limit is None:
+        raise InvalidArgument("max_new_tokens", None, "llama.cpp goes on for ever where a model does: say how many")
+    sampling = sampling_fields(params, all_tokens=0)
+    if "repetition_penalty" in sampling:
+        sampling["repeat_penalty"] = sampling.pop("repetition_penalty")
+    schema = schema_of_answer(params)
+    if sampling.pop("response_format", None) is not None and schema is not None:
+        sampling["json_schema"] = schema
+    stop = {"stop": list(params["stop_words"])} if params.get("stop_words") else {}
+    asked = {"prompt": prompt, "n_predict": limit, "return_tokens": True, "n_probs": 1, "cache_prompt": True}
+    return {"model": model, **asked, **stop, **sampling}
+
+
+def _llamacpp_answer(body: bytes) -> Completion:
+    response = _object(body)
+    if type(response.get("content")) is not str or type(response.get("stop_type")) is not str:
+        raise _unreadable("has no content with a stop_type", body)
+    steps = response.get("completion_probabilities")
+    if response.get("truncated"):
+        raise _unreadable("was made after the beginning of the prompt was dropped", body)
+    told = [step.get("logprob") for step in steps if type(step) is dict] if type(steps) is list else None
+    ids = _ids(response.get("tokens") or [], body)
+    if not ids and response.get("tokens_predicted"):
+        raise MissingTokens("the server gave no token ids: llama.cpp does where return_tokens is true")
+    if told is not None and response["stop_type"] == "word":  # it tells no log-probabilities of the stop word's tokens
+        ids = ids[: len(told)]
+    timings = response.get("timings")
+    usage = {
+        "prompt_tokens": response.get("tokens_evaluated"),
+        "completion_tokens": response.get("tokens_predicted"),
+        "cached_tokens": timings.get("cache_n") if type(timings) is dict else 0,
+    }
+    finish = "length" if response["stop_type"] == "limit" else "stop"
+    return answer_of(response["content"], _span(ids, told, body), finish, usage, response.get("model"))
+
+
 SERVERS: dict[str, TokenServer] = {
     "vllm": TokenServer("/v1/completions", _vllm_request, _vllm_answer),
     "sglang": TokenServer("/generate", _sglang_request, _sglang_answer),
     "lmdeploy": TokenServer("/generate", _lmdeploy_request, _lmdeploy_answer, drops_last=True),
+    "llamacpp": TokenServer("/completion", _llamacpp_request, _llamacpp_answer),
     "lagentlike": TokenServer("/v1/completions", _vllm_request, _vllm_answer),
 }
 """The servers that take token ids, by the name of their engine; `lagentlike` is `lagentlike serve-model`."""

@@ -94,7 +94,29 @@ LMDEPLOY = {
         "routed_experts": None,
     },
 }
-RESPONSES = {"vllm": VLLM, "lagentlike": VLLM, "sglang": SGLANG, "lmdeploy": LMDEPLOY}
+# What llama.cpp's `/completion` answers (build 11549), without the settings that it repeats.
+LLAMACPP = {
+    "index": 0,
+    "content": "It is 2.",
+    "tokens": [7, 8, 9],
+    "id_slot": 1,
+    "stop": True,
+    "model": "m",
+    "tokens_predicted": 3,
+    "tokens_evaluated": 3,
+    "prompt": "abc",
+    "has_new_line": False,
+    "truncated": False,
+    "stop_type": "eos",
+    "stopping_word": "",
+    "tokens_cached": 5,
+    "timings": {"cache_n": 2, "prompt_n": 1, "prompt_ms": 1.5, "predicted_n": 3, "predicted_ms": 29.6},
+    "completion_probabilities": [
+        {"id": id_, "token": "x", "bytes": [120], "logprob": logprob, "top_logprobs": []}
+        for id_, logprob in ((7, -0.1), (8, -0.2), (9, -0.3))
+    ],
+}
+RESPONSES = {"vllm": VLLM, "lagentlike": VLLM, "sglang": SGLANG, "lmdeploy": LMDEPLOY, "llamacpp": LLAMACPP}
 all_servers = pytest.mark.parametrize("server", sorted(SERVERS))
 
 
@@ -151,6 +173,35 @@ def test_lmdeploy_is_asked_to_include_the_token_that_ends_the_answer() -> None:
     }
 
 
+def test_llamacpp_is_asked_under_its_own_names() -> None:
+    wanted = {**PARAMS, "response_format": {"type": "object"}, "grammar": None}
+    assert SERVERS["llamacpp"].request("m", [1, 2, 3], wanted) == {
+        "model": "m",
+        "prompt": [1, 2, 3],
+        "n_predict": 64,
+        "return_tokens": True,
+        "n_probs": 1,
+        "cache_prompt": True,
+        "stop": ["END"],
+        "temperature": 1.0,
+        "repeat_penalty": 1.1,
+        "min_p": 0.1,
+        "top_k": 0,
+        "json_schema": {"type": "object"},
+    }
+    with pytest.raises(InvalidArgument, match="goes on for ever"):
+        SERVERS["llamacpp"].request("m", [1], {"max_new_tokens": None})
+
+
+def test_llamacpp_tells_nothing_of_the_tokens_of_a_stop_word() -> None:
+    response = changed("llamacpp", "stop_type", "word")
+    response["completion_probabilities"].pop()
+    answer = parsed("llamacpp", response)
+    assert answer.tokens is not None
+    assert (answer.tokens.ids, answer.finish_reason) == ([7, 8], "stop")
+    assert parsed("llamacpp", changed("llamacpp", "stop_type", "limit")).finish_reason == "length"
+
+
 @pytest.mark.parametrize(
     ("params", "says"),
     [
@@ -182,6 +233,7 @@ def test_an_answer_is_its_ids_and_log_probabilities(server: str) -> None:
     [
         ("vllm", "choices.0.token_ids", "vLLM does from 0.10.2 on"),
         ("lmdeploy", "output_ids", "LMDeploy's /generate gives them as output_ids"),
+        ("llamacpp", "tokens", "llama.cpp does where return_tokens is true"),
     ],
 )
 def test_a_server_that_gives_no_ids_is_told_from_one_that_does(server: str, path: str, says: str) -> None:
@@ -218,6 +270,9 @@ def test_the_two_generates_are_told_apart(server: str, other: str) -> None:
         ("sglang", "meta_info", None, "no text with meta_info"),
         ("lmdeploy", "meta_info.output_token_logprobs", [[-0.1, 7]], "3 token ids and 1 log-probabilities"),
         ("lmdeploy", "text", None, "no text with meta_info"),
+        ("llamacpp", "stop_type", None, "no content with a stop_type"),
+        ("llamacpp", "truncated", True, "beginning of the prompt was dropped"),
+        ("llamacpp", "tokens", [7, 8], "2 token ids and 3 log-probabilities"),
     ],
 )
 def test_an_answer_that_cannot_be_trusted_is_refused(server: str, path: str, value: Any, says: str) -> None:

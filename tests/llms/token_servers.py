@@ -1,8 +1,9 @@
-"""SGLang and LMDeploy on loopback: their `/generate` as their releases have it, over the embedded model.
+"""SGLang, LMDeploy and llama.cpp on loopback: what they answer as their releases do, over the embedded model.
 
 Requests are checked and answers shaped as in SGLang 0.5 (`io_struct.py`, `tokenizer_manager.py` and `schedule_batch.py`
 in `srt/managers/`, `srt/sampling/sampling_params.py`) and LMDeploy 0.18 (`serve/openai/protocol.py`,
-`serve/openai/endpoints/generate.py`, `serve/core/async_engine.py`).
+`serve/openai/endpoints/generate.py`, `serve/core/async_engine.py`); llama.cpp's are what its own server (build 11549)
+said with the embedded model as GGUF.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ class Refused(Exception):
 
 
 class TokenServer:
-    """A `/generate` over the embedded model.
+    """One address over the embedded model.
 
     Attributes:
         bodies: the requests, as they came in.
         aborted: how many requests were given up because their client went away.
         delay: seconds that an answer takes at least.
     """
+
+    path = "/generate"
+    prompt = "input_ids"
 
     def __init__(self) -> None:
         self.llm = AsyncTinyLM(logprobs=True)
@@ -43,7 +47,8 @@ class TokenServer:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_post("/generate", self._generate)
+        app.router.add_post(self.path, self._generate)
+        app.add_routes(self.routes())
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -59,13 +64,17 @@ class TokenServer:
         try:
             sampling = self.sampling(body)
             await asyncio.sleep(self.delay)
-            answer = await self.llm.chat(NO_MESSAGES, prompt_ids=body["input_ids"], **sampling)
+            answer = await self.llm.chat(NO_MESSAGES, prompt_ids=body[self.prompt], **sampling)
         except (Refused, ContextLengthExceeded) as error:
             return web.json_response(self.refusal(str(error)), status=400)
         except asyncio.CancelledError:
             self.aborted += 1
             raise
         return web.json_response(self.answer(body, answer))
+
+    def routes(self) -> list[web.RouteDef]:
+        """The server's other addresses."""
+        return []
 
     def sampling(self, body: dict[str, Any]) -> dict[str, Any]:
         """The request's generation parameters under the embedded model's names, with the server's defaults."""
@@ -184,3 +193,105 @@ class LMDeployServer(TokenServer):
 
     def refusal(self, message: str) -> dict[str, Any]:
         return {"object": "error", "message": message, "type": "invalid_request_error", "code": 400, "param": None}
+
+
+class LlamaCppServer(TokenServer):
+    """llama.cpp's: it tells a log-probability and the likeliest token of each step, but none for a stop word's tokens.
+
+    Attributes:
+        loading: how many more requests find the model not loaded yet.
+    """
+
+    path = "/completion"
+    prompt = "prompt"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loading = 0
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/health", self._health),
+            web.get("/props", self._props),
+            web.post("/tokenize", self._tokenize),
+            web.post("/detokenize", self._detokenize),
+            web.post("/apply-template", self._template),
+            web.post("/v1/chat/completions", self._chat),
+        ]
+
+    def sampling(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body.get("grammar") == "bad":
+            raise Refused("Failed to initialize samplers: failed to parse grammar")
+        return {
+            "max_new_tokens": body["n_predict"],
+            "temperature": body.get("temperature", 0.8),
+            "top_p": body.get("top_p", 0.95),
+            "top_k": body.get("top_k", 40),
+            "repetition_penalty": body.get("repeat_penalty", 1.0),
+            "stop_words": body.get("stop"),
+            "seed": body.get("seed"),
+        }
+
+    def answer(self, body: dict[str, Any], answer: Completion) -> dict[str, Any]:
+        tokens = span(answer)
+        ended = tokens.ids[-1] == TinyEngine.load().end_of_turn
+        steps = [{"id": id_, "token": "x", "bytes": [], "logprob": logprob, "top_logprobs": []}
+                 for logprob, id_ in pairs(tokens)]  # fmt: skip
+        kind = "limit" if answer.finish_reason == "length" else "eos" if ended else "word"
+        return {
+            "index": 0,
+            "content": answer.text,
+            "tokens": tokens.ids if body.get("return_tokens") else [],
+            "id_slot": 0,
+            "stop": True,
+            "model": "tinylm.gguf",
+            "tokens_predicted": len(tokens.ids),
+            "tokens_evaluated": len(body["prompt"]),
+            "prompt": self.llm.detokenize(body["prompt"]),
+            "truncated": False,
+            "stop_type": kind,
+            "stopping_word": "" if kind != "word" else body["stop"][0],
+            "tokens_cached": len(body["prompt"]) + len(tokens.ids) - 1,
+            "timings": {"cache_n": 2, "prompt_n": len(body["prompt"]) - 2, "predicted_n": len(tokens.ids)},
+            **({"completion_probabilities": steps[: -1 if kind == "word" else None]} if body.get("n_probs") else {}),
+        }
+
+    def refusal(self, message: str) -> dict[str, Any]:
+        return {"error": {"code": 400, "message": message, "type": "invalid_request_error"}}
+
+    async def _health(self, request: web.Request) -> web.Response:
+        if self.loading:
+            self.loading -= 1
+            told = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
+            return web.json_response({"error": told}, status=503)
+        return web.json_response({"status": "ok"})
+
+    async def _props(self, request: web.Request) -> web.Response:
+        return web.json_response({"total_slots": 2, "model_path": "tinylm.gguf", "chat_template": "…"})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        return web.json_response({"tokens": self.llm.tokenize((await request.json())["content"])})
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        return web.json_response({"content": self.llm.detokenize((await request.json())["tokens"])})
+
+    async def _template(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        ids = TinyEngine.load().render(body["messages"], body.get("tools"))
+        return web.json_response({"prompt": TinyEngine.load().decode(ids, skip_special_tokens=False)})
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.bodies.append(body)
+        answer = await self.llm.chat(body["messages"], max_new_tokens=body["max_tokens"], temperature=0)
+        content = [{"id": id_, "token": "x", "bytes": [], "logprob": logprob, "top_logprobs": []}
+                   for logprob, id_ in pairs(span(answer))]  # fmt: skip
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": answer.text},
+            "finish_reason": answer.finish_reason,
+            **({"logprobs": {"content": content}} if body.get("logprobs") else {}),
+        }
+        usage = {"prompt_tokens": 21, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 2}}
+        timings = {"cache_n": 2, "prompt_n": 19, "predicted_n": 10}
+        return web.json_response({"choices": [choice], "model": "tinylm.gguf", "usage": usage, "timings": timings})
