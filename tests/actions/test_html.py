@@ -104,6 +104,6 @@ def test_strange_pages_are_read_in_time() -> None:
         "<", "<a ", "<!--", "&", "<p>", "</", "<![CDATA[", "<a b='", "<a b='x' ", "<script>", "</script", "<a b",
         "<div>", "</div>", "<div></nav>", "<li>", "<h1>", "<a href=x>y</a>", "<pre> ", "<div class='menu'>",
     ):  # fmt: skip
-        read_html(strange * (300_000 // len(strange)), "https://www.example.org/")
-    read_html("<a " + "b='" * 300_000 + ">")
-    assert time.process_time() - started < 60
+        read_html(strange * (60_000 // len(strange)), "https://www.example.org/")
+    read_html("<a " + "b='" * 60_000 + ">")
+    assert time.process_time() - started < 20

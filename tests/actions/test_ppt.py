@@ -23,11 +23,11 @@ from .web_site import Answer, recorded, redirect, Site
 pptx = pytest.importorskip("pptx")
 
 
-def image(kind: str = "PNG", size: tuple[int, int] = (40, 20)) -> bytes:
+def image(kind: str = "PNG", size: tuple[int, int] = (40, 20), mode: str = "RGB") -> bytes:
     from PIL import Image
 
     target = io.BytesIO()
-    Image.new("RGB", size, "red").save(target, kind)
+    Image.new(mode, size, "red" if mode == "RGB" else 0).save(target, kind)
     return target.getvalue()
 
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_done_is_explained(ppt: PPT, tmp_path: Path) -> None:
     assert "no image of 'teapot' is in the workspace" in call(ppt, "get_image", keywords="teapot").text
     value(ppt, "create_file", theme="Default", abs_location="a.pptx")
     (tmp_path / "text.png").write_text("no image")
-    (tmp_path / "vast.png").write_bytes(image(size=(9000, 6000)))
+    (tmp_path / "vast.png").write_bytes(image(size=(9000, 6000), mode="1"))
     assert "is no image of" in call(ppt, "add_text_image_page", title="", bullet_items="", image="text.png").text
     assert "9000 x 6000 pixels" in call(ppt, "add_text_image_page", title="", bullet_items="", image="vast.png").text
     assert call(ppt, "add_text_page", title="x" * 10_001, bullet_items="").state == ActionStatusCode.ARGS_ERROR
