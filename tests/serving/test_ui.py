@@ -14,13 +14,14 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from lagentlike.actions import calculator
+from lagentlike.actions import calculator, tool
 from lagentlike.agents import (
     Agent,
     AsyncAgent,
     AsyncReAct,
     AsyncSequential,
     AsyncStreamingAgent,
+    AsyncStreamingAIAgent,
     AsyncStreamingReAct,
     ReAct,
     StreamingAgent,
@@ -31,6 +32,7 @@ from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.memory import SessionValue
 from lagentlike.module import AsyncModule, AsyncStreamingModule
 from lagentlike.schema import ToolCall
+from lagentlike.serving import AgentServer, AsyncHTTPAgentClient
 from lagentlike.serving.ui import launch, look, TraceViewer, UIServer
 from lagentlike.serving.ui.feed import Feed
 from lagentlike.tracing import JSONLTracer
@@ -73,7 +75,7 @@ class Asking:
     async def place(self) -> str:
         return str((await self("GET", "/ui/spans?session=-"))[1]["place"])
 
-    async def say(self, message: str, session: str = "ann") -> list[dict[str, Any]]:
+    async def say(self, message: Any, session: str = "ann") -> list[dict[str, Any]]:
         """Make a turn; the events that it came with."""
         place = await self.place()
         status, answer = await self("POST", f"/ui/sessions/{key(session)}/turns", {"message": message})
@@ -299,6 +301,47 @@ async def test_an_agent_inside_another_one_is_seen_as_itself() -> None:
         spans = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
         assert [span["path"] for span in spans if span["kind"] == "turn"] == ["", "0", "1"]
         assert [span["parent_id"] for span in spans].count(None) == 1
+
+
+def careful(name: str = "careful") -> AsyncStreamingAIAgent:
+    calls = [ToolCall("calculator", {"expression": "1 + 1"}, id="sum"), ToolCall("erase", {"path": "all"}, id="erase")]
+    llm = AsyncScriptedLLM([calls, "It is done.", "Hello!"])
+    return AsyncStreamingAIAgent(llm, enabled_toolsets=[], tools=[calculator, erase], name=name)
+
+
+@tool(needs_approval=True)
+def erase(path: str) -> str:
+    """Erase a file."""
+    return f"{path} is gone"
+
+
+async def test_a_run_that_waits_for_an_approval_goes_on_from_the_page() -> None:
+    async with shown(careful()) as ask:
+        await ask.say("Erase all")
+        told = (await ask("GET", f"/ui/sessions/{key('ann')}"))[1]["messages"]
+        assert [item["message"]["text"] for item in told] == ["Erase all", ""]
+        assert [call["name"] for call in told[1]["message"]["tool_calls"]] == ["calculator", "erase"]
+        assert told[1]["message"]["extra_info"]["run"]["pending"][0]["id"] == "erase"
+        decision = {"type": "approval", "content": {"call_id": "erase", "approved": True, "reason": ""}}
+        await ask.say(decision)
+        await ask.say("Hi")
+        told = (await ask("GET", f"/ui/sessions/{key('ann')}"))[1]["messages"]
+        assert [item["message"].get("type") for item in told] == [None, None, "approval", None, None, None, None]
+        texts = [item["message"]["text"] for item in told]
+        assert texts[3:] == ["2\nall is gone", "It is done.", "Hi", "Hello!"]
+        assert [item["point"] for item in told] == [1, 2, 3, None, 4, 5, 6]
+
+
+async def test_an_agent_elsewhere_is_shown_as_one_that_is_here() -> None:
+    far = AsyncReAct(AsyncScriptedLLM(CALL), [calculator], name="counter")
+    async with AgentServer(far, port=0) as server, shown(AsyncHTTPAgentClient(url=server.url)) as ask:
+        await ask.say("What is 12 * 7?")
+        told = (await ask("GET", f"/ui/sessions/{key('ann')}"))[1]["messages"]
+        assert [item["message"]["text"] for item in told] == ["What is 12 * 7?", "", "84", "It is 84."]
+        assert (await ask("POST", f"/ui/sessions/{key('ann')}/fork", {"name": "other"}))[0] == 200
+        assert (await ask.conversation("other"))[-1][1] == "It is 84."
+        memory = (await ask("GET", f"/ui/sessions/{key('ann')}/memory?path="))[1]
+        assert [message["text"] for message in memory["messages"]] == ["What is 12 * 7?", "It is 84."]
 
 
 async def test_sessions_in_a_store_are_there_after_a_restart(tmp_path: Path) -> None:

@@ -14,7 +14,15 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, expect, Page, sync_playwright
 
 from lagentlike.actions import calculator, tool
-from lagentlike.agents import Agent, AsyncAgent, AsyncSequential, AsyncStreamingReAct, ReAct, StreamingAgent
+from lagentlike.agents import (
+    Agent,
+    AsyncAgent,
+    AsyncSequential,
+    AsyncStreamingAIAgent,
+    AsyncStreamingReAct,
+    ReAct,
+    StreamingAgent,
+)
 from lagentlike.concurrency import LoopThread
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM, ScriptedLLM, TinyLM
 from lagentlike.schema import ToolCall
@@ -218,6 +226,33 @@ def test_a_turn_is_stopped_and_an_error_is_shown(page: Page) -> None:
         expect(page.locator(".row[data-status=error]")).to_have_count(3)
         page.reload()
         expect(page.locator(".said")).to_have_text("And now?")
+
+
+@tool(needs_approval=True)
+def erase(path: str) -> str:
+    """Erase a file."""
+    return f"{path} is gone"
+
+
+def test_a_call_waits_for_an_approval(page: Page) -> None:
+    calls = [[ToolCall("erase", {"path": path}, id=path)] for path in ("mine", "yours")]
+    llm = AsyncScriptedLLM([calls[0], calls[1], "All is as you wish."])
+    with shown(page, AsyncStreamingAIAgent(llm, enabled_toolsets=[], tools=[erase], name="careful")):
+        say(page, "Erase both")
+        page.get_by_role("button", name="Approve").click()
+        expect(page.locator(".decision")).to_have_text("Approved.")
+        expect(page.locator(".card .result").first).to_have_text("mine is gone")
+        expect(page.get_by_role("button", name="Approve")).to_have_count(1)
+        page.reload()
+        page.get_by_label("Why erase is").fill("it is not mine")
+        page.get_by_role("button", name="Refuse").click()
+        expect(page.locator(".decision").last).to_have_text("Refused: it is not mine")
+        expect(page.locator(".answer > .text:visible")).to_have_text("All is as you wish.")
+        expect(page.locator(".card .result").last).to_contain_text("it is not mine")
+        page.reload()
+        expect(page.locator(".decision")).to_have_count(2)
+        expect(page.locator(".card .state").nth(0)).to_contain_text("done")
+        expect(page.locator(".verdict")).to_have_count(0)
 
 
 def test_a_team_shows_its_steps_and_its_reply(page: Page) -> None:

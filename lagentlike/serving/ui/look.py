@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from ...actions.base import BaseAction
 from ...errors import StateError
-from ...memory import MemoryManager, SessionId
+from ...memory import Memory, MemoryManager, SessionId
 from ...memory.memory import Mark
 from ...memory.state import id_to_json
 from ...module import Module
 from ...schema import AgentMessage
 
-__all__ = ["conversation", "key_of", "length", "recall", "title", "units"]
+__all__ = ["conversation", "is_elsewhere", "key_of", "length", "recall", "session_ids", "title", "trunk", "units"]
 
 
 def units(unit: Module) -> list[dict[str, Any]]:
@@ -51,13 +52,38 @@ def length(unit: Module, session_id: SessionId) -> int:
     return _standing(unit, session_id)[1]
 
 
-def conversation(unit: Module, session_id: SessionId, before: int | None = None, most: int = 100) -> dict[str, Any]:
-    """What was said in a session, with the steps between where one memory has them all.
+def session_ids(unit: Module) -> list[SessionId]:
+    """The sessions that anything in the tree remembers here, in this process."""
+    states = [state for _, state in unit.named_states() if not state.spreads]
+    return list(dict.fromkeys(session_id for state in states for session_id in state.session_ids()))
 
-    That memory is the one of the child `agent`, and of its child `agent`, and so on, as long as each has all that the
-    one above has. Where there is none, it is the outermost unit's.
+
+def is_elsewhere(unit: Module) -> bool:
+    """Whether the outermost unit has its memory in another process, so that to look at it takes a request."""
+    return _manager(unit) is None and any(state.spreads for state in unit._states.values())
+
+
+def trunk(unit: Module, session_id: SessionId) -> list[list[AgentMessage]]:
+    """What is remembered of a session by the outermost unit, its child `agent`, the child `agent` of that and so on."""
+    if is_elsewhere(unit):
+        state, memories, path = unit.state_dict(session_id), [], "memory"
+        while isinstance(state.get(path), list):
+            memories.append(Memory.parse(state[path]))
+            path = f"agent.{path}"
+        return memories or [[]]
+    memories = []
+    inner: Module | None = unit
+    while inner is not None:
+        memories.append(_memory(inner, session_id))
+        inner = dict(inner.named_children()).get("agent")
+    return memories
+
+
+def conversation(memories: list[list[AgentMessage]], before: int | None = None, most: int = 100) -> dict[str, Any]:
+    """What was said in a session: what its outermost unit remembers, and the steps between.
 
     Args:
+        memories: what `trunk` gave.
         before: only messages before this one, counted from 0.
         most: how many of those, the last ones.
 
@@ -65,20 +91,13 @@ def conversation(unit: Module, session_id: SessionId, before: int | None = None,
         `start`, the number of the first message, and `messages`: a dict each of `message` (plain), and `point`, for
         those that the outermost unit remembers: how many messages that has up to this one.
     """
-    outermost = _memory(unit, session_id)
-    told, points = outermost, list(range(1, len(outermost) + 1))
-    inner: Module | None = unit
-    while inner is not None:
-        inner = dict(inner.named_children()).get("agent")
-        steps = [] if inner is None else _memory(inner, session_id)
-        places = _places(outermost, steps)
-        if places is None:
-            break
-        told, points = steps, places
+    outermost, *below = memories
+    told = [_Told(message, point) for point, message in enumerate(outermost, 1)]
+    for inner in below:
+        told = _with_steps(told, inner)
     stop = len(told) if before is None else min(before, len(told))
     start = max(0, stop - most)
-    shown = [{"message": _plain(told[place]), "point": points[place] or None} for place in range(start, stop)]
-    return {"start": start, "messages": shown}
+    return {"start": start, "messages": [one.plain() for one in told[start:stop]]}
 
 
 def recall(unit: Module, path: str, session_id: SessionId, most: int = 200) -> dict[str, Any]:
@@ -90,13 +109,79 @@ def recall(unit: Module, path: str, session_id: SessionId, most: int = 200) -> d
     module = unit.get_submodule(path)
     states: dict[str, Any] = {}
     for name, state in module._states.items():
-        if not isinstance(state, MemoryManager) and state.persistent and not state.spreads:
+        if not isinstance(state, MemoryManager) and state.persistent and not is_elsewhere(module):
             try:
                 states[name] = state.dump(session_id)
             except StateError as error:
                 states[name] = str(error)
-    messages = _memory(module, session_id)
+    messages = trunk(module, session_id)[0]
     return {"total": len(messages), "messages": [_plain(message) for message in messages[-most:]], "states": states}
+
+
+class _Told:
+    """A message of a conversation, and the place it has in the outermost memory; 0 if it is not there."""
+
+    __slots__ = ("ending", "message", "point")
+
+    def __init__(self, message: AgentMessage, point: int = 0) -> None:
+        self.message = message
+        self.point = point
+        self.ending = message if point else None  # the outermost unit's form of it, which says how the turn ended
+
+    @property
+    def is_asked(self) -> bool:
+        return self.message.sender == "user"
+
+    def same_as(self, other: AgentMessage) -> bool:
+        return self.is_asked == (other.sender == "user") and self.message.content == other.content
+
+    def plain(self) -> dict[str, Any]:
+        told = _plain(self.message)
+        if self.ending is not None and self.ending is not self.message:
+            ended = _plain(self.ending)
+            told |= {name: ended[name] for name in ("extra_info", "finish_reason") if name in ended}
+        return {"message": told, "point": self.point or None}
+
+
+def _with_steps(told: list[_Told], inner: list[AgentMessage]) -> list[_Told]:
+    """A conversation with what an inner unit remembers between, if that was asked the same."""
+    asked = []
+    at = 0
+    for place, one in enumerate(told):
+        if one.is_asked:
+            found = next((at for at in range(at, len(inner)) if one.same_as(inner[at])), None)
+            if found is not None:
+                asked.append((place, found))
+                at = found + 1
+            elif not asked:
+                return told  # it is asked something else
+    merged: list[_Told] = []
+    for (place, at), (next_place, next_at) in pairwise([(0, 0), *asked, (len(told), len(inner))]):
+        merged += _turn_with_steps(told[place:next_place], inner[at:next_at])
+    return merged if asked else told
+
+
+def _turn_with_steps(told: list[_Told], inner: list[AgentMessage]) -> list[_Told]:
+    merged: list[_Told] = []
+    waiting: list[_Told] = []  # what the inner unit was not told
+    at = 0
+    for one in told:
+        found = next((place for place in range(at, len(inner)) if one.same_as(inner[place])), None)
+        if found is None:
+            waiting.append(one)
+            continue
+        merged += _between(inner[at:found], waiting)
+        one.message = inner[found]
+        merged.append(one)
+        at, waiting = found + 1, []
+    return merged + _between(inner[at:], waiting)
+
+
+def _between(steps: list[AgentMessage], waiting: list[_Told]) -> list[_Told]:
+    """Steps, and what was said meanwhile: what somebody decided on calls stands before their results."""
+    decided = any(one.is_asked for one in waiting)
+    cut = next((at for at, step in enumerate(steps) if decided and step.tool_results is not None), len(steps))
+    return [*map(_Told, steps[:cut]), *waiting, *map(_Told, steps[cut:])]
 
 
 def _manager(unit: Module) -> MemoryManager | None:
@@ -113,20 +198,6 @@ def _standing(unit: Module, session_id: SessionId) -> Mark:
 def _memory(unit: Module, session_id: SessionId) -> list[AgentMessage]:
     log, length = _standing(unit, session_id)
     return log[:length]
-
-
-def _places(outer: list[AgentMessage], inner: list[AgentMessage]) -> list[int] | None:
-    """For each inner message, which outer one it is, counted from 1, or 0; None unless all outer ones are there."""
-    places, found = [], 0
-    for message in inner:
-        same = found < len(outer) and _said(message) == _said(outer[found])
-        found += same
-        places.append(found if same else 0)
-    return places if inner and found == len(outer) else None
-
-
-def _said(message: AgentMessage) -> tuple[bool, Any]:
-    return message.sender == "user", message.content
 
 
 def _plain(message: AgentMessage) -> dict[str, Any]:

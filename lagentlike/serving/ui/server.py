@@ -7,14 +7,15 @@ import json
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
+from ...concurrency import in_thread
 from ...memory import SessionId, SessionStore
 from ...memory.state import check_session_id, id_from_json
 from ...module import Module
@@ -31,6 +32,8 @@ from .point import Point
 from .spans import SpanLog, Watcher
 
 __all__ = ["UIServer"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +111,7 @@ class UIServer(AgentServer):
         """The last sessions: those of this server, and those that other code made, to be looked at and forked."""
         own = list(dict.fromkeys([*await self.sessions.names(""), *self._turns]))
         speaking = [id_from_json(json.loads(key)) for key in self._log.sessions(running=True)]  # not yet in memory
-        found = dict.fromkeys([*self.unit.session_ids(), *speaking])
+        found = dict.fromkeys([*look.session_ids(self.unit), *speaking])
         others = [one for one in found if one not in own]
         listed = [(one, False) for one in others[-_MOST_SESSIONS:]] + [(one, True) for one in own[-_MOST_SESSIONS:]]
         return json_response({"sessions": [self._about(one, owned) for one, owned in listed]})
@@ -127,14 +130,16 @@ class UIServer(AgentServer):
     async def _show_session(self, http: web.Request) -> web.Response:
         before = http.query.get("before", "")
         async with self._seen(http) as session_id:
-            told = look.conversation(self.unit, session_id, int(before) if _is_number(before) else None)
+            memories = await self._read(look.trunk, self.unit, session_id)
+            told = look.conversation(memories, int(before) if _is_number(before) else None)
             points = [point for name, point in self._points if name == session_id]
             return json_response({**told, "points": points, **self._about(session_id, await self._owns(session_id))})
 
     async def _show_memory(self, http: web.Request) -> web.Response:
         async with self._seen(http) as session_id:
             try:
-                return json_response(look.recall(self.unit, http.query.get("path", ""), session_id))
+                told = await self._read(look.recall, self.unit, http.query.get("path", ""), session_id)
+                return json_response(told)
             except AttributeError as error:
                 raise BadRequest(str(error), status=404) from None
 
@@ -155,7 +160,7 @@ class UIServer(AgentServer):
         name = self._name(http)
         body: _Say = read_body(_Say, await read_json(http, self.limits))
         request = read_turn({"message": body.message, "session_id": name}, self.params, None)
-        if name in self.unit.session_ids() and not await self._owns(name):
+        if name in look.session_ids(self.unit) and not await self._owns(name):
             raise BadRequest("other code made this session: fork it, and go on in the fork", status=409)
         if name in self._turns:
             raise BadRequest("a turn of this session is under way: stop it, or wait for it", status=409)
@@ -200,11 +205,11 @@ class UIServer(AgentServer):
         point = None if at_end else self._points.get((session_id, body.point or 0))
         if point is None and not at_end:
             raise BadRequest("how the agent was at this point is not remembered", status=409)
-        if new in self.unit.session_ids() or await self._owns(new):
+        if new in look.session_ids(self.unit) or await self._owns(new):
             raise BadRequest(f"the session {new!r} exists", param="name", status=409, code="session_exists")
         async with self._seen(http), self.sessions.use("", new) as session:
             if point is None:
-                self.unit.fork(session_id, new)
+                await self._read(self.unit.fork, session_id, new)
             else:
                 point.begin(new)
             await self.sessions.keep(session)
@@ -241,6 +246,12 @@ class UIServer(AgentServer):
         else:
             async with self.sessions.use("", str(session_id)):
                 yield session_id
+
+    async def _read(self, look_at: Callable[..., T], *arguments: Any) -> T:
+        """Look at the agent; in a thread where a part of it is elsewhere."""
+        if any(state.spreads for _, state in self.unit.named_states()):
+            return await in_thread(look_at, *arguments)
+        return look_at(*arguments)
 
     def _remember_point(self, session: Session) -> None:
         """Keep how a session is before a turn."""

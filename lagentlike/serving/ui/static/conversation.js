@@ -105,10 +105,16 @@ export class Conversation {
     else this.log.append(into);
     this.items = onTop ? [...items, ...this.items] : [...this.items, ...items];
     this.allow();
+    this.pass();
+  }
+
+  // What was decided, or passed over, waits no longer.
+  pass() {
+    for (const verdict of this.log.querySelectorAll(".verdict")) if (!this.log.lastElementChild.contains(verdict)) verdict.remove();
   }
 
   message(place, message, point) {
-    if (message.sender === "user" && !message.tool_results) return place.append(this.said(message.text));
+    if (message.sender === "user" && !message.tool_results) return place.append(this.said(message));
     for (const result of message.tool_results ?? []) {
       let card = this.cards.get(result.id);
       if (!card) place.append((card = this.card(result.id, result.name, null)));
@@ -124,6 +130,8 @@ export class Conversation {
     if (message.text || message.reasoning || point) place.append(block);
     for (const call of message.tool_calls ?? []) place.append(this.card(call.id, call.name, call.arguments));
     if (point) this.forkable(block, point);
+    const ending = point && this.ending(message);
+    if (ending) place.append(ending);
   }
 
   async more() {
@@ -237,22 +245,24 @@ export class Conversation {
     this.area.style.height = `${Math.min(this.area.scrollHeight, 200)}px`;
   }
 
-  async send() {
+  // Say what is written, or give a message such as a decision; while a turn is under way, stop that.
+  async send(given = null) {
     const path = `/ui/sessions/${encodeURIComponent(this.key)}`;
-    const message = this.area.value.trim();
+    const words = given ? "" : this.area.value.trim();
+    const message = given ?? words;
     try {
       if (this.running) {
-        await ask(`${path}/stop`, { method: "POST", body: {} });
+        if (!given) await ask(`${path}/stop`, { method: "POST", body: {} });
       } else if (message) {
         this.busy(true);
-        this.area.value = "";
+        if (!given) this.area.value = "";
         this.fit();
         this.bottom(true);
         await ask(`${path}/turns`, { method: "POST", body: { message } });
       }
     } catch (error) {
       this.busy(false);
-      this.area.value ||= message;
+      this.area.value ||= words;
       this.told.failed(error);
     }
   }
@@ -265,7 +275,32 @@ export class Conversation {
   }
 
   said(message) {
-    return { element: el("div", { class: "said" }, el("div", { class: "text" }, message)), sign: () => `u${message}` };
+    const { content, type } = message ?? {};
+    if (type === "approval") {
+      const verdict = `${content?.approved === true ? "Approved" : "Refused"}${content?.reason ? `: ${content.reason}` : "."}`;
+      return { element: el("p", { class: "decision" }, verdict), sign: () => `d${verdict}` };
+    }
+    const words = message?.text ?? text(content ?? message);
+    return { element: el("div", { class: "said" }, el("div", { class: "text" }, words)), sign: () => `u${words}` };
+  }
+
+  // How a turn ended, where it is not just that all was said: calls wait for an approval, or something ran out.
+  ending({ finish_reason: reason, extra_info: extra }) {
+    const { pending = [], detail = "" } = extra?.run ?? {};
+    if (pending.length && this.agent.live) return { element: el("div", { class: "approval" }, pending.map((call) => this.waits(call))), sign: () => "" };
+    if (!reason || ["stop", "tool_calls"].includes(reason)) return null;
+    return { element: el("p", { class: "notice" }, `The turn ended: ${reason.replaceAll("_", " ")}${detail ? ` (${text(detail)})` : ""}.`), sign: () => "" };
+  }
+
+  // A call that waits for an approval.
+  waits(call) {
+    const why = el("input", { type: "text", placeholder: "Why, if you like", "aria-label": `Why ${call.name} is approved or refused` });
+    const decide = (approved) => this.send({ type: "approval", sender: "user", content: { call_id: call.id, approved, reason: why.value } });
+    return el("div", {}, el("p", {}, el("b", {}, call.name), el("span", { class: "now" }, " waits for your approval"), el("span", { class: "then" }, " waited for an approval"), call.reason ? `: ${text(call.reason)}` : "."),
+      el("pre", {}, written(call.arguments)),
+      el("div", { class: "verdict" }, why,
+        el("button", { type: "button", class: "small yes", onclick: () => decide(true) }, "Approve"),
+        el("button", { type: "button", class: "small no", onclick: () => decide(false) }, "Refuse")));
   }
 
   block(who) {
@@ -321,9 +356,10 @@ class Turn {
     this.blocks = new Map();
     this.cards = new Map();
     if (!root.content?.messages) conversation.append({ element: el("p", { class: "notice" }, "What was said is not in this trace: it was written without its content."), sign: () => "" });
-    for (const message of root.content?.messages ?? []) conversation.append(conversation.said(text(message?.content ?? message)));
+    for (const message of root.content?.messages ?? []) conversation.append(conversation.said(message));
     this.waiting = el("div", { class: "waiting", "aria-label": "at work" }, el("i"), el("i"), el("i"));
     conversation.log.append(this.waiting);
+    conversation.pass();
   }
 
   // Where a span is shown: among what is said, in the card of the tool that it is part of, or among the steps.
@@ -357,6 +393,7 @@ class Turn {
   }
 
   begun(span) {
+    if (span.kind === "turn") for (const message of span.content?.messages ?? []) this.results(message?.tool_results ?? []);
     if (span.kind === "request") {
       const unit = [...this.conversation.spans.upwards(span)].find((one) => one.kind === "turn");
       const who = this.conversation.talkers.length === 1 ? this.root.name : unit?.path || unit?.name || span.name;
@@ -414,6 +451,14 @@ class Turn {
     if (span.status === "error" && made.place === this.group?.list) made.place.append({ element: failure(span.error?.type, span.error?.message) });
   }
 
+  // Calls that were refused, or not made for another reason, have results without a span: the model is told them.
+  results(results) {
+    for (const { id, success, output, error } of results) {
+      const card = this.conversation.cards.get(id);
+      if (card?.isOpen()) card.returned(success ? output : error, success);
+    }
+  }
+
   over() {
     const { root } = this;
     for (const { block } of this.blocks.values()) block.finish();
@@ -433,6 +478,8 @@ class Turn {
       }
       this.reply = made?.block;
       made?.block.measured(root);
+      const ending = reply && this.conversation.ending(reply);
+      if (ending) this.append(ending);
     } else {
       this.failed = root.status === "error";
       const element = this.failed ? failure(root.error?.type, root.error?.message) : el("p", { class: "notice" }, "Stopped. The session is as it was before this turn.");
@@ -532,8 +579,12 @@ class Card {
     this.took(span);
   }
 
+  isOpen() {
+    return ["asked", "running"].includes(this.element.dataset.state);
+  }
+
   left() {
-    if (this.element.dataset.state === "running" || this.element.dataset.state === "asked") this.is("failed", "not made");
+    if (this.isOpen()) this.is("failed", "not made");
   }
 
   inside() {
