@@ -6,9 +6,10 @@ import contextlib
 import subprocess
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-__all__ = ["ChildProcess"]
+__all__ = ["ChildProcess", "ProcessOwner"]
 
 
 class ChildProcess:
@@ -37,6 +38,31 @@ class ChildProcess:
     def end(self) -> None:
         """End it, and wait for that."""
         self._end()
+
+
+class ProcessOwner:
+    """What starts a server in a process of its own."""
+
+    _child: ChildProcess | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The server's process."""
+        assert self._child is not None, "the constructor starts it"
+        return self._child.popen
+
+    def shutdown(self) -> None:
+        """Stop the server, which may first finish what is under way, and wait for its end."""
+        if self._child is not None:
+            self._child.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
 
 
 def _end(process: subprocess.Popen[bytes], patience: float) -> None:

@@ -12,10 +12,9 @@ import urllib.request
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, IO, Self, TypeVar
+from typing import Any, IO, TypeVar
 
-from ..child_process import ChildProcess
+from ..child_process import ChildProcess, ProcessOwner
 from ..errors import ConnectFailed, InvalidArgument, MissingExtra, ServerError
 from .openai import _ChatCompletions, AsyncGPTAPI, GPTAPI
 from .transport import Request
@@ -51,10 +50,10 @@ class AsyncLMDeployClient(_Client, AsyncGPTAPI):
     """The async form of `LMDeployClient`."""
 
 
-class _Server(_Client):
+class _Server(ProcessOwner, _Client):
     """What both colours share: the process, started by the constructor and watched by every call."""
 
-    _child: ChildProcess | None = None
+    _log: IO[bytes] | None = None
 
     def __init__(
         self,
@@ -90,7 +89,9 @@ class _Server(_Client):
         if self.alive:
             return
         self.shutdown()
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
+        if self._log is not None:
+            self._log.close()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # as long as this object, or until it is started again
         weakref.finalize(self, self._log.close)
         command = [sys.executable, "-I", _WATCH, *self._command]
         self._child = ChildProcess(command, _PATIENCE, stdout=self._log, stderr=subprocess.STDOUT)
@@ -100,18 +101,6 @@ class _Server(_Client):
             self.shutdown()
             raise
 
-    def shutdown(self) -> None:
-        """Stop the server, and wait for its end."""
-        if self._child is not None:
-            self._child.end()
-            self._log.close()
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """The process that watches the server and ends as it does."""
-        assert self._child is not None, "the constructor starts it"
-        return self._child.popen
-
     @property
     def alive(self) -> bool:
         """Whether the server's process runs."""
@@ -120,8 +109,7 @@ class _Server(_Client):
     @property
     def log(self) -> str:
         """The end of what the server wrote."""
-        if self._log.closed:
-            return ""
+        assert self._log is not None, "the constructor opens it"
         size = self._log.seek(0, 2)
         self._log.seek(max(0, size - _LOG_TAIL))
         return self._log.read().decode("utf-8", "replace").strip()
@@ -155,14 +143,6 @@ class _Server(_Client):
             if self.alive:
                 raise
             raise self._died() from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.shutdown()
 
 
 class LMDeployServer(_Server, LMDeployClient):

@@ -9,17 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from ..child_process import ChildProcess
+from ..child_process import ChildProcess, ProcessOwner
 from ..errors import InvalidArgument
 from .agent_client import AsyncHTTPAgentClient, HTTPAgentClient
 
 __all__ = ["AsyncHTTPAgentServer", "HTTPAgentServer"]
 
 
-class HTTPAgentServer(HTTPAgentClient):
+class HTTPAgentServer(ProcessOwner, HTTPAgentClient):
     """Starts an `AgentServer` in a process of its own, and is a client of it.
 
     The process ends with `shutdown`, with the `with` block, and with this process, however that ends.
@@ -68,23 +67,6 @@ class HTTPAgentServer(HTTPAgentClient):
             self.shutdown()
             raise
         super().__init__(host, port, timeout, token=token, name=name, description=description)
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """The server's process."""
-        return self._child.popen
-
-    def shutdown(self) -> None:
-        """Stop the server, which finishes the turns that are under way, and wait for its end."""
-        self._child.end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.shutdown()
 
 
 class AsyncHTTPAgentServer(HTTPAgentServer, AsyncHTTPAgentClient):

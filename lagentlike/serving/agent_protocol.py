@@ -15,7 +15,15 @@ from ..errors import StateError
 from ..memory import Memory
 from ..module import Module
 from ..schema import AgentMessage, Completion
-from .openai_protocol import BadRequest, CHAT_FIELDS, ChatRequest, generation_params, read_chat_fields, whole
+from .openai_protocol import (
+    BadRequest,
+    CHAT_FIELDS,
+    ChatRequest,
+    Choices,
+    generation_params,
+    read_chat_fields,
+    whole,
+)
 
 __all__ = [
     "SAMPLING_PARAMS",
@@ -190,13 +198,7 @@ def read_chat(body: Any, header: str | None, allowed: frozenset[str], turn: str 
     name = header if header is not None else read.get("metadata", {}).get("session_id", read.get("user"))
     session_id = None if name is None else checked_name("session_id", name)
     return AgentChat(
-        ChatRequest(
-            read["model"],
-            read["messages"],
-            params,
-            stream=read.get("stream", False),
-            include_usage=bool(read.get("stream_options", {}).get("include_usage")),
-        ),
+        ChatRequest(**Choices.shared(read), messages=read["messages"], params=params),
         said[:begin],
         TurnRequest(new, session_id or "", params, turn),
         session_id,

@@ -29,18 +29,11 @@ from .openai_protocol import (
 __all__ = ["CompletionChunks", "CompletionRequest", "completion_body", "read_completion_request"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompletionRequest(Choices):
-    """A checked request: the ids or the text to go on from, and how."""
+    """A checked request with the ids or the text to go on from."""
 
-    model: str
     prompt: str | list[int]
-    params: dict[str, Any]
-    n: int = 1
-    stream: bool = False
-    include_usage: bool = False
-    logprobs: bool = False
-    return_token_ids: bool = False
 
 
 def read_completion_request(body: Any) -> CompletionRequest:
@@ -53,15 +46,9 @@ def read_completion_request(body: Any) -> CompletionRequest:
     params = {**generation_params(read), "logprobs": True}  # their ids are needed for the answer's `token_ids`
     if read.get("logprobs"):
         params["top_logprobs"] = read["logprobs"]
+    ids = read.get("return_token_ids", False)
     return CompletionRequest(
-        read["model"],
-        read["prompt"],
-        params,
-        read.get("n", 1),
-        stream=read.get("stream", False),
-        include_usage=bool(read.get("stream_options", {}).get("include_usage")),
-        logprobs="logprobs" in read,
-        return_token_ids=read.get("return_token_ids", False),
+        **Choices.shared(read), prompt=read["prompt"], params=params, logprobs="logprobs" in read, return_token_ids=ids
     )
 
 

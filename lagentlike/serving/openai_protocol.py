@@ -66,10 +66,23 @@ class BadRequest(Exception):
         self.details = details
 
 
+@dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What requests for one or several choices share."""
+    """What requests for one or several choices share: which model, how it samples, and how the answer is to be sent."""
 
+    model: str
     params: dict[str, Any]
+    n: int = 1
+    stream: bool = False
+    include_usage: bool = False
+    logprobs: bool = False
+    return_token_ids: bool = False
+
+    @staticmethod
+    def shared(read: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of these fields, among the ones of a request that are set, which mean the same in all requests."""
+        usage = bool(read.get("stream_options", {}).get("include_usage"))
+        return {name: read[name] for name in ("model", "n", "stream") if name in read} | {"include_usage": usage}
 
     def params_of(self, choice: int) -> dict[str, Any]:
         """The generation parameters of one choice; each draws with a seed of its own."""
@@ -78,18 +91,11 @@ class Choices:
         return {**self.params, "seed": self.params["seed"] + choice}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChatRequest(Choices):
-    """A checked request: what the model is asked, and how the answer is to be sent."""
+    """A checked request with the messages that the model is to answer."""
 
-    model: str
     messages: list[dict[str, Any]]
-    params: dict[str, Any]
-    n: int = 1
-    stream: bool = False
-    include_usage: bool = False
-    logprobs: bool = False
-    return_token_ids: bool = False
 
 
 def read_request(body: Any) -> ChatRequest:
@@ -105,16 +111,8 @@ def read_request(body: Any) -> ChatRequest:
     params = generation_params(read)
     if logprobs or ids:
         params["logprobs"] = True
-    options = read.get("stream_options", {})
     return ChatRequest(
-        model=read["model"],
-        messages=read["messages"],
-        params=params,
-        n=read.get("n", 1),
-        stream=read.get("stream", False),
-        include_usage=bool(options.get("include_usage")),
-        logprobs=logprobs,
-        return_token_ids=ids,
+        **Choices.shared(read), messages=read["messages"], params=params, logprobs=logprobs, return_token_ids=ids
     )
 
 
