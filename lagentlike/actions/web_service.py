@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import random
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,10 @@ from .web_fetch import Response, WebClient
 
 __all__ = ["WebService", "as_list", "as_object", "as_text"]
 
+MAX_WAIT = 5.0
+"""Most seconds that are waited where a service says when it may be asked again."""
+
+MAX_RETRIES = 3
 MAX_MESSAGE = 300
 """Most characters of what a service says about an error."""
 
@@ -59,7 +65,7 @@ class WebService:
     async def ask(
         self, client: WebClient, method: str, url: str, *, secrets: Sequence[str] = (), **options: Any
     ) -> Any:
-        """The value of its answer.
+        """The value of its answer. Where it says that it will answer in a moment, it is asked again.
 
         Args:
             client: asks.
@@ -74,9 +80,16 @@ class WebService:
             BadAnswer: it answered no JSON.
             FetchError: any other error.
         """
-        answer = await client.request(method, url, **options)
-        if answer.status >= 400:
-            raise self.refusal(answer.status, _message(answer), answer.headers, secrets)
+        retries = MAX_RETRIES
+        while (answer := await client.request(method, url, **options)).status >= 400:
+            error = self.refusal(answer.status, _message(answer), answer.headers, secrets)
+            wait = error.retry_after if type(error) is ServiceLimited else None
+            if wait is None or wait > MAX_WAIT or not retries:
+                raise error
+            retries -= 1
+            await asyncio.sleep(
+                wait + random.uniform(0, 0.1 + wait)
+            )  # those who asked at once do not come at once again
         return answer.json()
 
     def refusal(

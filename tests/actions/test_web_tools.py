@@ -30,6 +30,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         kind, body = {
             "/search": ("application/json", json.dumps(FOUND).encode()),
+            "/searxng": (
+                "application/json",
+                json.dumps({"results": [{"url": "https://a.example/", "title": "Page 0"}]}).encode(),
+            ),
             "/page": ("text/html", b"<html><body><h1>Head</h1><script>no()</script><p>Body</p></body></html>"),
         }.get(self.path.partition("?")[0], ("image/png", b"\x89PNG"))
         self.send_response(200)
@@ -97,6 +101,17 @@ def test_search_is_left_out_where_nothing_is_configured(
     assert "web_search is left out: searching needs BING_API_KEY, BRAVE_API_KEY" in caplog.text
     monkeypatch.setenv("BING_API_KEY", "hush")
     assert [tool.name for tool in tools_of(["web"])] == ["web_search", "web_extract"]
+
+
+def test_a_server_of_ones_own_is_asked_wherever_it_is(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENGINES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SEARXNG_URL", f"{address}/searxng")
+    executor = ActionExecutor(tools_of(["web"]))
+    assert json.loads(call(executor, "web_search", query="tea").text)[0]["title"] == "Page 0"
+    assert "private network" in call(executor, "web_extract", urls=[f"{address}/page"]).text
+    for tool in executor.values():
+        tool.close()  # type: ignore[attr-defined]
 
 
 def test_the_environment_names_an_engine() -> None:

@@ -192,9 +192,9 @@ REFUSALS: list[tuple[str, Answer, type[FetchError], str]] = [
     ("BraveSearch", recorded("brave_429_quota.json", 429), ServiceQuotaUsed, "the quota of Brave Search is used up"),
     (
         "BraveSearch",
-        recorded("brave_429.json", 429, {"X-RateLimit-Reset": "3, 1419704"}),
+        recorded("brave_429.json", 429, {"X-RateLimit-Reset": "30, 1419704"}),
         ServiceLimited,
-        "ask again in 3 seconds",
+        "ask again in 30 seconds",
     ),
     (
         "BraveSearch",
@@ -227,6 +227,17 @@ def test_refusals_are_told_apart(site: Site, name: str, answer: Answer, error: t
     assert type(refused.value) is error
     if answer.status >= 400:
         assert refused.value.status == answer.status
+
+
+def test_a_service_that_wants_a_moment_is_asked_again(site: Site) -> None:
+    busy = recorded("brave_429.json", 429, {"X-RateLimit-Reset": "0, 1419704"})
+    answers = [busy, busy, recorded("brave.json")]
+    site.routes["/"] = lambda asked: answers.pop(0)
+    assert len(search(engines.BraveSearch(KEY, endpoint=site.url), "x")) == 2
+    site.routes["/"] = busy
+    with pytest.raises(ServiceLimited, match="ask again in 0 seconds"):
+        search(engines.BraveSearch(KEY, endpoint=site.url), "x")
+    assert len(site.asked) == 3 + 4
 
 
 def test_a_date_says_when_to_ask_again(site: Site) -> None:
