@@ -41,7 +41,7 @@ _EXAMPLES = """examples:
 `lagentlike COMMAND --help` tells more about each."""
 
 
-_TRACED = (chat, run, rollout, batch, train, env, serve, serve_model)
+_TRACED = (chat, ui, run, rollout, batch, train, env, serve, serve_model)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -513,6 +513,3 @@ def shown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [shown(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
-
-
-_shown = shown

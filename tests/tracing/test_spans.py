@@ -9,10 +9,13 @@ import pytest
 
 from lagentlike.actions import calculator
 from lagentlike.agents import Agent, AsyncReAct, AsyncStreamingReAct, ReAct, StreamingAgent, StreamingReAct
-from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
-from lagentlike.schema import ToolCall
-from lagentlike.tracing import JSONLTracer, read_trace, Span, Tracer
+from lagentlike.errors import ServerError
+from lagentlike.llms import AsyncGPTAPI, AsyncScriptedLLM, FallbackLLM, ScriptedLLM
+from lagentlike.llms.transport import TransportOptions
+from lagentlike.schema import Completion, ToolCall, Usage
+from lagentlike.tracing import JSONLTracer, read_trace, Span, spans, Tracer
 
+from ..llms.fault_server import completion, FaultServer, refuse, reply
 from .telling import Listener
 
 SCRIPT = [ToolCall("calculator", {"expression": "6 * 7"}, id="one"), "It is 42."]
@@ -88,3 +91,67 @@ def test_a_tracer_that_fails_ends_no_turn(caplog: pytest.LogCaptureFixture) -> N
         assert Agent(ScriptedLLM(["Hello"]))("Q").content == "Hello"
     assert [span["kind"] for span in told.ended] == ["request", "turn"]
     assert "Broken.begin failed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", COLOURS)
+async def test_where_nobody_listens_no_span_is_made(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "Span", None)
+    agent = kind(scripted(kind, SCRIPT), [calculator])
+    await ask(agent)
+    assert agent.state_dict()["memory"][-1]["content"] == "It is 42."
+
+
+async def test_what_a_request_was_made_with_and_came_to_is_told() -> None:
+    body = completion("hello", model="m-2026", usage={"prompt_tokens": 9, "completion_tokens": 4})
+    body["usage"]["prompt_tokens_details"] = {"cached_tokens": 5}
+    async with FaultServer(refuse(503), refuse(429), reply(body)) as server:
+        fast = TransportOptions(backoff=0.001)
+        llm = AsyncGPTAPI("m", api_base=server.url, key=None, temperature=0, stop_words="!", transport=fast)
+        with Listener() as told:
+            await llm.chat([{"role": "user", "content": "Q"}])
+    (span,) = told.ended
+    expected = {
+        "name": "m",
+        "model": "m",
+        "provider": "openai",
+        "server": f"127.0.0.1:{server.port}",
+        "stream": False,
+        "max_new_tokens": 512,
+        "temperature": 0,
+        "stop_words": ["!"],
+        "retries": 2,
+        "tokens_in": 9,
+        "tokens_out": 4,
+        "cached_tokens": 5,
+        "finish_reason": "stop",
+        "answering_model": "m-2026",
+    }
+    assert {name: span.get(name) for name in expected} == expected
+
+
+async def test_a_batch_is_one_request_and_so_is_each_model_of_a_fallback() -> None:
+    said = Completion("x", usage=Usage(1, 7, 3))
+    conversations = [[{"role": "user", "content": text}] for text in ("one", "two")]
+    with Listener() as told:
+        await AsyncScriptedLLM([said, said]).chat(conversations)
+        FallbackLLM([ScriptedLLM([ServerError("down")]), ScriptedLLM([said])]).chat(conversations[0])
+    batch, failed, answered = told.ended
+    assert (batch["batch"], batch["tokens_out"]) == (2, 6)
+    assert (failed["error"]["type"], answered["status"]) == ("ServerError", "ok")
+
+
+@pytest.mark.parametrize(
+    ("api_base", "provider"),
+    [
+        ("https://api.openai.com/v1", "openai"),
+        ("https://api.anthropic.com/v1", "anthropic"),
+        ("https://api.deepseek.com", "deepseek"),
+        ("https://mine.openai.azure.com/openai/v1", "azure.ai.openai"),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", "gcp.gemini"),
+        ("https://example.com/v1", "openai"),
+    ],
+)
+def test_providers_have_the_names_of_the_conventions(api_base: str, provider: str) -> None:
+    with Listener() as told:
+        spans.begin_request(AsyncGPTAPI("m", api_base=api_base, key=None), [], {})
+    assert told.spans[0].attributes["provider"] == provider

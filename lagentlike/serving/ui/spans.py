@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
+from collections import deque, OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 from ...module import Module
 from ...schema import Completion
 from ...tracing import Span, Tracer
-from ...tracing.spans import _shown
+from ...tracing.spans import shown
 from .feed import Feed
 from .look import key_of
 
@@ -48,6 +48,8 @@ class SpanLog:
         self.feed = feed
         self._most = max_spans
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._sent: deque[_Entry] = deque()  # requests with the messages that they sent
+        self._held = 0  # how many messages those are
         self._guard = threading.Lock()
 
     def knows(self, span_id: str | None) -> bool:
@@ -98,6 +100,8 @@ class SpanLog:
                 told = entry.told
                 kept = {name: told[name] for name in ("parent_id", "path") if name in told}
                 told.update(span, **kept, content=_brief(told["kind"], content))
+                if told["kind"] == "request":
+                    self._hold(entry)
                 self.feed.publish({"type": "end", "span": told})
 
     def told(self, session: str | None) -> dict[str, Any]:
@@ -129,7 +133,16 @@ class SpanLog:
         """A span with all that went in and came out; None for one that is not remembered."""
         with self._guard:
             entry = self._entries.get(span_id)
-            return None if entry is None else {**entry.told, "content": _shown(dict(entry.content))}
+            return None if entry is None else {**entry.told, "content": shown(dict(entry.content))}
+
+    def _hold(self, entry: _Entry) -> None:
+        """Keep what a model was sent, and let go of that of earlier requests where it is too much."""
+        self._sent.append(entry)
+        self._held += len(entry.content.get("messages") or ())
+        while self._held > _MOST_MESSAGES and len(self._sent) > 1:
+            old = self._sent.popleft()
+            self._held -= len(old.content.get("messages") or ())
+            old.content = {name: value for name, value in old.content.items() if name != "messages"}
 
     def _grow(self, entry: _Entry, text: str, reasoning: str) -> None:
         event = {"type": "part", "span_id": entry.told["span_id"], "session": entry.told["session"]}
@@ -169,10 +182,10 @@ class Watcher(Tracer):
 
 def _brief(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a span's content that is short, with long texts cut."""
-    shown: dict[str, Any] = _cut(
-        _shown({name: value for name, value in content.items() if kind != "request" or name != "messages"})
+    brief: dict[str, Any] = _cut(
+        shown({name: value for name, value in content.items() if kind != "request" or name != "messages"})
     )
-    return shown
+    return brief
 
 
 def _cut(value: Any) -> Any:
@@ -186,3 +199,4 @@ def _cut(value: Any) -> Any:
 
 
 _LONG = 10_000  # characters
+_MOST_MESSAGES = 200_000  # which are shared with the agent's memory: these are references
