@@ -33,7 +33,7 @@ from lagentlike.memory import SessionValue
 from lagentlike.module import AsyncModule, AsyncStreamingModule
 from lagentlike.schema import ToolCall
 from lagentlike.serving import AgentServer, AsyncHTTPAgentClient
-from lagentlike.serving.ui import launch, look, TraceViewer, UIServer
+from lagentlike.serving.ui import launch, look, spans, TraceViewer, UIServer
 from lagentlike.serving.ui.feed import Feed
 from lagentlike.tracing import JSONLTracer
 
@@ -223,8 +223,8 @@ async def test_a_turn_goes_on_without_the_page_until_it_is_stopped() -> None:
         assert (await ask("POST", f"/ui/sessions/{key('ann')}/turns", {"message": "Me too"}))[0] == 409
         (session,) = (await ask("GET", "/ui/sessions"))[1]["sessions"]
         assert (session["key"], session["running"]) == ('"ann"', True)
-        spans = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
-        assert [span["status"] for span in spans] == ["running", "ok", "ok"]
+        told = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
+        assert [span["status"] for span in told] == ["running", "ok", "ok"]
         assert (await ask("POST", f"/ui/sessions/{key('ann')}/stop", {}))[1] == {"stopping": True}
         turn = (await ask.events(place))[-1][0]
         assert turn["stopped"]
@@ -298,9 +298,9 @@ async def test_an_agent_inside_another_one_is_seen_as_itself() -> None:
     inner = AsyncSequential(an_agent(), an_agent())
     async with shown(inner) as ask:
         await AsyncSequential(an_agent(), inner)("one", session_id="ann")
-        spans = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
-        assert [span["path"] for span in spans if span["kind"] == "turn"] == ["", "0", "1"]
-        assert [span["parent_id"] for span in spans].count(None) == 1
+        told = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
+        assert [span["path"] for span in told if span["kind"] == "turn"] == ["", "0", "1"]
+        assert [span["parent_id"] for span in told].count(None) == 1
 
 
 def careful(name: str = "careful") -> AsyncStreamingAIAgent:
@@ -406,9 +406,9 @@ async def test_spans_are_remembered_up_to_a_number() -> None:
     async with shown(max_spans=10) as ask:
         for number in range(8):
             await ask.say(str(number), f"s{number}")
-        spans = (await ask("GET", "/ui/spans"))[1]["spans"]
-        assert len(spans) == 10
-        assert (await ask("GET", f"/ui/spans/{spans[-1]['span_id']}"))[0] == 200
+        told = (await ask("GET", "/ui/spans"))[1]["spans"]
+        assert len(told) == 10
+        assert (await ask("GET", f"/ui/spans/{told[-1]['span_id']}"))[0] == 200
         assert (await ask("GET", "/ui/spans/0123456789abcdef"))[0] == 404
 
 
@@ -432,11 +432,22 @@ async def test_what_is_told_of_a_turn_does_not_grow_with_the_conversation() -> N
     async with shown(an_agent(lambda messages, params: "ok")) as ask:
         sizes = [sum(len(json.dumps(event)) for event in await ask.say("x" * 100)) for _ in range(30)]
         assert max(sizes[1:]) < 1.1 * min(sizes[1:])
-        spans = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
-        request = [span for span in spans if span["kind"] == "request"][-1]
+        told = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
+        request = [span for span in told if span["kind"] == "request"][-1]
         assert "messages" not in request["content"]
         whole = (await ask("GET", f"/ui/spans/{request['span_id']}"))[1]
         assert len(whole["content"]["messages"]) == 59
+
+
+async def test_of_what_models_were_sent_only_so_much_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "_MOST_MESSAGES", 20)
+    async with shown() as ask:
+        for number in range(8):  # they send 1, 3, 5 … messages
+            await ask.say(str(number))
+        told = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
+        wholes = [(await ask("GET", f"/ui/spans/{one['span_id']}"))[1] for one in told if one["kind"] == "request"]
+        assert [len(whole["content"].get("messages", ())) for whole in wholes] == [0] * 7 + [15]
+        assert all(whole["content"]["answer"] for whole in wholes)
 
 
 async def test_a_long_conversation_comes_in_pieces() -> None:
@@ -469,9 +480,9 @@ async def test_a_trace_is_shown_without_its_agent(tmp_path: Path) -> None:
         assert units["agent"]["model"] == "scripted"
         (session,) = (await ask("GET", "/ui/sessions"))[1]["sessions"]
         assert (session["key"], session["title"]) == ('"ann"', "What is 12 * 7?")
-        spans = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
-        assert [span["parent_id"] for span in spans].count(None) == 1
-        assert spans[0]["content"]["reply"]["content"] == "It is 84."
+        told = (await ask("GET", f"/ui/spans?session={key('ann')}"))[1]["spans"]
+        assert [span["parent_id"] for span in told].count(None) == 1
+        assert told[0]["content"]["reply"]["content"] == "It is 84."
 
 
 def test_no_trace_is_refused(tmp_path: Path) -> None:
@@ -483,8 +494,8 @@ def test_a_program_launches_the_page_and_goes_on() -> None:
     agent = Agent(ScriptedLLM(echo))
     with launch(agent, open_browser=False) as ui:
         assert agent("one").content == "heard one"
-        spans = asyncio.run(_spans(ui.url))
-        assert [(span["kind"], span["session"]) for span in spans] == [("turn", "0"), ("request", "0")]
+        told = asyncio.run(_spans(ui.url))
+        assert [(span["kind"], span["session"]) for span in told] == [("turn", "0"), ("request", "0")]
         assert "#" not in repr(ui)
     ui.close()
     assert "closed" in repr(ui)
