@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -34,8 +33,6 @@ from .spans import SpanLog, Watcher
 __all__ = ["UIServer"]
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class UIServer(AgentServer):
@@ -75,7 +72,7 @@ class UIServer(AgentServer):
         self._pages = Page(self, self._log)
         self._turns: dict[str, asyncio.Task[None]] = {}  # those under way that the page began, by session
         self._points: OrderedDict[tuple[SessionId, int], Point] = OrderedDict()  # by session, and messages there were
-        self._origins: dict[SessionId, tuple[SessionId, int | None]] = {}  # what a fork began from
+        self._origins: dict[SessionId, SessionId] = {}  # by fork
 
     @property
     def page_url(self) -> str:
@@ -109,22 +106,21 @@ class UIServer(AgentServer):
 
     async def _show_sessions(self, http: web.Request) -> web.Response:
         """The last sessions: those of this server, and those that other code made, to be looked at and forked."""
-        own = list(dict.fromkeys([*await self.sessions.names(""), *self._turns]))
+        own = dict.fromkeys([*await self.sessions.names(""), *self._turns])
         speaking = [id_from_json(json.loads(key)) for key in self._log.sessions(running=True)]  # not yet in memory
         found = dict.fromkeys([*look.session_ids(self.unit), *speaking])
         others = [one for one in found if one not in own]
-        listed = [(one, False) for one in others[-_MOST_SESSIONS:]] + [(one, True) for one in own[-_MOST_SESSIONS:]]
+        listed = [(one, False) for one in others[-_MOST_SESSIONS:]] + [(one, True) for one in [*own][-_MOST_SESSIONS:]]
         return json_response({"sessions": [self._about(one, owned) for one, owned in listed]})
 
     def _about(self, session_id: SessionId, own: bool) -> dict[str, Any]:
-        origin, at = self._origins.get(session_id, (None, None))
+        origin = self._origins.get(session_id)
         return {
             "key": look.key_of(session_id),
             "title": look.title(self.unit, session_id) or self._log.beginning(look.key_of(session_id)),
             "own": own,
             "running": session_id in self._turns,
             "origin": None if origin is None else look.key_of(origin),
-            "at": at,
         }
 
     async def _show_session(self, http: web.Request) -> web.Response:
@@ -198,26 +194,23 @@ class UIServer(AgentServer):
 
     async def _fork_at(self, http: web.Request) -> web.Response:
         """Let a new session begin where another one is, or was before a turn that this server made."""
-        session_id = self._session_id(http)
         body: _Fork = read_body(_Fork, await read_json(http, self.limits))
         new = checked_name("name", body.name)
-        at_end = body.point in (None, look.length(self.unit, session_id))
-        point = None if at_end else self._points.get((session_id, body.point or 0))
-        if point is None and not at_end:
-            raise BadRequest("how the agent was at this point is not remembered", status=409)
         if new in look.session_ids(self.unit) or await self._owns(new):
             raise BadRequest(f"the session {new!r} exists", param="name", status=409, code="session_exists")
-        async with self._seen(http), self.sessions.use("", new) as session:
-            if point is None:
+        async with self._seen(http) as session_id, self.sessions.use("", new) as session:
+            if body.point in (None, look.length(self.unit, session_id)):
                 await self._read(self.unit.fork, session_id, new)
+            elif (session_id, body.point) in self._points:
+                self._points[session_id, body.point].begin(new)
             else:
-                point.begin(new)
+                raise BadRequest("how the agent was at this point is not remembered", status=409)
             await self.sessions.keep(session)
-        self._origins[new] = (session_id, body.point)
-        end = look.length(self.unit, new)
-        for (one, at), earlier in list(self._points.items()):
+            end = look.length(self.unit, new)
+        for (one, at), point in list(self._points.items()):
             if one == session_id and at < end:
-                self._points[new, at] = earlier
+                self._points[new, at] = point
+        self._origins[new] = session_id
         self.feed.publish({"type": "sessions"})
         return json_response({"session": look.key_of(new)})
 
