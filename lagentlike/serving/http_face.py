@@ -250,11 +250,11 @@ class HTTPFace(ABC):
                 return await handler(request)
         except web.HTTPRequestEntityTooLarge:
             error = BadRequest(f"the body is larger than {self.limits.body} bytes: send less", status=413)
-        except ConnectionError:  # the client is gone, so there is nobody to tell
-            raise
         except web.HTTPException as http:
             error = BadRequest(f"{request.method} {request.path}: {http.reason}", status=http.status)
         except Exception as problem:
+            if isinstance(problem, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+                raise  # the client is gone, so there is nobody to tell
             error = self.failure(problem)
             if error.status >= 500:
                 logger.exception("a request failed")

@@ -243,6 +243,15 @@ def test_a_failing_agent_is_asked_once() -> None:
     assert llm.answered == 1
 
 
+@pytest.mark.parametrize("client", [HTTPAgentClient, StreamingHTTPAgentClient])
+def test_an_agent_that_loses_a_connection_of_its_own_is_asked_once(client: Any) -> None:
+    llm = ScriptedLLM([ConnectionResetError("no")] * 3)
+    for url in _served(Agent(llm)):
+        with pytest.raises(RemoteError, match="ConnectionResetError"):
+            _parts(client(url=url)("one")) if client is StreamingHTTPAgentClient else client(url=url)("one")
+    assert llm.answered == 1
+
+
 def test_tokens_are_needed_and_never_shown() -> None:
     for url in _served(an_agent(), token="the-secret-token"):
         assert HTTPAgentClient(url=url, token="the-secret-token")("one").content == "heard one"
