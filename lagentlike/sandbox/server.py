@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -201,7 +202,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--orphan-seconds", type=float, default=120, help="end when nobody asks for so long")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO)
+    if os.getpid() == 1:
+        _be_init()
     asyncio.run(_serve(options))
+
+
+def _be_init() -> None:
+    """Go on in a child; the first process of a container reaps what commands leave behind, which nobody else does."""
+    child = os.fork()
+    if not child:
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    ended = status = 0
+    while ended != child:
+        ended, status = os.wait()
+    code = os.waitstatus_to_exitcode(status)
+    sys.exit(code if code >= 0 else 128 - code)
 
 
 async def _serve(options: argparse.Namespace) -> None:

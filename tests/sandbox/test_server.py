@@ -225,6 +225,32 @@ async def test_the_program_serves_until_it_is_told_to_end_or_nobody_comes(tmp_pa
         assert await process.wait() == 0
 
 
+async def test_the_first_process_of_a_container_reaps_what_commands_leave_behind(tmp_path: Path) -> None:
+    """Else what has ended counts as a process for ever, until a slot may start no more."""
+    container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if os.geteuid() or subprocess.run([*container, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("it takes root to make a namespace of processes")
+    (tmp_path / "token").write_text(TOKEN)
+    words = ["--slots", "1", "--isolation", "unsafe_local", "--network", "--orphan-seconds", "60"]
+    words += ["--socket", str(tmp_path / "s"), "--token-file", str(tmp_path / "token")]
+    process = await asyncio.create_subprocess_exec(
+        *(*container, sys.executable, "-m", "lagentlike.sandbox.server", *words),
+        env=server_environment({}, tmp_path),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    host = RemoteHost("h", TOKEN, socket=str(tmp_path / "s"))
+    await host.connect(60)
+    commands = ("(setsid sleep 0.1 &)", "sleep 0.5; ps -e -o stat= -o args= | grep ^Z; kill -TERM 1")
+    results = []
+    for command in commands:
+        call = HostCall("slot-1", "bash", {"command": command})
+        results += [one async for _, one in host.run_batch([call], 30)]
+    assert [one.output for one in results] == ["", ""]
+    await host.close()
+    async with asyncio.timeout(60):
+        assert await process.wait() == 0, "it is told to end as any other process"
+
+
 def test_the_program_refuses_to_start_without_a_token_or_with_a_network_that_slots_must_not_have(
     tmp_path: Path,
 ) -> None:
