@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .lmdeploy import AsyncLMDeployPipeline, LMDeployPipeline
     from .lmdeploy_server import AsyncLMDeployClient, AsyncLMDeployServer, LMDeployClient, LMDeployServer
     from .meta import INTERNLM2_META
+    from .ollama import AsyncOllamaAPI, OllamaAPI
     from .openai import AsyncGPTAPI, GPTAPI
     from .scripted import AsyncScriptedLLM, ScriptedLLM
     from .tiny import AsyncTinyLM, TinyLM
@@ -44,6 +45,7 @@ __all__ = [
     "AsyncLMDeployPipeline",
     "AsyncLMDeployServer",
     "AsyncLlamaCppAPI",
+    "AsyncOllamaAPI",
     "AsyncScriptedLLM",
     "AsyncTinyLM",
     "AsyncTokenAPI",
@@ -63,6 +65,7 @@ __all__ = [
     "LMDeployServer",
     "MemoryCache",
     "LlamaCppAPI",
+    "OllamaAPI",
     "RateLimiter",
     "SQLiteCache",
     "ScriptedLLM",
@@ -93,6 +96,7 @@ __getattr__, __dir__ = attach(
         "lmdeploy": ["AsyncLMDeployPipeline", "LMDeployPipeline"],
         "lmdeploy_server": ["AsyncLMDeployClient", "AsyncLMDeployServer", "LMDeployClient", "LMDeployServer"],
         "meta": ["INTERNLM2_META"],
+        "ollama": ["AsyncOllamaAPI", "OllamaAPI"],
         "openai": ["AsyncGPTAPI", "GPTAPI"],
         "scripted": ["AsyncScriptedLLM", "ScriptedLLM"],
         "tiny": ["AsyncTinyLM", "TinyLM"],

@@ -14,7 +14,7 @@ from ..errors import BadResponse, InvalidArgument, StreamTruncated
 from ..prompts.parsers.room import Room
 from ..schema import Completion, ToolCall, Usage
 from .base import Part
-from .codec import decode, parse_arguments
+from .codec import arguments_object, decode, parse_arguments
 from .openai_wire import made_call, schema_of_answer
 from .prompting import wanted_tool
 from .refusals import refusal_in_stream
@@ -217,20 +217,12 @@ def _use(call: Any, where: str) -> Block:
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping):
         raise InvalidArgument(f"{where}['tool_calls']", call, "give {'id': …, 'type': 'function', 'function': {…}}")
-    arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):
-        arguments = parse_arguments(arguments)
     return {
         "type": "tool_use",
         "id": _id(call.get("id")),
         "name": function.get("name"),
-        "input": _input(arguments),
+        "input": arguments_object(function.get("arguments")),
     }
-
-
-def _input(arguments: Any) -> Any:
-    """Arguments as an object, which the API asks for, also where the model wrote none."""
-    return arguments if isinstance(arguments, Mapping) else {"arguments": arguments}
 
 
 def _id(id_: Any) -> str:
@@ -350,7 +342,7 @@ def _to_keep(blocks: list[Block]) -> list[Block] | None:
     kept = [{name: value for name, value in block.items() if value is not None} for block in blocks]
     for block in kept:
         if block["type"] == "tool_use":
-            block["input"] = _input(block.get("input"))
+            block["input"] = arguments_object(block.get("input"))
     return kept
 
 

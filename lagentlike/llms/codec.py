@@ -11,7 +11,7 @@ import orjson
 from ..errors import BadResponse, InvalidArgument
 from ..schema import to_plain
 
-__all__ = ["decode", "encode", "mended", "parse_arguments"]
+__all__ = ["arguments_object", "decode", "encode", "mended", "parse_arguments"]
 
 
 def encode(value: Any, where: str) -> bytes:
@@ -84,6 +84,16 @@ def parse_arguments(text: str) -> dict[str, Any] | str:
     except (ValueError, RecursionError):
         return text
     return value if isinstance(value, dict) else text
+
+
+def arguments_object(arguments: Any) -> dict[str, Any]:
+    """A tool call's arguments as the object that some servers ask for, also where the model wrote none.
+
+    >>> arguments_object('{"a": 1}'), arguments_object("{a: 1")
+    ({'a': 1}, {'arguments': '{a: 1'})
+    """
+    read = parse_arguments(arguments) if isinstance(arguments, str) else arguments or {}
+    return read if isinstance(read, dict) else {"arguments": read}
 
 
 _FEW_DIGITS = 19

@@ -90,7 +90,11 @@ class MessageEncoder:
         return {**self.__dict__, "_known": OrderedDict()}
 
     def __call__(self, message: Mapping[str, Any]) -> bytes:
-        """The message as a JSON object.
+        """The message as a JSON object; raises as `plain` does."""
+        return encode(self.plain(message), "message")
+
+    def plain(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The message as the server has it.
 
         Raises:
             InvalidArgument: it has no role that is known, or its content is neither text nor a list of parts.
@@ -113,7 +117,7 @@ class MessageEncoder:
         if "name" in sent:
             self._name(sent)
         sent.pop("blocks", None)  # another provider's own form
-        return encode(sent, "message")
+        return sent
 
     @staticmethod
     def _name(sent: dict[str, Any]) -> None:

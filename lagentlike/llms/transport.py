@@ -32,6 +32,7 @@ from ..errors import (
 from ..tracing import spans
 from .exchange import pool_of_loop, pools_of_process, post, Response
 from .limits import Lease, RateLimiter
+from .ndjson import LineParser
 from .refusals import masked, refusal, retry_after
 from .sse import EventParser
 
@@ -618,7 +619,8 @@ class PartStream(AsyncIterator[list[T]]):
         self._response = response
         self._call = call
         self._assembler = assembler
-        self._events = EventParser(call.options.max_bytes)
+        parser = LineParser if response.content_type == "application/x-ndjson" else EventParser
+        self._events = parser(call.options.max_bytes)
         self._reader: _Reader | None = None
         self._first: list[T] = []
         self._head = b""
