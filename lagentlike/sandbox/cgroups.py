@@ -165,7 +165,7 @@ def _find(proc: Path = Path("/proc/self")) -> Controllers:
     here = _path(mounts, own, "")
     if here is not None and own[""] == "/":  # the root, and in a container that of its namespace
         _step_down(here)
-    around = [] if here is None else [here, here.parent]  # where there are processes, there are no controllers below
+    around = [] if here is None else [here.parent] if _is_occupied(here) else [here, here.parent]
     return _usable(2, dict.fromkeys(("memory", "pids", "cpu"), around))
 
 
@@ -176,7 +176,7 @@ def _step_down(here: Path) -> None:
     """
     try:
         members = {int(pid) for pid in (here / "cgroup.procs").read_text().split()}
-        if "cgroup.type" not in os.listdir(here) or not members or members - {os.getpid(), *ancestors()}:  # noqa: PTH208
+        if not _is_occupied(here) or members - {os.getpid(), *ancestors()}:
             return
         below = here / f"{_PREFIX}{_OWN}-{os.getpid()}"  # which the keeper does not take for one of ours
         below.mkdir(exist_ok=True)
@@ -184,6 +184,18 @@ def _step_down(here: Path) -> None:
             (below / "cgroup.procs").write_text(str(pid))
     except OSError:
         return  # it may not be changed, as is found out in a moment
+
+
+def _is_occupied(here: Path) -> bool:
+    """Whether a group of version 2 has processes, and so cannot have groups with all controllers below.
+
+    Some controllers could be given to it, but no process could be put into what is below it then. The root of all
+    groups, which has no type, may have both.
+    """
+    try:
+        return (here / "cgroup.type").exists() and (here / "cgroup.procs").read_text() != ""
+    except OSError:
+        return False
 
 
 def _usable(version: int, candidates: Mapping[str, Sequence[Path | None]]) -> Controllers:

@@ -21,6 +21,9 @@ FILES = {
     "cpu": {"cpu.max": "max 100000\n"},
 }
 
+THREADED = ("pids", "cpu")
+"""Controllers that a group with processes can be given; then no process can be put into the groups below it."""
+
 
 class FakeCgroup2:
     """The tree.
@@ -108,7 +111,8 @@ class FakeCgroup2:
             wanted = text.removeprefix("+")
             if wanted not in (group / "cgroup.controllers").read_text().split():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-            if (group / "cgroup.procs").read_text() and not exempt:  # "no internal processes"
+            occupied = (group / "cgroup.procs").read_text() and not exempt
+            if occupied and wanted not in THREADED:  # "no internal processes"
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
             self._write(path, " ".join([*path.read_text().split(), wanted]))
             for child in group.iterdir():
@@ -117,6 +121,8 @@ class FakeCgroup2:
                     self._write(child / "cgroup.controllers", path.read_text())
         elif path.name == "cgroup.procs":
             os.kill(int(text), 0)
+            if group != self.root and self._is_threaded(group.parent):
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(path))  # "domain invalid"
             if (group / "cgroup.subtree_control").read_text() and not exempt:
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
             self.put(int(text), str(group.relative_to(self.root)))
@@ -125,3 +131,8 @@ class FakeCgroup2:
         else:
             self._write(path, f"{text}\n")
         return len(text)
+
+    def _is_threaded(self, group: Path) -> bool:
+        """Whether a group has processes and controllers, so that those below are no place for processes."""
+        exempt = group == self.root and not self._namespace
+        return not exempt and all((group / f"cgroup.{name}").read_text() for name in ("procs", "subtree_control"))

@@ -70,13 +70,13 @@ def test_a_real_group_has_the_limits_and_is_removed() -> None:
     assert not any(folder.exists() for folder in group.folders)
 
 
-@pytest.fixture
-def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroup2:
+@pytest.fixture(params=[True, False], ids=["controllers are there", "controllers are to be asked for"])
+def user(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroup2:
     """Version 2 as systemd lays it out for a user, with this process in a scope of theirs."""
     tree = FakeCgroup2(tmp_path / "cgroup", monkeypatch)
     folder = tree.root
     for name in ("user.slice", "user@1000.service", "app.slice", "session.scope"):
-        for controller in ("memory", "pids", "cpu") if name != "session.scope" else ():
+        for controller in ("memory", "pids", "cpu") if request.param or name != "session.scope" else ():
             (folder / "cgroup.subtree_control").write_text(f"+{controller}")
         folder = folder / name
         folder.mkdir()
