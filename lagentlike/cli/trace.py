@@ -23,13 +23,14 @@ with how long they took, the tokens that went in and out, and what went wrong.""
 EXAMPLES = """examples:
   lagentlike run --trace trace.jsonl my_agents.py:coder "What is 12 * 34?"
   lagentlike trace trace.jsonl
+  lagentlike trace here.jsonl there.jsonl          a client's and its server's, as one tree
   lagentlike trace trace.jsonl --last 1 --content  what was said in the newest trace, if it was written down
 """
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="the file")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="the file, or those of several processes")
     parser.add_argument("--last", type=int, metavar="N", help="only the newest traces, so many of them")
     parser.add_argument("--content", action="store_true", help="show the first line of what was said, too")
 
@@ -41,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     if options.last is not None and options.last < 1:
         raise UsageError(f"--last takes a number of at least 1, not {options.last}")
     looks = Looks(sys.stdout)
-    traces = _traces(read_trace(options.file))
+    traces = _traces([span for file in options.files for span in read_trace(file)])
     for trace in traces if options.last is None else traces[-options.last :]:
         for line in _lines(trace, looks, options.content):
             sys.stdout.write(line + "\n")

@@ -104,6 +104,14 @@ def test_workers_of_a_batch_write_to_the_same_file(lagentlike: Callable[..., Out
     assert len({span["span_id"] for span in told}) == len(told)
 
 
+def test_files_of_several_processes_are_one_tree(lagentlike: Callable[..., Outcome]) -> None:
+    lagentlike("run", "--trace", "all.jsonl", "my_agents.py:agent", "What is 2 * 4?")
+    lines = Path("all.jsonl").read_text().splitlines(keepends=True)
+    Path("here.jsonl").write_text("".join(lines[::2]))
+    Path("there.jsonl").write_text("".join(lines[1::2]))
+    assert lagentlike("trace", "there.jsonl", "here.jsonl").out == lagentlike("trace", "all.jsonl").out
+
+
 def test_a_file_that_is_no_trace_is_refused_in_one_line(lagentlike: Callable[..., Outcome]) -> None:
     assert lagentlike("trace", "my_agents.py").err.startswith("lagentlike: error: path='my_agents.py'")
     assert "cannot be read" in lagentlike("trace", "nowhere.jsonl").err
