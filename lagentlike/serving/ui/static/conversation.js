@@ -15,6 +15,8 @@ export class Conversation {
     this.items = [];
     this.trunk = trunk(agent.units);
     this.talkers = agent.units.filter((unit) => unit.model && !unit.is_tool);
+    this.names = new Set(agent.units.map((unit) => unit.name));
+    this.drafts = new Map(); // what was written and not sent, by session
     this.build();
   }
 
@@ -36,7 +38,12 @@ export class Conversation {
 
   // Show a session; one that has not spoken is empty.
   async open(key, fresh = false) {
-    Object.assign(this, { key, spans: new Spans(), turns: new Map(), cards: new Map(), items: [], start: 0, running: false, before: [], from: null });
+    if (key !== this.key) {
+      this.drafts.set(this.key, this.area.value);
+      this.area.value = this.drafts.get(key) ?? "";
+    }
+    Object.assign(this, { key, spans: new Spans(), turns: new Map(), cards: new Map(), items: [], start: 0, awaited: false, before: [], from: null });
+    this.busy(false);
     this.log.replaceChildren();
     this.earlier.hidden = true;
     this.note.hidden = true;
@@ -44,11 +51,14 @@ export class Conversation {
     this.element.setAttribute("aria-label", `Session ${name(key)}`);
     if (fresh) return this.settle({ messages: [], start: 0, points: [], own: true, running: false }, { spans: [], place: null });
     const path = encodeURIComponent(key);
-    const [told, known] = await Promise.all([
-      this.agent.live ? ask(`/ui/sessions/${path}`) : { messages: [], start: 0, points: [], own: false },
-      ask(`/ui/spans?session=${path}`),
-    ]);
-    if (this.key === key) this.settle(told, known);
+    const nothing = { messages: [], start: 0, points: [], own: false };
+    try {
+      const [told, known] = await Promise.all([this.agent.live ? ask(`/ui/sessions/${path}`) : nothing, ask(`/ui/spans?session=${path}`)]);
+      if (this.key === key) this.settle(told, known);
+    } catch (error) {
+      if (this.key === key) this.settle(nothing, { spans: [], place: null });
+      throw error;
+    }
   }
 
   settle(told, known) {
@@ -59,7 +69,8 @@ export class Conversation {
     this.from = known.place;
     for (const span of known.spans) this.spans.put(span);
     for (const turn of this.spans.turns(this.key)) if (!this.agent.live || turn.status === "running") this.replay(turn);
-    if (this.own && told.running && !this.running) this.busy(true);
+    this.awaited = Boolean(told.running);
+    if (this.awaited) this.busy(true);
     this.measure(known.spans);
     const heard = this.before;
     this.before = null;
@@ -121,14 +132,16 @@ export class Conversation {
       card.returned(result.success ? result.output : result.error, result.success);
     }
     if (message.tool_results) return;
-    const block = this.block(this.speaker(message.sender));
+    const block = new Block(this.speaker(message.sender));
     if (message.reasoning) block.reason(message.reasoning);
     if (message.text || !(message.tool_calls ?? []).length) {
       block.write(message.text);
       block.finish();
     }
-    if (message.text || message.reasoning || point) place.append(block);
+    const speaks = message.text || message.reasoning;
+    if (speaks) place.append(block);
     for (const call of message.tool_calls ?? []) place.append(this.card(call.id, call.name, call.arguments));
+    if (point && !speaks) place.append(block); // only to fork from
     if (point) this.forkable(block, point);
     const ending = point && this.ending(message);
     if (ending) place.append(ending);
@@ -143,7 +156,7 @@ export class Conversation {
   }
 
   speaker(sender) {
-    return this.talkers.length === 1 ? this.agent.name : sender;
+    return this.talkers.length === 1 && this.names.has(sender) ? this.agent.name : sender;
   }
 
   // Whether it is an empty page that nobody wrote on.
@@ -186,7 +199,7 @@ export class Conversation {
       this.turns.set(span.span_id, new Turn(this, span));
       this.placeholder();
       this.busy(true);
-      this.told.select(this, span, true);
+      this.told.select(this, span);
     } else {
       this.turn(span)?.begun(span);
     }
@@ -197,7 +210,7 @@ export class Conversation {
   ended(span) {
     this.turn(span)?.ended(span);
     if (!span.parent_id) {
-      this.busy(false);
+      if (!this.awaited) this.busy(false);
       this.forking.hidden = !this.agent.live;
       this.told.changed(this);
       this.cut();
@@ -208,6 +221,7 @@ export class Conversation {
 
   // The server is done with a turn that was begun here.
   over(event) {
+    this.awaited = false;
     this.busy(false);
     const turn = [...this.turns.values()].at(-1);
     if (event.error && !turn?.failed) this.append({ element: failure(event.error.type, event.error.message), sign: () => "" });
@@ -255,12 +269,14 @@ export class Conversation {
         if (!given) await ask(`${path}/stop`, { method: "POST", body: {} });
       } else if (message) {
         this.busy(true);
+        this.awaited = true;
         if (!given) this.area.value = "";
         this.fit();
         this.bottom(true);
         await ask(`${path}/turns`, { method: "POST", body: { message } });
       }
     } catch (error) {
+      this.awaited = false;
       this.busy(false);
       this.area.value ||= words;
       this.told.failed(error);
@@ -301,10 +317,6 @@ export class Conversation {
       el("div", { class: "verdict" }, why,
         el("button", { type: "button", class: "small yes", onclick: () => decide(true) }, "Approve"),
         el("button", { type: "button", class: "small no", onclick: () => decide(false) }, "Refuse")));
-  }
-
-  block(who) {
-    return new Block(who);
   }
 
   card(id, name, given) {
@@ -397,7 +409,7 @@ class Turn {
     if (span.kind === "request") {
       const unit = [...this.conversation.spans.upwards(span)].find((one) => one.kind === "turn");
       const who = this.conversation.talkers.length === 1 ? this.root.name : unit?.path || unit?.name || span.name;
-      this.blocks.set(span.span_id, { block: this.conversation.block(who), place: this.place(span), shown: false });
+      this.blocks.set(span.span_id, { block: new Block(who), place: this.place(span), shown: false });
     } else if (span.kind === "tool") {
       let card = span.call_id && this.conversation.cards.get(span.call_id);
       if (!card) {
@@ -420,7 +432,7 @@ class Turn {
 
   // What the turn itself gives out, where no model is heard in it.
   own() {
-    this.given ??= { block: this.conversation.block(this.root.name), place: { append: (item) => this.append(item) }, shown: false };
+    this.given ??= { block: new Block(this.root.name), place: { append: (item) => this.append(item) }, shown: false };
     return this.given;
   }
 
@@ -596,7 +608,7 @@ class Card {
   }
 }
 
-export function failure(type, message) {
+function failure(type, message) {
   return el("div", { class: "failure", role: "alert" }, el("b", {}, type || "It failed"), message && el("div", { class: "text" }, message));
 }
 
