@@ -207,10 +207,9 @@ async def _read(answer: Any, max_bytes: int) -> Response:
         FetchError: it is larger than that.
         BadAnswer: it is packed in a way that was not asked for, or damaged.
     """
-    too_large = FetchError(f"{origin(answer.url)} answered more than {max_bytes:,} bytes, which is not read")
     if (answer.content_length or 0) > max_bytes:
         answer.close()
-        raise too_large
+        raise _too_large(answer, max_bytes)
     encoding = answer.headers.get("Content-Encoding", "").strip().lower()
     unpack = _unpacker(encoding)
     if unpack is None:
@@ -222,12 +221,16 @@ async def _read(answer: Any, max_bytes: int) -> Response:
                 body += part
                 if len(body) > max_bytes:
                     answer.close()
-                    raise too_large
+                    raise _too_large(answer, max_bytes)
     except zlib.error as error:
         answer.close()
         raise BadAnswer(f"{origin(answer.url)} answered something that cannot be unpacked: {error}") from None
     headers, label = answer.headers.copy(), answer.charset or ""
     return Response(str(answer.url), answer.status, answer.content_type, headers, bytes(body), label)
+
+
+def _too_large(answer: Any, max_bytes: int) -> FetchError:
+    return FetchError(f"{origin(answer.url)} answered more than {max_bytes:,} bytes, which is not read")
 
 
 def _unpacker(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import socket
 import ssl
 import subprocess
 import time
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -252,6 +254,21 @@ async def test_bombs_and_damaged_answers_are_refused(site: Site, encoding: str, 
                 await client.request("GET", f"{site.url}/bomb")
         assert (await client.request("GET", site.url)).text == "seen"  # and the client goes on
     assert time.process_time() - started < 5
+
+
+async def test_what_was_refused_is_forgotten_at_once(site: Site) -> None:
+    site.routes["/bomb"] = Answer(gzip.compress(bytes(9_000_000)), headers={"Content-Encoding": "gzip"})
+    refused: list[weakref.ref[FetchError]] = []
+    gc.disable()  # what goes without it is in no circle, and frees the 4 MiB that were read with it
+    try:
+        async with opened() as client:
+            try:
+                await client.request("GET", f"{site.url}/bomb")
+            except FetchError as error:
+                refused.append(weakref.ref(error))
+        assert refused[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_an_endless_answer_without_a_length_is_cut_off(site: Site) -> None:
