@@ -8,7 +8,7 @@ from html import unescape
 from typing import NamedTuple
 from urllib.parse import urljoin
 
-__all__ = ["Article", "Piece", "pieces", "read_html"]
+__all__ = ["Article", "Piece", "pieces", "read_html", "visible"]
 
 
 class Piece(NamedTuple):
@@ -110,6 +110,17 @@ def read_html(html: str, url: str = "") -> Article:
     return Article(" ".join("".join(title).split()), *_written(_main(marks), url))
 
 
+def visible(text: str) -> str:
+    """The text without letters that nobody sees, in which orders to a model can be written.
+
+    Those that join or turn what is around them stay: scripts and emoji need them.
+
+    >>> visible("seen\\u200b\\U000e0068\\U000e0069")
+    'seen'
+    """
+    return _INVISIBLE.sub("", text)
+
+
 class _Place(NamedTuple):
     """Where on a page a text stands."""
 
@@ -203,6 +214,7 @@ _UNSEEN = {
     for name in ("script", "style", "noscript", "template", "svg", "iframe", "textarea")
 }
 _SPACES = re.compile(r"\s+")
+_INVISIBLE = re.compile("[\u00ad\u180e\u200b\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]")
 _BLANKS = re.compile(" {2,}")
 _AROUND = " |\t\r¶"  # the last is a link to a heading
 _HARD_SPACE = "\x01"  # of preformatted text, while lines are put together

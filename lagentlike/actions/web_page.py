@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
 from ..errors import FetchError
-from .html import read_html
+from .html import read_html, visible
 from .safe_xml import parse_xml
 from .web_cache import SharedCache
 from .web_fetch import Response, WebClient
@@ -113,16 +113,20 @@ def read_page(answer: Response) -> Page:
     text = answer.text if kind.startswith("text/") or kind.endswith(_TEXTS) else "\0"
     if "\0" in text[:4096]:
         raise FetchError(f"{answer.url} is no text ({kind})")
+    page = _page(answer.url, kind, text)
+    return replace(page, title=visible(page.title), text=visible(page.text))
+
+
+def _page(url: str, kind: str, text: str) -> Page:
     if "html" in kind or text[:200].lstrip().lower().startswith(("<!doctype html", "<html")):
-        article = read_html(text, answer.url)
-        return Page(answer.url, article.title, article.text, tuple(article.links))
+        title, shown, links = read_html(text, url)
+        return Page(url, title, shown, tuple(links))
     if kind.endswith("xml"):
         try:
-            feed = parse_xml(text)
+            return _feed(url, parse_xml(text)) or Page(url, "", text)
         except ValueError:
-            return Page(answer.url, "", text)
-        return _feed(answer.url, feed) or Page(answer.url, "", text)
-    return Page(answer.url, "", text)
+            return Page(url, "", text)
+    return Page(url, "", text)
 
 
 def _feed(url: str, root: Element) -> Page | None:

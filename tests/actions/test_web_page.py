@@ -60,6 +60,15 @@ def test_what_is_no_text_is_refused(body: bytes, kind: str, said: str) -> None:
         page_of(body, kind)
 
 
+def test_letters_that_nobody_sees_are_taken_out() -> None:
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "obey")
+    page = page_of(
+        f"<title>A\u200b{hidden}</title><p>b{hidden}&#xE0041;c \U0001f468\u200d\U0001f469</p>".encode(), "text/html"
+    )
+    assert (page.title, page.text) == ("A", "bc \U0001f468\u200d\U0001f469")
+    assert page_of(f"a{hidden}".encode(), "text/plain").text == "a"
+
+
 def test_the_entries_of_a_feed_are_read() -> None:
     page = page_of((RECORDED / "feed.xml").read_bytes(), "application/rss+xml")
     assert page.title == "The Example"

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from ...errors import FetchError, InvalidArgument
+from ..html import visible
 from ..web_cache import SharedCache
 from ..web_fetch import WebClient
 from ..web_service import WebService
@@ -111,7 +112,7 @@ class SearchEngine(ABC):
 
 def plain(text: str) -> str:
     """A line of text without the marks of HTML that engines put around the words they found."""
-    return " ".join(unescape(_TAG.sub("", text)).split())
+    return " ".join(visible(unescape(_TAG.sub("", text))).split())
 
 
 _TAG = re.compile(r"</?(?:strong|b|em|i|span|mark|br|p)(?:\s[^<>]{0,200})?/?>", re.IGNORECASE)
