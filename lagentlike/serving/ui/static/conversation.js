@@ -14,8 +14,7 @@ export class Conversation {
     this.key = null;
     this.items = [];
     this.trunk = trunk(agent.units);
-    this.talkers = agent.units.filter((unit) => unit.model && !unit.is_tool);
-    this.names = new Set(agent.units.map((unit) => unit.name));
+    this.names = new Set(agent.units.filter((unit) => this.trunk.has(unit.path)).map((unit) => unit.name)); // the agent's own
     this.drafts = new Map(); // what was written and not sent, by session
     this.build();
   }
@@ -156,7 +155,7 @@ export class Conversation {
   }
 
   speaker(sender) {
-    return this.talkers.length === 1 && this.names.has(sender) ? this.agent.name : sender;
+    return this.names.has(sender) ? this.agent.name : sender;
   }
 
   // Whether it is an empty page that nobody wrote on.
@@ -408,7 +407,7 @@ class Turn {
     if (span.kind === "turn") for (const message of span.content?.messages ?? []) this.results(message?.tool_results ?? []);
     if (span.kind === "request") {
       const unit = [...this.conversation.spans.upwards(span)].find((one) => one.kind === "turn");
-      const who = this.conversation.talkers.length === 1 ? this.root.name : unit?.path || unit?.name || span.name;
+      const who = !unit || this.conversation.trunk.has(unit.path) ? this.root.name : unit.path;
       this.blocks.set(span.span_id, { block: new Block(who), place: this.place(span), shown: false });
     } else if (span.kind === "tool") {
       let card = span.call_id && this.conversation.cards.get(span.call_id);

@@ -17,11 +17,11 @@ export class Tree {
     const tools = own.filter((unit) => unit.is_tool && !units.some((other) => parentOf(other.path, units) === unit.path));
     const rest = own.filter((unit) => !tools.includes(unit));
     return el("ul", { class: "tree" },
+      tools.length ? el("li", { class: "chips" }, tools.map((unit) => this.chip(unit, chosen))) : null,
       rest.map((unit) => {
-        const inner = units.some((other) => other.path !== "" && parentOf(other.path, units) === unit.path);
-        return el("li", {}, this.row(unit, chosen), inner && this.level(units, unit.path, chosen));
-      }),
-      tools.length ? el("li", { class: "chips" }, tools.map((unit) => this.chip(unit, chosen))) : null);
+        const inner = units.some((other) => other.path !== "" && parentOf(other.path, units) === unit.path) && this.level(units, unit.path, chosen);
+        return el("li", {}, this.row(unit, chosen), unit.is_tool && inner ? el("details", {}, el("summary", { class: "quiet" }, "Inside"), inner) : inner);
+      }));
   }
 
   row(unit, chosen) {
