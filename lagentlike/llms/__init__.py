@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .ollama import AsyncOllamaAPI, OllamaAPI
     from .openai import AsyncGPTAPI, GPTAPI
     from .scripted import AsyncScriptedLLM, ScriptedLLM
+    from .sensenova import AsyncSensenovaAPI, SensenovaAPI
     from .tiny import AsyncTinyLM, TinyLM
     from .token_api import AsyncTokenAPI, TokenAPI
     from .vllm import AsyncVllmModel, BatchedVllmModel, VllmModel
@@ -47,6 +48,7 @@ __all__ = [
     "AsyncLlamaCppAPI",
     "AsyncOllamaAPI",
     "AsyncScriptedLLM",
+    "AsyncSensenovaAPI",
     "AsyncTinyLM",
     "AsyncTokenAPI",
     "AsyncVllmModel",
@@ -69,6 +71,7 @@ __all__ = [
     "RateLimiter",
     "SQLiteCache",
     "ScriptedLLM",
+    "SensenovaAPI",
     "TinyLM",
     "TokenAPI",
     "VllmModel",
@@ -99,6 +102,7 @@ __getattr__, __dir__ = attach(
         "ollama": ["AsyncOllamaAPI", "OllamaAPI"],
         "openai": ["AsyncGPTAPI", "GPTAPI"],
         "scripted": ["AsyncScriptedLLM", "ScriptedLLM"],
+        "sensenova": ["AsyncSensenovaAPI", "SensenovaAPI"],
         "tiny": ["AsyncTinyLM", "TinyLM"],
         "token_api": ["AsyncTokenAPI", "TokenAPI"],
         "vllm": ["AsyncVllmModel", "BatchedVllmModel", "VllmModel"],

@@ -21,6 +21,7 @@ from .openai_wire import (
     request_options,
 )
 from .served import _AsyncServed, _BlockingServed, _Served, server_url
+from .transport import Assembler
 
 __all__ = ["AsyncGPTAPI", "GPTAPI"]
 
@@ -68,12 +69,16 @@ class _ChatCompletions(_Served):
 
     async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
         body = self._body(messages, params, stream=True)
-        stream = await self._ask(body, self._transport.stream, ChatAssembler)
+        stream = await self._ask(body, self._transport.stream, self._assembler)
         try:
             async for parts in stream:
                 yield parts
         finally:
             stream.close()
+
+    def _assembler(self) -> Assembler[Part]:
+        """What builds an answer from its stream."""
+        return ChatAssembler()
 
     def _body(self, messages: Conversation, params: Params, *, stream: bool) -> bytes:
         if not params.keys() <= self._checked:
