@@ -73,7 +73,7 @@ class JSONLTracer(Tracer):
         self.close()
 
 
-_guard = threading.Lock()  # no file is closed, and none of its lines continued, while one is written
+_guard = threading.RLock()  # no file is closed while a line is written, unless garbage is collected that ends a span
 os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_guard.release)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from typing import Any, ClassVar
 
 from ..errors import MissingExtra
@@ -52,20 +51,18 @@ class OpenTelemetryTracer(Tracer):
             "gen_ai.client.token.usage", "{token}", explicit_bucket_boundaries_advisory=_TOKENS
         )
         self._open: dict[Span, Any] = {}
-        self._guard = threading.Lock()
         self._secrets = secrets_of_environment()
 
     def begin(self, span: Span) -> None:
         trace = self._trace
         started = self._tracer.start_span(
-            f"{_OPERATIONS[span.kind]} {span.name}",
+            mask(f"{_OPERATIONS[span.kind]} {span.name}", self._secrets),
             context=self._context_of(span),
             kind=trace.SpanKind.CLIENT if "server" in span.attributes else trace.SpanKind.INTERNAL,
-            attributes=_first_attributes(span),
+            attributes=mask(_first_attributes(span), self._secrets),
             start_time=int(span.start * 1e9),
         )
-        with self._guard:
-            self._open[span] = started
+        self._open[span] = started
         context = started.get_span_context()
         if context.is_valid:
             span.trace_id = trace.format_trace_id(context.trace_id)
@@ -79,8 +76,7 @@ class OpenTelemetryTracer(Tracer):
         self._context.detach(entered)
 
     def end(self, span: Span) -> None:
-        with self._guard:
-            started = self._open.pop(span)
+        started = self._open.pop(span)
         started.set_attributes(_last_attributes(span))
         if self.content:
             started.set_attributes(_content(mask(span.plain(content=True).get("content", {}), self._secrets), span))
@@ -103,7 +99,7 @@ class OpenTelemetryTracer(Tracer):
         return trace.set_span_in_context(trace.NonRecordingSpan(context))
 
     def _measure(self, span: Span) -> None:
-        told = {**_first_attributes(span), **_last_attributes(span)}
+        told = mask({**_first_attributes(span), **_last_attributes(span)}, self._secrets)
         dimensions = {name: told[name] for name in _DIMENSIONS if name in told}
         self._seconds[span.kind].record(span.seconds or 0.0, dimensions)
         if span.kind == "request" and "tokens_in" in span.attributes:

@@ -370,13 +370,14 @@ def begin_turn(unit: Any, session_id: Any, messages: tuple[Any, ...]) -> Span:
 def begin_request(llm: Any, messages: Any, params: Mapping[str, Any], *, stream: bool = False) -> Span:
     """A model is asked; `messages` may be a batch of conversations."""
     url = getattr(llm, "url", None)
+    host = getattr(url, "host", None)
     attributes: dict[str, Any] = {
         "model": llm.model or type(llm).__name__,
-        "provider": _provider(llm, url),
+        "provider": type(llm).__name__.removeprefix("Async") if host is None else _provider(host),
         "stream": stream,
     }
-    if url is not None:
-        attributes["server"] = f"{url.host}:{url.port}"
+    if host is not None:
+        attributes["server"] = f"{host}:{url.port}"  # type: ignore[union-attr]  # it has a host
     if isinstance(messages, list | tuple) and messages and isinstance(messages[0], list | tuple):
         attributes["batch"] = len(messages)
     for name in _SAMPLING:
@@ -421,6 +422,8 @@ def watched(
                     break
                 span.came(item)
                 yield item
+                if span.seconds is not None:  # that was all
+                    break
     except BaseException as error:
         span.end(error)
         raise
@@ -444,6 +447,8 @@ async def watched_async(
                     break
                 span.came(item)
                 yield item
+                if span.seconds is not None:  # that was all
+                    break
     except BaseException as error:
         span.end(error)
         raise
@@ -463,11 +468,8 @@ def _path(outer: Any, path: str, unit: Any) -> str:
     return "?"
 
 
-def _provider(llm: Any, url: Any) -> str:
-    """Whose model it is, by the names of OpenTelemetry's conventions where they have one."""
-    if url is None:
-        return type(llm).__name__.removeprefix("Async")
-    host = str(url.host)
+def _provider(host: str) -> str:
+    """Whose models a server has, by the names of OpenTelemetry's conventions."""
     for end, provider in _PROVIDERS.items():
         if host == end or host.endswith(f".{end}"):
             return provider

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,6 +27,13 @@ from lagentlike.schema import ToolCall
 from lagentlike.tracing import JSONLTracer, OpenTelemetryTracer, read_trace
 
 SCRIPT = [ToolCall("calculator", {"expression": "6 * 7"}, id="one"), "It is 42."]
+
+
+@pytest.fixture(autouse=True)
+def nothing_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What a tracer raises is logged."""
+    yield
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 class Watched:
