@@ -126,15 +126,10 @@ class Bwrap(Isolation):
                 launch.cwd or _workspace_of(launch),
                 "--clearenv",
             ]
-            late = {} if userns is None else {name: launch.env[name] for name in launch.env if _ACTS_EARLY(name)}
+            late = {} if uid is None else {name: launch.env[name] for name in launch.env if _ACTS_EARLY(name)}
             for name, value in {**self.environment(launch.workspace), **launch.env}.items():
                 arguments += [] if name in late else ["--setenv", name, value]
-            inner = [
-                *([] if userns is None else _SETPRIV if launch.workspace is not None else [*_OWN_SCRATCH, *_SETPRIV]),
-                *(["/usr/bin/env", *(f"{name}={value}" for name, value in late.items())] if late else []),
-                *_rlimits(launch.limits, uid),
-                *launch.argv,
-            ]
+            inner = [*([] if uid is None else _drop(launch, late)), *_rlimits(launch.limits, uid), *launch.argv]
             stdin, stdout, stderr = launch.streams
             try:
                 group = controllers().make(launch.limits)
@@ -152,12 +147,12 @@ class Bwrap(Isolation):
                 undo.callback(_end, popen)
                 _schedule_normally(popen.pid)
                 group.add(popen.pid)
+                process = _BwrapProcess(popen, _workspace_of(launch), launch.limits, status, group)
+                if launch.workspace is not None:
+                    watch(process, launch.workspace, launch.limits.disk)
             except OSError as error:
                 raise SandboxUnavailable(f"bwrap cannot be started: {error}. {INSTALL}") from error
             undo.pop_all()
-        process = _BwrapProcess(popen, _workspace_of(launch), launch.limits, status, group)
-        if launch.workspace is not None:
-            watch(process, launch.workspace, launch.limits.disk)
         # bwrap waits for the rest of its arguments, so all that it starts is in the group
         with suppress(BrokenPipeError), os.fdopen(order, "wb") as sink:
             sink.write(b"".join(os.fsencode(one) + b"\0" for one in arguments))
@@ -186,7 +181,6 @@ _PLAIN_USER = ("--unshare-user", "--disable-userns", "--uid", str(SANDBOX_UID), 
 _CAPABILITIES_TO_DROP = tuple(
     word for name in ("CHOWN", "SETGID", "SETPCAP", "SETUID") for word in ("--cap-add", f"CAP_{name}")
 )
-_OWN_SCRATCH = ("/bin/sh", "-c", f'chown {SANDBOX_UID}:{SANDBOX_UID} {SCRATCH}; exec "$@"', "sh")
 _SETPRIV = (
     "/usr/bin/setpriv",
     f"--reuid={SANDBOX_UID}",
@@ -479,6 +473,17 @@ def _seccomp_fd(given: ExitStack) -> int | None:
 # Who it is
 
 
+def _drop(launch: Launch, late: Mapping[str, str]) -> list[str]:
+    """The command by which root in the sandbox becomes nobody, and then sets the variables that come late."""
+    own = f'{_tool("chown")} {SANDBOX_UID}:{SANDBOX_UID} {SCRATCH}; exec "$@"'
+    given = ["/bin/sh", "-c", own, "sh"] if launch.workspace is None else []
+    return [
+        *given,
+        *_SETPRIV,
+        *(["/usr/bin/env", *(f"{name}={value}" for name, value in late.items())] if late else []),
+    ]
+
+
 def _outer_uid(launch: Launch) -> int | None:
     """Who code becomes outside of the sandbox; None if it stays who this process is."""
     if not _can_drop():
@@ -489,7 +494,7 @@ def _outer_uid(launch: Launch) -> int | None:
 
 @cache
 def _can_drop() -> bool:
-    return os.geteuid() == 0 and all(_tool(name) for name in ("setpriv", "unshare", "nsenter", "cat"))
+    return os.geteuid() == 0 and all(_tool(name) for name in ("setpriv", "unshare", "nsenter", "cat", "chown"))
 
 
 def _outer_gid(launch: Launch) -> int:

@@ -104,7 +104,11 @@ Measure = Callable[[Bwrap], tuple[bool | None, str]]
 
 
 def _measured(name: str, measure: Measure, isolation: Bwrap) -> Control:
-    held, detail = measure(isolation)
+    held: bool | None = None
+    try:
+        held, detail = measure(isolation)
+    except (OSError, ValueError) as error:  # what was run did not come to its end
+        detail = f"it could not be tried: {error}"
     return Control(name, "not checked" if held is None else "enforced" if held else "not enforced", detail)
 
 
@@ -220,7 +224,8 @@ for number in range(400):
 def _grandchildren(isolation: Bwrap) -> tuple[bool, str]:
     with tempfile.TemporaryDirectory(prefix="lagentlike-check-") as folder:
         workspace = isolation.scratch_folder(Path(folder, "workspace"))
-        command = "setsid sh -c 'while :; do echo x >> alive; sleep 0.02; done' & sleep 0.2"
+        writing = "setsid sh -c 'while :; do echo x >> alive; sleep 0.02; done'"
+        command = f"{writing} & while [ ! -e alive ]; do sleep 0.02; done"
         isolation.run(["sh", "-c", command], workspace=workspace)
         time.sleep(0.05)
         before = (workspace / "alive").stat().st_size

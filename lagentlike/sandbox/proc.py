@@ -24,10 +24,10 @@ def descendants(root: int) -> list[int]:
 
 
 def ancestors() -> list[int]:
-    """The processes above this one."""
+    """The processes above this one, as far as they are seen from here."""
     found = [os.getppid()]
     with contextlib.suppress(OSError, ValueError, IndexError):
-        while found[-1] > 0:
+        while found[-1] > 1:
             found.append(_parent(found[-1]))
     return found
 
