@@ -13,7 +13,7 @@ from http.client import responses
 from typing import Any, TYPE_CHECKING
 from urllib.parse import urljoin
 
-from ..errors import AddressRefused, BadAnswer, FetchError
+from ..errors import BadAnswer, FetchError
 from .charset import decoded
 from .web_address import AddressGuard, origin
 
@@ -113,6 +113,9 @@ class WebClient:
     ) -> Response:
         """Make a request; only a GET follows redirects, and `headers` are not sent to where they lead.
 
+        It is made again, once, where the connection ends without an answer: as a kept one does that the server has
+        closed meanwhile.
+
         Args:
             method: GET or POST.
             url: the address.
@@ -135,30 +138,43 @@ class WebClient:
         data = form if body is None else body
         try:
             async with asyncio.timeout(self._timeout):
-                for _ in range(self._max_redirects + 1):
-                    address = self._guard.check(url)
-                    async with self._opened().request(
-                        method, address, params=params, data=data, headers=headers, allow_redirects=False
-                    ) as answer:
-                        target = answer.headers.get("Location")
-                        if method == "GET" and answer.status in _REDIRECTS and target:
-                            url, params, headers = urljoin(str(answer.url), target), None, None
-                            continue
-                        return await _read(answer, max_bytes)
+                try:
+                    return await self._follow(method, url, params, data, headers, max_bytes)
+                except aiohttp.ServerDisconnectedError:
+                    return await self._follow(method, url, params, data, headers, max_bytes)
         except TimeoutError:
             raise FetchError(f"{origin(url)} did not answer within {self._timeout:g} seconds") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if isinstance(error.__cause__, AddressRefused):
-                raise error.__cause__ from None
             raise FetchError(f"{origin(url)} cannot be reached: {str(error) or type(error).__name__}") from None
-        times = "redirects" if self._max_redirects == 0 else f"redirects more than {self._max_redirects} times"
-        raise FetchError(f"{origin(url)} {times}")
 
     async def close(self) -> None:
         """Close the connections."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    async def _follow(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str] | None,
+        data: Any,
+        headers: Mapping[str, str] | None,
+        max_bytes: int,
+    ) -> Response:
+        """The answer at the end of the redirects."""
+        start = origin(url)
+        for _ in range(self._max_redirects + 1):
+            address = self._guard.check(url)
+            async with self._opened().request(
+                method, address, params=params, data=data, headers=headers, allow_redirects=False
+            ) as answer:
+                target = answer.headers.get("Location")
+                if method != "GET" or answer.status not in _REDIRECTS or not target:
+                    return await _read(answer, max_bytes)
+                url, params, headers = urljoin(str(answer.url), target), None, None
+        times = f"more than {self._max_redirects} times" if self._max_redirects else "elsewhere"
+        raise FetchError(f"{start} redirects {times}")
 
     def _opened(self) -> Any:
         import aiohttp

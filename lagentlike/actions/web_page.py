@@ -21,6 +21,7 @@ KEPT_SECONDS = 600
 PART = 8192
 """Most characters of a page that a model is shown at once, without its links."""
 
+MAX_TITLE = 300
 MAX_LINKS = 3000
 """Most characters of the links of a part."""
 
@@ -114,7 +115,7 @@ def read_page(answer: Response) -> Page:
     if "\0" in text[:4096]:
         raise FetchError(f"{answer.url} is no text ({kind})")
     page = _page(answer.url, kind, text)
-    return replace(page, title=visible(page.title), text=visible(page.text))
+    return replace(page, title=visible(page.title)[:MAX_TITLE], text=visible(page.text))
 
 
 def _page(url: str, kind: str, text: str) -> Page:

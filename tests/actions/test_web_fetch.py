@@ -296,6 +296,29 @@ async def test_a_body_that_drips_is_given_up_in_time(site: Site) -> None:
     assert time.monotonic() - started < 10
 
 
+async def test_a_kept_connection_that_ends_is_made_anew(site: Site) -> None:
+    served: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one request of a connection, and ends at the next."""
+        for number in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            served.append(head.split()[0])
+            if number == 0:
+                await reader.readexactly(4)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nseen")
+        writer.close()
+
+    server = await asyncio.start_server(serve, ALLOWED, 0)
+    port = server.sockets[0].getsockname()[1]
+    async with opened() as client:
+        for _ in range(3):
+            assert (await client.request("POST", f"http://{ALLOWED}:{port}/", body=b"body")).text == "seen"
+    server.close()
+    await server.wait_closed()
+    assert len(served) == 5
+
+
 async def test_errors_show_no_keys(site: Site) -> None:
     site.routes["/text"] = Answer(b"<html>")
     async with opened(resolver=Names([])) as client:
