@@ -14,7 +14,7 @@ from ..actions.base import BaseAction
 from ..actions.executor import ActionExecutor, AsyncActionExecutor
 from ..actions.toolsets import tools_of
 from ..colour import careful
-from ..errors import InvalidArgument, LLMError, RealRequestsForbidden, ScriptExhausted
+from ..errors import InvalidArgument, LLMError, RealRequestsForbidden, RequestRefused, ScriptExhausted
 from ..hooks import Hook, MessageLogger
 from ..llms.fallback import AsyncFallbackLLM, FallbackLLM
 from ..memory import Memory, SessionId
@@ -130,7 +130,7 @@ class AIAgent(Workflow):
         llm = self._model_of(model, api_key, base_url)
         if fallback_models:
             others = [self._model_of(other, api_key, base_url) for other in fallback_models]
-            llm = (AsyncFallbackLLM if self.colour.is_async else FallbackLLM)([llm, *others])
+            llm = (AsyncFallbackLLM if self.colour.is_async else FallbackLLM)([llm, *others], on=_is_no_refusal)
         taking_over = [item if isinstance(item, Handoff) else Handoff(item) for item in handoffs]
         self.handoffs = {handoff.name: handoff for handoff in taking_over}
         own = [*tools, *(handoff.tool() for handoff in taking_over)]
@@ -534,6 +534,11 @@ class AsyncStreamingAIAgent(AsyncAIAgent, AsyncStreamingWorkflow):
 
 
 _SUB_AGENT = "You work on a task that another agent hands you. Do it, and report what was asked for, and nothing else."
+
+
+def _is_no_refusal(error: LLMError) -> bool:
+    """Whether the next model is asked: a refusal is told of, and a conversation that is too long is compressed."""
+    return not isinstance(error, RequestRefused | ScriptExhausted | RealRequestsForbidden)
 
 
 def _session(task_id: SessionId | None) -> SessionId:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from typing import Any
@@ -31,7 +31,7 @@ __all__ = ["AsyncFallbackLLM", "FallbackLLM"]
 
 logger = logging.getLogger(__name__)
 
-Errors = type[LLMError] | tuple[type[LLMError], ...]
+Errors = type[LLMError] | tuple[type[LLMError], ...] | Callable[[LLMError], bool]
 
 
 class _Fallback(_LLM):
@@ -44,12 +44,14 @@ class _Fallback(_LLM):
                 "llms", llms, f"give a list of models, each a {kind.__name__}, the first choice first"
             )
         kinds = on if isinstance(on, tuple) else (on,)
-        if on is not None and not all(isinstance(one, type) and issubclass(one, LLMError) for one in kinds):
-            raise InvalidArgument("on", on, "give a class of lagentlike.errors.LLMError, or a tuple of them")
+        named = all(isinstance(one, type) and issubclass(one, LLMError) for one in kinds)
+        if on is not None and not named and (isinstance(on, type) or not callable(on)):
+            cure = "give a class of lagentlike.errors.LLMError, a tuple of them, or a function of an error"
+            raise InvalidArgument("on", on, cure)
         if isinstance(cooldown, bool) or not isinstance(cooldown, int | float) or not cooldown >= 0:
             raise InvalidArgument("cooldown", cooldown, "give seconds, at least 0")
         self.llms = list(llms)
-        self.on = on
+        self.on: Any = on
         self.cooldown = cooldown
         self._rests_until: dict[int, float] = {}  # by the model's place
 
@@ -87,14 +89,18 @@ class _Fallback(_LLM):
         if isinstance(error, _DOWN):
             rest = max(self.cooldown, getattr(error, "retry_after", None) or 0.0) if self.cooldown else 0.0
             self._rests_until[place] = _now() + rest
-        falls = isinstance(error, self.on) if self.on is not None else _may_do_better(error)
-        if not falls or len(failures) + 1 == len(self.llms):
+        if not self._falls(error) or len(failures) + 1 == len(self.llms):
             for earlier in failures:
                 error.add_note(f"before, another model failed: {type(earlier).__name__}: {earlier}")
             return False
         failures.append(error)
         logger.warning("%r failed (%s): asking the next model", llm, type(error).__name__)
         return True
+
+    def _falls(self, error: LLMError) -> bool:
+        """Whether the next model is asked after an error."""
+        on = _may_do_better if self.on is None else self.on
+        return isinstance(error, on) if isinstance(on, type | tuple) else bool(on(error))
 
     def _each(self, batch: Sequence[Any], gen_params: Params) -> list[tuple[Any, Params]]:
         """Each conversation of a batch with the parameters by which it is asked by itself."""
@@ -113,7 +119,8 @@ class FallbackLLM(_Fallback, BaseLLM):
 
     Args:
         llms: the models, the first choice first. Each has its own parameters, retries, limiter and usage.
-        on: the errors after which the next model is asked, instead of those above: a class, or a tuple of them.
+        on: the errors after which the next model is asked, instead of those above: a class, a tuple of them, or a
+            function that tells.
         cooldown: seconds for which a model that was down, refused the key or was asked too often (or longer, if its
             server says so) is asked after the others; 0 has the first choice asked first each time.
 

@@ -73,7 +73,8 @@ def _difference(recorded: dict[str, Any], asked: dict[str, Any]) -> str:
 
 
 def _diff(was: Any, is_: Any) -> str:
-    lines = list(difflib.unified_diff(_lines(was), _lines(is_), lineterm="", n=1))[3:]  # without its head
+    compared = list(difflib.unified_diff(_lines(was), _lines(is_), lineterm="", n=0))[2:]  # without its head
+    lines = [line for line in compared if not line.startswith("@@")]
     shown = [line if len(line) <= _MOST_LETTERS else f"{line[:_MOST_LETTERS]}…" for line in lines[:_MOST_LINES]]
     left_out = len(lines) - len(shown)
     return "\n".join([*shown, f"… {left_out} more lines"] if left_out else shown)
@@ -86,7 +87,7 @@ _MOST_LETTERS = 300
 def _lines(value: Any) -> list[str]:
     """A value as lines, the lines of its texts each by itself."""
     written = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True)
-    return written.replace("\\n", "\\n\n").splitlines()
+    return [line.strip() for line in written.replace("\\n", "\\n\n").splitlines()]
 
 
 def _text(value: Any) -> str:

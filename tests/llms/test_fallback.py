@@ -95,8 +95,10 @@ async def test_the_errors_to_go_on_after_can_be_named(kind: Any, scripted: Any) 
         return kind([scripted([error]), scripted(["second"])], on=on)
 
     assert await texts_of(llm(RequestRefused("no"), RequestRefused), False) == ["second"]
-    with pytest.raises(ServerError):
-        await texts_of(llm(ServerError("down"), (RateLimited, ConnectFailed)), False)
+    assert await texts_of(llm(ServerError("no"), lambda error: str(error) == "no"), False) == ["second"]
+    for on in ((RateLimited, ConnectFailed), lambda error: False):
+        with pytest.raises(ServerError):
+            await texts_of(llm(ServerError("down"), on), False)
 
 
 @both
@@ -149,7 +151,9 @@ def test_the_error_tells_of_all_that_failed() -> None:
     assert failed.value.__notes__ == ["before, another model failed: RateLimited: first"]
 
 
-@pytest.mark.parametrize("options", [{"on": ValueError}, {"on": ("x",)}, {"cooldown": -1}, {"cooldown": None}])
+@pytest.mark.parametrize(
+    "options", [{"on": ValueError}, {"on": ("x",)}, {"on": 5}, {"cooldown": -1}, {"cooldown": None}]
+)
 def test_wrong_options_are_named(options: Any) -> None:
     (name,) = options
     with pytest.raises(InvalidArgument, match=name):
