@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from .llamacpp import AsyncLlamaCppAPI, LlamaCppAPI
     from .lmdeploy import AsyncLMDeployPipeline, LMDeployPipeline
     from .lmdeploy_server import AsyncLMDeployClient, AsyncLMDeployServer, LMDeployClient, LMDeployServer
-    from .meta import INTERNLM2_META
+    from .meta import (
+        CHATML_META,
+        GEMMA_META,
+        GLM4_META,
+        INTERNLM2_META,
+        LLAMA2_META,
+        LLAMA3_META,
+        PHI3_META,
+        VICUNA_META,
+    )
     from .ollama import AsyncOllamaAPI, OllamaAPI
     from .openai import AsyncGPTAPI, GPTAPI
     from .scripted import AsyncScriptedLLM, ScriptedLLM
@@ -62,6 +71,13 @@ __all__ = [
     "HFTransformerCasualLM",
     "HFTransformerChat",
     "INTERNLM2_META",
+    "CHATML_META",
+    "GEMMA_META",
+    "GLM4_META",
+    "LLAMA2_META",
+    "LLAMA3_META",
+    "PHI3_META",
+    "VICUNA_META",
     "LMDeployClient",
     "LMDeployPipeline",
     "LMDeployServer",
@@ -98,7 +114,16 @@ __getattr__, __dir__ = attach(
         "llamacpp": ["AsyncLlamaCppAPI", "LlamaCppAPI"],
         "lmdeploy": ["AsyncLMDeployPipeline", "LMDeployPipeline"],
         "lmdeploy_server": ["AsyncLMDeployClient", "AsyncLMDeployServer", "LMDeployClient", "LMDeployServer"],
-        "meta": ["INTERNLM2_META"],
+        "meta": [
+            "CHATML_META",
+            "GEMMA_META",
+            "GLM4_META",
+            "INTERNLM2_META",
+            "LLAMA2_META",
+            "LLAMA3_META",
+            "PHI3_META",
+            "VICUNA_META",
+        ],
         "ollama": ["AsyncOllamaAPI", "OllamaAPI"],
         "openai": ["AsyncGPTAPI", "GPTAPI"],
         "scripted": ["AsyncScriptedLLM", "ScriptedLLM"],
