@@ -172,7 +172,7 @@ class Span:
         elif isinstance(error, asyncio.CancelledError | Stopped | KeyboardInterrupt):
             self.status = "cancelled"
         else:
-            self._failed(type(error).__name__, str(error))
+            self._failed(type(error).__name__, _text(error))
         self._tell("end")
         self.content = {}  # the contexts of tasks and connections may keep a span for long
         self._outer = self._unit = None
@@ -453,6 +453,13 @@ async def watched_async(
         span.end(error)
         raise
     span.end()
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001  # an error that cannot be shown is an error all the same
+        return f"(its text cannot be had: {type(broken).__name__})"
 
 
 def _path(outer: Any, path: str, unit: Any) -> str:

@@ -82,6 +82,16 @@ def test_the_text_of_an_error_is_content(content: bool, tmp_path: Path) -> None:
     assert [span["error"] for span in read_trace(tracer.path)] == [expected, expected]
 
 
+def test_an_error_that_cannot_be_shown_is_told_and_raised() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    with Listener() as told, pytest.raises(Mute):
+        Agent(ScriptedLLM([Mute()]))("Q")
+    assert [span["error"]["type"] for span in told.ended] == ["Mute", "Mute"]
+
+
 def test_a_tracer_that_fails_ends_no_turn(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Tracer):
         def begin(self, span: Span) -> None:
