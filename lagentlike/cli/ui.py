@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import sys
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,12 +49,14 @@ def main(options: argparse.Namespace) -> int:
 
 
 async def _serve(options: argparse.Namespace) -> None:
+    from ..serving.ui.launcher import open_in_browser
+
     server, looks = _server(options), Looks(sys.stdout)
 
     def started() -> None:
         print(f"{looks.bold(server.name)} is at {looks.cyan(server.page_url)}, Ctrl-C stops it", flush=True)
         if not options.no_browser:
-            webbrowser.open(server.page_url)
+            open_in_browser(server.page_url)
 
     await server.serve(started)
     print("stopped")

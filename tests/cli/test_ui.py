@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,29 @@ def test_it_shows_a_trace(tmp_path: Path) -> None:
     agent, told = run("--show", str(tmp_path / "trace.jsonl"), paths=("/ui/agent", "/ui/sessions"))
     assert (agent["name"], agent["live"]) == ("trace.jsonl", False)
     assert [session["key"] for session in told["sessions"]] == ['"ann"']
+
+
+def test_it_opens_a_browser_and_does_not_wait_for_it(tmp_path: Path) -> None:
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.new && mv {opened}.new {opened} && exec sleep 600\n')
+    browser.chmod(0o700)
+    with JSONLTracer(tmp_path / "trace.jsonl"):
+        Agent(ScriptedLLM(["Hello!"]))("Hi")
+    command = [sys.executable, "-m", "lagentlike.cli", "ui", "--show", str(tmp_path / "trace.jsonl")]
+    environment = {**os.environ, "BROWSER": str(browser)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().split(" is at ")[1].split(",")[0]
+            deadline = time.monotonic() + 60
+            while not opened.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert opened.read_text() == f"{url}\n"
+            assert asyncio.run(asked(url, "/ui/agent"))[0]["live"] is False
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)  # the browser too
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import webbrowser
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from ...memory import SessionStore
 from ...module import Module
 from .server import UIServer
 
-__all__ = ["UI", "launch"]
+__all__ = ["UI", "launch", "open_in_browser"]
 
 _loop = LoopThread("lagentlike-ui")
 
@@ -33,8 +35,8 @@ class UI:
         return self._server.page_url
 
     def open(self) -> None:
-        """Open the page in a browser."""
-        webbrowser.open(self.url)
+        """Open the page in a browser, where there are windows."""
+        open_in_browser(self.url)
 
     def close(self) -> None:
         """Serve no longer; twice is no error."""
@@ -59,6 +61,12 @@ class UI:
 
     def __repr__(self) -> str:
         return f"UI({self._server.address!r}{', closed' if self._closed.is_set() else ''})"
+
+
+def open_in_browser(url: str) -> None:
+    """Open an address in a browser, and do not wait for it; not in one that would take the terminal."""
+    if not sys.platform.startswith("linux") or any(map(os.environ.get, ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))):
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True, name="lagentlike-browser").start()
 
 
 def launch(
