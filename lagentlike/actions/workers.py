@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from ..errors import ToolTimeout
@@ -47,7 +46,7 @@ def submit_from_loop(function: Callable[..., T], *args: Any) -> asyncio.Future[T
 @contextmanager
 def when_given_up(function: Callable[[], Any]) -> Iterator[None]:
     """A block in which a function is called, from whatever thread, if nobody waits any more for what is done here."""
-    work = _current.get()
+    work: _Work | None = getattr(_here, "work", None)
     wanted = [True]
 
     def look(future: Any) -> None:
@@ -76,20 +75,24 @@ class _Work:
     def run(self) -> None:
         if self._future.cancelled():
             return
-        self._context.run(_current.set, self)
+        _here.work = self
         try:
             result = self._context.run(self._function, *self._args)
         except BaseException as error:  # noqa: BLE001  # SystemExit of a tool must not end the thread unseen
             self.deliver(None, error)
         else:
             self.deliver(result, None)
+        finally:
+            _here.work = None
 
     def deliver(self, result: Any, error: BaseException | None) -> None:
-        with suppress(InvalidStateError):  # nobody waits any more
+        try:
             if error is None:
                 self._future.set_result(result)
             else:
                 self._future.set_exception(error)
+        except InvalidStateError:
+            return  # nobody waits any more
 
     def when_done(self, function: Callable[[Any], None]) -> None:
         """Have a function called with the future when that is done or cancelled."""
@@ -123,7 +126,9 @@ class _LoopWork(_Work):
             self._loop.call_soon_threadsafe(self._future.add_done_callback, function)
 
 
-_current: ContextVar[_Work | None] = ContextVar("lagentlike_work", default=None)
+_here = threading.local()
+"""`work`: what this thread does."""
+
 _arrived: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, BaseException | None]]] = {}
 _arrived_guard = threading.Lock()
 
