@@ -26,7 +26,7 @@ from lagentlike.agents import (
 from lagentlike.concurrency import LoopThread
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM, ScriptedLLM, TinyLM
 from lagentlike.schema import ToolCall
-from lagentlike.serving.ui import launch, TraceViewer, UI
+from lagentlike.serving.ui import launch, launcher, TraceViewer, UI
 from lagentlike.tracing import JSONLTracer
 
 BROWSER = "/usr/bin/chromium"
@@ -132,6 +132,35 @@ def test_answers_are_seen_as_they_come(page: Page) -> None:
             llm.go_on.release()
         expect(replies(page)).to_have_text("Beginning, middle and end.")
         expect(page.locator(".waiting")).to_have_count(0)
+
+
+def test_a_lost_connection_loses_and_doubles_nothing(page: Page) -> None:
+    llm = Halting(["Beginning, middle and end."], chunk_size=5)
+    llm.go_on = Semaphore(0)
+    heard: list[str] = []
+    page.on("request", lambda request: heard.append(request.url) if request.url.endswith("/ui/events") else None)
+    with shown(page, StreamingAgent(llm)) as ui:
+        say(page, "Tell me")
+        for end in (5, 10, 15, 20, 25, 26):
+            expect(page.locator(".answer > .text")).to_have_text("Beginning, middle and end."[:end].rstrip())
+            cut_connections(ui)
+            llm.go_on.release()
+        expect(replies(page)).to_have_text("Beginning, middle and end.")
+        expect(page.locator("#connection")).to_have_text("live")
+        expect(page.locator(".answer")).to_have_count(1)
+        expect(page.locator(".waterfall .row")).to_have_count(2)
+    assert len(heard) >= 7
+
+
+def cut_connections(ui: UI) -> None:
+    """Break all connections of a server off."""
+
+    async def cut() -> None:
+        assert ui._server._runner is not None
+        for connection in ui._server._runner.server.connections:
+            connection.transport.abort()
+
+    launcher._loop.submit(cut()).result()
 
 
 def test_a_fork_stands_beside_its_origin_with_what_they_share_marked(page: Page) -> None:
