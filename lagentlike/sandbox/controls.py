@@ -158,10 +158,10 @@ def _cpu(isolation: Bwrap) -> tuple[bool, str]:
     if "cpu" not in controllers().parents:
         return False, "without a control group for it, nothing limits it"
     code = """
-import os, time
-end = time.monotonic() + 0.6
-while time.monotonic() < end: pass
-print(time.process_time() / 0.6)
+import time
+began, used = time.monotonic(), time.process_time()
+while time.monotonic() < began + 0.6: pass
+print((time.process_time() - used) / (time.monotonic() - began))
 """
     done = _python(isolation, code, Limits(cpus=0.25))
     share = float(done.stdout.text())
