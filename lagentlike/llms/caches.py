@@ -18,6 +18,8 @@ __all__ = ["Cache", "MemoryCache", "SQLiteCache"]
 
 logger = logging.getLogger(__name__)
 
+_now = time.time
+
 
 class Cache:
     """What a `CachedLLM` keeps answers in: bytes by key. Its methods may be called from any thread."""
@@ -61,7 +63,7 @@ class MemoryCache(Cache):
             value, written = self._kept.get(key, (None, 0.0))
             if value is None:
                 return None
-            if self.ttl is not None and time.time() - written > self.ttl:
+            if self.ttl is not None and _now() - written > self.ttl:
                 self._drop(key)
                 return None
             self._kept.move_to_end(key)
@@ -70,7 +72,7 @@ class MemoryCache(Cache):
     def put(self, key: str, value: bytes) -> None:
         with self._guard:
             self._drop(key)
-            self._kept[key] = value, time.time()
+            self._kept[key] = value, _now()
             self._size += len(value)
             while self._size > self.max_bytes:
                 self._drop(next(iter(self._kept)))
@@ -136,9 +138,9 @@ class SQLiteCache(Cache):
             except sqlite3.Error as error:
                 logger.warning("%r cannot be read: %s", self, error)
                 return None
-            if row is None or (self.ttl is not None and time.time() - row[2] > self.ttl):
+            if row is None or (self.ttl is not None and _now() - row[2] > self.ttl):
                 return None
-            self._used[key] = time.time()
+            self._used[key] = _now()
         value, crc, _ = row
         if not isinstance(value, bytes) or zlib.crc32(value) != crc:
             logger.warning("%r: the entry %.12s… is damaged, and counts as missing", self, key)
@@ -146,7 +148,7 @@ class SQLiteCache(Cache):
         return value
 
     def put(self, key: str, value: bytes) -> None:
-        now = time.time()
+        now = _now()
         with self._reading:
             used, self._used = self._used, {}
         with self._writing:
@@ -224,7 +226,7 @@ class SQLiteCache(Cache):
             elif (application, version) != (_APPLICATION, _FORMAT):
                 raise sqlite3.DatabaseError("it holds something else, or is of another version")
             if self.ttl is not None:
-                database.execute("DELETE FROM answers WHERE written < ?", (time.time() - self.ttl,))
+                database.execute("DELETE FROM answers WHERE written < ?", (_now() - self.ttl,))
 
     def _make_room(self, database: sqlite3.Connection, now: float) -> None:
         excess = database.execute("SELECT bytes FROM size").fetchone()[0] - self.max_bytes

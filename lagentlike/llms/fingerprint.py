@@ -68,7 +68,12 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def numbered(message: Any, ids: dict[str, str]) -> Any:
-    """A message or an answer with ids of tool calls, wherever they stand in it, by number."""
+    """A message or an answer with the ids of its tool calls by number.
+
+    Args:
+        message: as plain data.
+        ids: the ids so far, and what they became; new ones are added.
+    """
     if not isinstance(message, dict):
         return message
     calls = message.get("tool_calls")
@@ -79,9 +84,18 @@ def numbered(message: Any, ids: dict[str, str]) -> Any:
     return _renamed(message, ids) if ids else message
 
 
+_NAMES_OF_IDS = ("id", "tool_call_id", "tool_use_id")  # the last one in blocks of Claude
+_OF_THE_MODEL = ("arguments", "input", "function")  # what a model gave a tool is left as it is
+
+
 def _renamed(value: Any, ids: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return ids.get(value, value)
-    if isinstance(value, dict):
-        return {name: _renamed(item, ids) for name, item in value.items()}
-    return [_renamed(item, ids) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_renamed(item, ids) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: ids.get(item, item) if name in _NAMES_OF_IDS and isinstance(item, str)
+        else item if name in _OF_THE_MODEL
+        else _renamed(item, ids)
+        for name, item in value.items()
+    }  # fmt: skip

@@ -131,7 +131,7 @@ class Tape:
         self._secrets = {*secrets, *secrets_of_environment()}
         self._ignore = [_pattern(text) for text in ([ignore] if isinstance(ignore, str) else ignore)]
         self._timing = timing
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a stream that the garbage collector closes is noted anywhere
         self._entries: list[Entry] = []
         self._waiting: dict[str, deque[Entry]] = defaultdict(deque)  # not played yet, by hash
         self._file: LineFile | None = None
@@ -146,21 +146,23 @@ class Tape:
             raise InvalidArgument(
                 "path", os.fspath(self.path), "there is no such file: make it with record(path), or on_missing='record'"
             )
-        if self._mode in ("record", "record_anew"):
-            self._file = LineFile(self.path)
-        for entry in read_lines(self.path, Entry.read):
+        for entry in read_lines(self.path, Entry.read) if self.path.is_file() else ():
             self._entries.append(entry)
             entry.line = len(self._entries)
             self._waiting[entry.hash].append(entry)
+        if self._mode in ("record", "record_anew"):
+            self._file = LineFile(self.path)
         self._outer, tapes.current = tapes.current, self
         return self
 
     def __exit__(self, *error: object) -> None:
         tapes.current = self._outer
-        if self._file is not None:
-            self._file.close()
-            if self._overlapped:
-                self._put_in_order()
+        with self._guard:
+            file, self._file = self._file, None  # what ends later is not written
+            if file is not None:
+                file.close()
+                if self._overlapped:
+                    self._put_in_order()
 
     @property
     def unplayed(self) -> list[str]:
@@ -267,11 +269,19 @@ class Tape:
             self._under_way -= 1
             if entry is None or self._file is None:
                 return
-            for name in ("answer", "parts", "error", "result"):
-                setattr(entry, name, _each_text(getattr(entry, name), self._as_answered))
+            self._mask(entry)
             self._entries.append(entry)
             entry.line = len(self._entries)
             self._file.append([entry.written()])
+
+    def _mask(self, entry: Entry) -> None:
+        """Take secrets out of what came of a call."""
+        answer = _each_text(entry.answer, self._as_answered)
+        if answer is not None and entry.answer is not None and _said(answer) != _said(entry.answer):
+            entry.parts = entry.seconds = None  # a secret may be cut in two by them
+        entry.answer = answer
+        entry.error = _each_text(entry.error, self._as_answered)
+        entry.result = _each_text(entry.result, self._as_answered)
 
     def _put_in_order(self) -> None:
         """Write the file anew in an order that does not depend on what was quicker; equal calls stay as they came."""
@@ -365,6 +375,10 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [_each_text(item, change) for item in value]
     return value
+
+
+def _said(answer: dict[str, Any]) -> Any:
+    return answer["text"], answer.get("reasoning")
 
 
 def _place(entry: Entry) -> tuple[Any, ...]:

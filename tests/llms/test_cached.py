@@ -29,6 +29,7 @@ from lagentlike.llms import (
     AsyncScriptedLLM,
     AsyncTinyLM,
     CachedLLM,
+    caches,
     FallbackLLM,
     forbid_real_requests,
     GPTAPI,
@@ -319,11 +320,19 @@ async def test_tasks_that_ask_the_same_at_once_make_one_request() -> None:
 
 
 async def test_one_that_is_cancelled_takes_nobody_with_it() -> None:
-    llm = AsyncCachedLLM(counting_async(latency=0.05))
+    gate, numbers = asyncio.Event(), itertools.count(1)
+
+    async def slowly(messages: Any, params: Any) -> str:
+        number = next(numbers)
+        await gate.wait()
+        return f"answer {number}"
+
+    llm = AsyncCachedLLM(AsyncScriptedLLM(slowly))
     tasks = [asyncio.ensure_future(llm.chat(HI)) for _ in range(5)]
     await asyncio.sleep(0.01)
     tasks[0].cancel()  # the one that asks
     tasks[2].cancel()  # one that waits
+    gate.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [str(result) for result in results if isinstance(result, str)] == ["answer 2"] * 3
     assert isinstance(results[0], asyncio.CancelledError)
@@ -354,7 +363,8 @@ def test_loops_and_threads_wait_for_each_other() -> None:
     blocking, awaited = CachedLLM(counting(latency=0.15), cache), AsyncCachedLLM(counting_async(), cache)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(blocking.chat, HI)
-        time.sleep(0.05)
+        while not blocking.misses:
+            time.sleep(0.005)
         others = [pool.submit(asyncio.run, awaited.chat(HI)) for _ in range(3)]
         assert {one.result(timeout=30) for one in [first, *others]} == {"answer 1"}
     assert awaited.misses == 0
@@ -397,11 +407,14 @@ def test_what_was_not_used_for_longest_goes_first(make_cache: Any) -> None:
     assert cache.get("k8") is None
 
 
-def test_answers_have_their_time(make_cache: Any) -> None:
-    cache = make_cache(ttl=0.2)
+def test_answers_have_their_time(make_cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(caches, "_now", lambda: now)
+    cache = make_cache(ttl=60)
     cache.put("a", b"1")
+    now += 59
     assert cache.get("a") == b"1"
-    time.sleep(0.25)
+    now += 2
     assert cache.get("a") is None
     cache.put("a", b"2")
     assert cache.get("a") == b"2"

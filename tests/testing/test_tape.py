@@ -32,6 +32,7 @@ from lagentlike.errors import (
     StreamTruncated,
 )
 from lagentlike.llms import (
+    AsyncClaudeAPI,
     AsyncGPTAPI,
     AsyncScriptedLLM,
     AsyncTinyLM,
@@ -42,9 +43,12 @@ from lagentlike.llms import (
     ScriptedLLM,
     TinyLM,
 )
+from lagentlike.rollouts import rollout
+from lagentlike.rollouts.agents import HFAgent
 from lagentlike.schema import AgentMessage, Completion, TokenSpan, ToolCall, Usage
 from lagentlike.testing import record, replay
 from lagentlike.tools import tool
+from tests.llms import claude_server as claude
 from tests.llms.asking import read_into
 from tests.llms.fault_server import answer, completion, events, FaultServer, refuse, reply, stream_of
 
@@ -610,6 +614,68 @@ def test_secrets_are_not_written_and_calls_are_found_all_the_same(path: Path, mo
     text = path.read_text()
     for word in ("abracadabra", secret, "xyzzy", "plain-and-long"):
         assert word not in text
+
+
+def test_a_secret_that_is_cut_by_the_parts_of_a_stream_is_not_written(path: Path) -> None:
+    secret = "sk-proj-Abcdefgh0123456789"
+    with record(path):
+        parts = list(ScriptedLLM([f"it is {secret}"], chunk_size=5).stream_chat(HI))
+    assert "".join(piece for _, piece, _ in parts) == f"it is {secret}"
+    assert "proj" not in path.read_text()
+    assert "6789" not in path.read_text()
+    with replay(path):
+        assert [piece for _, piece, _ in ScriptedLLM([]).stream_chat(HI)] == ["it is ***", ""]
+
+
+def test_an_id_that_is_a_word_of_the_answer_changes_nothing_else(path: Path) -> None:
+    odd = Completion("7", tool_calls=[ToolCall("pick", {"id": "7", "what": "7"}, id="7")])
+    with record(path):
+        first = ScriptedLLM([odd]).chat(HI)
+    with replay(path):
+        again = ScriptedLLM([]).chat(HI)
+    assert (again, again.tool_calls) == ("7", [ToolCall("pick", {"id": "7", "what": "7"}, id="call_1")])
+    assert first.tool_calls == odd.tool_calls
+
+
+def test_a_call_that_ends_after_the_tape_does_no_harm(path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with record(path):
+            late = pool.submit(ScriptedLLM(["late"], latency=0.2).chat, HI)
+            time.sleep(0.05)
+        assert late.result() == "late"
+    assert lines(path) == []
+
+
+async def test_rollouts_are_played_again_with_their_tokens(path: Path) -> None:
+    async def tokens() -> Any:
+        result = await rollout(HFAgent("tiny"), [say("Hello"), say("What is 2 + 2?")], num_chains=2)
+        assert all(trajectory.segments for trajectory in result)
+        return [(trajectory.messages, trajectory.segments, trajectory.usage) for trajectory in result]
+
+    with record(path):
+        first = await tokens()
+    with replay(path) as tape:
+        assert await tokens() == first
+    assert (tape.played, tape.made) == (4, 0)
+
+
+async def test_signed_thoughts_of_claude_are_played_again(path: Path) -> None:
+    @tool
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    async with claude.ClaudeServer(
+        [claude.thought("hm"), claude.use("add", a=1, b=2)], [claude.text("Three.")]
+    ) as server:
+        with record(path):
+            llm = AsyncClaudeAPI("claude", key=claude.KEYS[0], api_base=server.url)
+            first = AsyncReAct(llm, actions=[add])
+            assert (await first("Go")).content == "Three."
+    with replay(path) as tape:
+        again = AsyncReAct(AsyncClaudeAPI("claude", key=None), actions=[add])
+        assert (await again("Go")).content == "Three."
+    assert (tape.played, tape.made) == (3, 0)
 
 
 def test_code_in_an_answer_stays_code(path: Path) -> None:
