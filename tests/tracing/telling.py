@@ -1,9 +1,10 @@
-"""A tracer that keeps what it is told."""
+"""A tracer that keeps what it is told, and agents to tell of."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.schema import Completion
 from lagentlike.tracing import Span, Tracer
 
@@ -39,3 +40,18 @@ class Listener(Tracer):
 
     def end(self, span: Span) -> None:
         self.ended.append(span.plain(content=True))
+
+
+async def ask(agent: Any, text: str = "Q") -> None:
+    """Ask an agent of any colour, and read what it gives to the end."""
+    if not agent.colour.is_async:
+        list(agent(text)) if agent.colour.is_streaming else agent(text)
+    elif agent.colour.is_streaming:
+        [part async for part in agent(text)]
+    else:
+        await agent(text)
+
+
+def llm_for(kind: Any, script: Any, **options: Any) -> Any:
+    """A scripted model in the colour of a class of agents."""
+    return (AsyncScriptedLLM if kind.colour.is_async else ScriptedLLM)(script, **options)

@@ -36,7 +36,7 @@ from lagentlike.schema import AgentMessage, Completion, ToolCall, Usage
 from lagentlike.tools import build_tool_registry
 from lagentlike.tracing import current_span
 
-from .telling import Listener
+from .telling import ask, Listener, llm_for
 
 AGENTS = {
     Sequential: Agent,
@@ -56,19 +56,6 @@ def told() -> Iterator[Listener]:
 
 def said(text: str, tokens: int = 3) -> Completion:
     return Completion(text, usage=Usage(1, 10, tokens))
-
-
-def llm_for(kind: Any, script: Any, **options: Any) -> Any:
-    return (AsyncScriptedLLM if kind.colour.is_async else ScriptedLLM)(script, **options)
-
-
-async def ask(agent: Any, text: str = "Q", session_id: Any = 0) -> None:
-    if not agent.colour.is_async:
-        list(agent(text, session_id=session_id)) if agent.colour.is_streaming else agent(text, session_id=session_id)
-    elif agent.colour.is_streaming:
-        [part async for part in agent(text, session_id=session_id)]
-    else:
-        await agent(text, session_id=session_id)
 
 
 def parents(told: Listener) -> dict[str, str | None]:

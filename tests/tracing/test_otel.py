@@ -22,9 +22,11 @@ from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from lagentlike.actions import calculator
 from lagentlike.agents import Agent, AsyncReAct, AsyncStreamingReAct, ReAct, StreamingReAct
 from lagentlike.errors import MissingExtra, ServerError
-from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
+from lagentlike.llms import ScriptedLLM
 from lagentlike.schema import ToolCall
 from lagentlike.tracing import JSONLTracer, OpenTelemetryTracer, read_trace
+
+from .telling import ask, llm_for
 
 SCRIPT = [ToolCall("calculator", {"expression": "6 * 7"}, id="one"), "It is 42."]
 
@@ -64,19 +66,10 @@ def constants(*modules: Any) -> set[Any]:
     return {value for module in modules for value in vars(module).values() if isinstance(value, str)}
 
 
-async def ask(agent: Any) -> None:
-    if not agent.colour.is_async:
-        list(agent("Q")) if agent.colour.is_streaming else agent("Q")
-    elif agent.colour.is_streaming:
-        [part async for part in agent("Q")]
-    else:
-        await agent("Q")
-
-
 @pytest.mark.parametrize("kind", [ReAct, AsyncReAct, StreamingReAct, AsyncStreamingReAct])
 async def test_spans_are_nested_and_named_by_the_conventions(kind: Any) -> None:
     watched = Watched()
-    llm = (AsyncScriptedLLM if kind.colour.is_async else ScriptedLLM)(SCRIPT, temperature=0.0)
+    llm = llm_for(kind, SCRIPT, temperature=0.0)
     with watched.trace(), watched.tracer.start_as_current_span("outer"):
         await ask(kind(llm, [calculator], name="Mathematician"))
         assert trace.get_current_span().name == "outer"  # type: ignore[attr-defined]

@@ -16,29 +16,16 @@ from lagentlike.schema import Completion, ToolCall, Usage
 from lagentlike.tracing import JSONLTracer, read_trace, Span, spans, Tracer
 
 from ..llms.fault_server import completion, FaultServer, refuse, reply
-from .telling import Listener
+from .telling import ask, Listener, llm_for
 
 SCRIPT = [ToolCall("calculator", {"expression": "6 * 7"}, id="one"), "It is 42."]
 COLOURS = [ReAct, AsyncReAct, StreamingReAct, AsyncStreamingReAct]
 
 
-async def ask(agent: Any, text: str = "Q") -> None:
-    if not agent.colour.is_async:
-        list(agent(text)) if agent.colour.is_streaming else agent(text)
-    elif agent.colour.is_streaming:
-        [part async for part in agent(text)]
-    else:
-        await agent(text)
-
-
-def scripted(kind: Any, script: Any) -> Any:
-    return (AsyncScriptedLLM if kind.colour.is_async else ScriptedLLM)(script)
-
-
 @pytest.mark.parametrize("kind", COLOURS)
 async def test_spans_nest_in_all_colours(kind: Any) -> None:
     with Listener() as told:
-        await ask(kind(scripted(kind, SCRIPT), [calculator]))
+        await ask(kind(llm_for(kind, SCRIPT), [calculator]))
     assert not told.open
     by_id = {span["span_id"]: span for span in told.ended}
     (root,) = [span for span in told.ended if span["parent_id"] is None]
@@ -106,7 +93,7 @@ def test_a_tracer_that_fails_ends_no_turn(caplog: pytest.LogCaptureFixture) -> N
 @pytest.mark.parametrize("kind", COLOURS)
 async def test_where_nobody_listens_no_span_is_made(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spans, "Span", None)
-    agent = kind(scripted(kind, SCRIPT), [calculator])
+    agent = kind(llm_for(kind, SCRIPT), [calculator])
     await ask(agent)
     assert agent.state_dict()["memory"][-1]["content"] == "It is 42."
 
