@@ -332,6 +332,17 @@ async def test_a_run_that_waits_for_an_approval_goes_on_from_the_page() -> None:
         assert [item["point"] for item in told] == [1, 2, 3, None, 4, 5, 6]
 
 
+async def test_only_a_run_that_can_be_told_something_is() -> None:
+    words = {"words": "Quick!"}
+    async with shown() as ask:
+        assert (await ask("GET", "/ui/agent"))[1]["steers"] is False
+        assert (await ask("POST", f"/ui/sessions/{key('ann')}/steer", words))[0] == 409
+    async with shown(careful()) as ask:
+        assert (await ask("GET", "/ui/agent"))[1]["steers"] is True
+        assert await ask("POST", f"/ui/sessions/{key('ann')}/steer", words) == (200, {"told": False})
+        assert (await ask("POST", f"/ui/sessions/{key('ann')}/steer", {"words": ""}))[0] == 400
+
+
 async def test_an_agent_elsewhere_is_shown_as_one_that_is_here() -> None:
     far = AsyncReAct(AsyncScriptedLLM(CALL), [calculator], name="counter")
     async with AgentServer(far, port=0) as server, shown(AsyncHTTPAgentClient(url=server.url)) as ask:

@@ -22,6 +22,7 @@ from lagentlike.agents import (
     AsyncStreamingReAct,
     ReAct,
     StreamingAgent,
+    StreamingAIAgent,
 )
 from lagentlike.concurrency import LoopThread
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM, ScriptedLLM, TinyLM
@@ -282,6 +283,23 @@ def test_a_call_waits_for_an_approval(page: Page) -> None:
         expect(page.locator(".decision")).to_have_count(2)
         expect(page.locator(".card .state").nth(0)).to_contain_text("done")
         expect(page.locator(".verdict")).to_have_count(0)
+
+
+def test_a_run_is_told_something_while_it_works(page: Page) -> None:
+    llm = Halting([ToolCall("calculator", {"expression": "6 * 7"}, id="a"), "As you say."])
+    llm.go_on = Semaphore(0)
+    with shown(page, StreamingAIAgent(llm, enabled_toolsets=[], tools=[calculator], name="helper")):
+        say(page, "What is 6 * 7?")
+        expect(page.get_by_placeholder("Say something while it works")).to_be_visible()
+        say(page, "In words, please.")
+        expect(page.get_by_label("Your message")).to_have_value("")
+        llm.go_on.release(10)
+        expect(replies(page)).to_have_text("As you say.")
+        expect(page.locator(".said")).to_have_text(["What is 6 * 7?", "In words, please."])
+        llm.assert_asked("In words, please.")
+        page.reload()
+        expect(page.locator(".said")).to_have_text(["What is 6 * 7?", "In words, please."])
+        expect(page.locator(".card .result")).to_have_text("42")
 
 
 def test_a_team_shows_its_steps_and_its_reply(page: Page) -> None:

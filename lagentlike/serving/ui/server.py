@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ...concurrency import in_thread
 from ...memory import SessionId, SessionStore
@@ -88,6 +88,7 @@ class UIServer(AgentServer):
         router.add_get("/ui/sessions/{key:[^/]+}/memory", self._show_memory)
         router.add_post("/ui/sessions/{key:[^/]+}/turns", self._begin)
         router.add_post("/ui/sessions/{key:[^/]+}/stop", self._stop_turn)
+        router.add_post("/ui/sessions/{key:[^/]+}/steer", self._steer)
         router.add_post("/ui/sessions/{key:[^/]+}/fork", self._fork_at)
 
     def app(self) -> web.Application:
@@ -102,7 +103,8 @@ class UIServer(AgentServer):
     # What the page asks
 
     async def _show_agent(self, http: web.Request) -> web.Response:
-        return json_response({"name": self.name, "live": True, "units": look.units(self.unit)})
+        steers = callable(getattr(self.unit, "steer", None))
+        return json_response({"name": self.name, "live": True, "steers": steers, "units": look.units(self.unit)})
 
     async def _show_sessions(self, http: web.Request) -> web.Response:
         """The last sessions: those of this server, and those that other code made, to be looked at and forked."""
@@ -192,6 +194,15 @@ class UIServer(AgentServer):
             task.cancel()
         return json_response({"stopping": task is not None})
 
+    async def _steer(self, http: web.Request) -> web.Response:
+        """Say something to a run that is under way, where the agent can be told."""
+        name = self._name(http)
+        body: _Words = read_body(_Words, await read_json(http, self.limits))
+        steer = getattr(self.unit, "steer", None)
+        if not callable(steer):
+            raise BadRequest("this agent is not told anything while it works", status=409)
+        return json_response({"told": name in self._turns and bool(steer(name, body.words))})
+
     async def _fork_at(self, http: web.Request) -> web.Response:
         """Let a new session begin where another one is, or was before a turn that this server made."""
         body: _Fork = read_body(_Fork, await read_json(http, self.limits))
@@ -263,6 +274,12 @@ class _Say(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     message: Item
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    words: str = Field(min_length=1)
 
 
 class _Fork(BaseModel):

@@ -242,6 +242,7 @@ export class Conversation {
     this.sending.title = label;
     this.sending.classList.toggle("stops", running);
     this.element.setAttribute("aria-busy", String(running));
+    this.area.placeholder = running && this.agent.steers ? "Say something while it works…" : "Say something…";
   }
 
   // What a person does
@@ -250,6 +251,19 @@ export class Conversation {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       if (!this.running) this.send();
+      else if (this.agent.steers) this.steer();
+    }
+  }
+
+  // Say something to the turn that is under way; it is seen when the model is told it.
+  async steer() {
+    const words = this.area.value.trim();
+    if (!words) return;
+    try {
+      const { told } = await ask(`/ui/sessions/${encodeURIComponent(this.key)}/steer`, { method: "POST", body: { words } });
+      if (told) this.area.value = "";
+    } catch (error) {
+      this.told.failed(error);
     }
   }
 
@@ -404,7 +418,7 @@ class Turn {
   }
 
   begun(span) {
-    if (span.kind === "turn") for (const message of span.content?.messages ?? []) this.results(message?.tool_results ?? []);
+    if (span.kind === "turn") for (const message of span.content?.messages ?? []) this.hears(span, message ?? {});
     if (span.kind === "request") {
       const unit = [...this.conversation.spans.upwards(span)].find((one) => one.kind === "turn");
       const who = !unit || this.conversation.trunk.has(unit.path) ? this.root.name : unit.path;
@@ -462,9 +476,12 @@ class Turn {
     if (span.status === "error" && made.place === this.group?.list) made.place.append({ element: failure(span.error?.type, span.error?.message) });
   }
 
-  // Calls that were refused, or not made for another reason, have results without a span: the model is told them.
-  results(results) {
-    for (const { id, success, output, error } of results) {
+  // What a unit is told: results of calls that have no span, for they were not made; what somebody said meanwhile.
+  hears(span, { sender, content, tool_results: results }) {
+    const asked = (this.root.content?.messages ?? []).map((message) => text(message?.content ?? message));
+    const steered = sender === "user" && this.conversation.agent.steers && this.conversation.trunk.has(span.path) && !asked.includes(text(content));
+    if (steered) this.append(this.conversation.said({ content }));
+    for (const { id, success, output, error } of results ?? []) {
       const card = this.conversation.cards.get(id);
       if (card?.isOpen()) card.returned(success ? output : error, success);
     }
