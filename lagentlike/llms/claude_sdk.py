@@ -8,7 +8,6 @@ import importlib
 import ssl
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
-from weakref import WeakSet
 
 import aiohttp
 
@@ -29,7 +28,7 @@ _NO_KEY = "none"  # the SDK would look for one in the environment and in files
 class SDK:
     """Opens requests with the SDK, which makes none of them again.
 
-    There is one client for each event loop, closed with the loop.
+    There is one client for each event loop, shared by all models that ask alike and closed with the loop.
 
     Args:
         base_url: the server's address, without a path of the API.
@@ -45,8 +44,6 @@ class SDK:
         self._base_url = base_url
         self._proxy = proxy
         self._options = options
-        self._kept: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None, None]]] = {}
-        _live.add(self)
 
     async def open(self, request: Request, call: Call) -> Response:
         """See `Opener`."""
@@ -88,18 +85,23 @@ class SDK:
 
     async def aclose(self) -> None:
         """See `Opener`."""
-        kept = self._kept.pop(asyncio.get_running_loop(), None)
+        kept = _kept.pop(self._key(asyncio.get_running_loop()), None)
         if kept is not None:
             await kept[1].aclose()
 
+    def _key(self, loop: asyncio.AbstractEventLoop) -> _Key:
+        return loop, self._base_url, self._proxy, self._options
+
     async def _client(self, loop: asyncio.AbstractEventLoop) -> Any:
-        kept = self._kept.get(loop)
+        key = self._key(loop)
+        kept = _kept.get(key)
         if kept is None:
-            self._kept = {known: kept for known, kept in self._kept.items() if not known.is_closed()}
+            for closed in [key for key in _kept if key[0].is_closed()]:
+                del _kept[closed]  # of a loop that was closed without a word to its async generators
             client = self._made()
-            keeper = _closed_with_loop(client)
-            kept = self._kept[loop] = (client, keeper)
-            await anext(keeper)  # does not suspend
+            keeper = _closed_with_loop(client, key)
+            kept = _kept[key] = (client, keeper)
+            await anext(keeper)  # does not suspend, so nobody makes a second one meanwhile
         return kept[0]
 
     def _made(self) -> Any:
@@ -110,24 +112,31 @@ class SDK:
         http = sdk.DefaultAsyncHttpxClient(limits=most, proxy=self._proxy, trust_env=False, follow_redirects=False)
         return sdk.AsyncAnthropic(api_key=_NO_KEY, base_url=self._base_url, max_retries=0, http_client=http)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": {}}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        _live.add(self)
+_Key = tuple[asyncio.AbstractEventLoop, str, str | None, TransportOptions]
+_kept: dict[_Key, tuple[Any, AsyncGenerator[None, None]]] = {}
 
 
-_live: WeakSet[SDK] = WeakSet()
+async def _closed_with_loop(client: Any, key: _Key) -> AsyncGenerator[None, None]:
+    """Close the client when the loop shuts its async generators down, which is the last thing a loop does."""
+    try:
+        yield
+    finally:
+        if key in _kept and _kept[key][0] is client:
+            del _kept[key]
+        await client.close()
 
 
 @atexit.register
 def _close_what_still_runs() -> None:
-    """The background loop never ends by itself: close its client with the process."""
-    for sdk in _live:
-        for loop in list(sdk._kept):
-            if loop.is_running():
-                asyncio.run_coroutine_threadsafe(sdk.aclose(), loop).result(timeout=2)
+    """The background loop never ends by itself: close its clients with the process."""
+    for (loop, *_), (_, keeper) in list(_kept.items()):
+        if loop.is_running():
+            asyncio.run_coroutine_threadsafe(_finish(keeper), loop).result(timeout=2)
+
+
+async def _finish(keeper: AsyncGenerator[None, None]) -> None:
+    await keeper.aclose()
 
 
 def _sdk() -> Any:
@@ -135,14 +144,6 @@ def _sdk() -> Any:
         return importlib.import_module("anthropic")
     except ImportError:
         raise MissingExtra("anthropic", "anthropic") from None
-
-
-async def _closed_with_loop(client: Any) -> AsyncGenerator[None, None]:
-    """Close the client when the loop shuts its async generators down, which is the last thing a loop does."""
-    try:
-        yield
-    finally:
-        await client.close()
 
 
 def _unreachable(error: Exception, call: Call) -> LLMError:
