@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ from lagentlike.schema import ToolCall
 from lagentlike.serving.ui import launch, launcher, TraceViewer, UI
 from lagentlike.tracing import JSONLTracer
 
-BROWSER = "/usr/bin/chromium"
+BROWSER = shutil.which("chromium")
 HOSTILE = "<img src=x onerror=\"alert(1)\"><script>alert(2)</script><b id='planted'>&lt;&amp;"
 
 expect.set_options(timeout=20_000)
