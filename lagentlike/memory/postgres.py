@@ -169,6 +169,9 @@ class PostgresStore(SessionStore):
                 *(change.version, lengths, change.note, now, key),
             )
         if session is None:
+            query = f"SELECT version FROM {self._schema}.sessions WHERE key = $1"
+            if await database.fetchval(query, key) == change.version:  # it was made before
+                return
             raise conflict(session_id)
         if change.values:
             await database.executemany(

@@ -32,7 +32,7 @@ T = TypeVar("T")
 _APPEND = """
 local change = cjson.decode(ARGV[1])
 local version = redis.call('HGET', KEYS[1], 'version') or '0'
-if version == change.version then return 1 end -- it was made, and its answer lost
+if version == change.version then return 1 end -- it was made before
 if version ~= change.after then return 0 end
 redis.call('HSET', KEYS[1], 'version', change.version, 'lengths', change.lengths, 'note', change.note)
 for _, state in ipairs(change.values) do redis.call('HSET', KEYS[1], 'state ' .. state[1], state[2]) end

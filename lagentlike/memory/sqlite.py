@@ -260,6 +260,9 @@ class SQLiteStore(SessionStore):
                 (key, change.version, lengths, change.note, now),
             ).fetchone()
         if row is None:
+            found = database.execute("SELECT version FROM sessions WHERE key = ?", (key,)).fetchone()
+            if found == (change.version,):  # it was made before
+                return
             raise conflict(session_id)
         session = row[0]
         database.executemany(

@@ -104,6 +104,8 @@ class SessionStore(ABC):
     async def append(self, session_id: SessionId, change: Change) -> None:
         """Keep what a turn changed; when this returns, a crash of this process does not lose it any more.
 
+        A change that the session is at already, because an answer was lost, is not made again.
+
         Raises:
             SessionConflict: the session is not at the version that the change follows; nothing is changed.
             StateError: it cannot be written.

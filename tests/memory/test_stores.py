@@ -135,6 +135,22 @@ def test_the_first_turns_of_a_session_conflict_too(another: Callable[[], Session
     assert an_agent(another())("three").content == "heard two, three"
 
 
+def test_a_change_whose_answer_was_lost_may_be_asked_for_again(store: SessionStore) -> None:
+    said_ = [json.dumps({"content": text, "sender": "user"}) for text in ("one", "two")]
+    changes = [
+        Change(0, 5, {"memory": 1}, {"memory": Tail(0, said_[:1])}),
+        Change(5, 9, {"memory": 2}, {"memory": Tail(1, said_[1:])}),
+    ]
+    for change in changes:
+        for _ in range(2):
+            run_in_background(store.append("ann", change))
+    with pytest.raises(SessionConflict):
+        run_in_background(store.append("ann", changes[0]))
+    kept = store.blocking.load("ann")
+    assert kept is not None
+    assert [message["content"] for message in kept.messages["memory"]] == ["one", "two"]
+
+
 async def test_a_hundred_calls_of_one_session_are_all_kept(another: Callable[[], SessionStore]) -> None:
     agent = AsyncAgent(AsyncScriptedLLM(["yes"] * 100), name="echo")
     agent.keep(another())
