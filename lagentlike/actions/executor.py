@@ -302,7 +302,7 @@ class _Plan:
 def _note(plan: _Plan) -> None:
     """Let the spans of calls have the ids that the model gave, and those that are answered already have theirs now."""
     ids = [call.id for call in plan.calls or ()] or [""]
-    for call_id, entry in zip(ids, plan.entries, strict=True):
+    for call_id, entry in zip(ids[:MAX_CALLS], plan.entries, strict=False):
         if isinstance(entry, PreparedCall):
             entry.call_id = call_id
         else:
