@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lagentlike.errors import InvalidArgument
+from lagentlike.errors import InvalidArgument, StateError
 from lagentlike.memory import open_store, PostgresStore, RedisStore, SQLiteStore
 
 
@@ -48,6 +49,22 @@ def test_an_address_that_cannot_be_read_shows_no_password_either() -> None:
     with pytest.raises(InvalidArgument, match=r"postgresql://\*\*\*@h:port/x': give an address") as caught:
         open_store("postgresql://ann:secret@h:port/x").blocking.session_ids()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "address"), [("postgres", "postgresql://x@127.0.0.1:{}/x"), ("redis", "redis://127.0.0.1:{}")]
+)
+def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
+    module: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("asyncpg")
+    pytest.importorskip("redis")
+    monkeypatch.setattr(f"lagentlike.memory.{module}._PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = open_store(address.format(silent.getsockname()[1]))
+        with pytest.raises(StateError, match=r"failed: .*[Tt]ime"):
+            store.blocking.session_ids()
+        store.blocking.close()
 
 
 @pytest.mark.parametrize("place", ["mysql://ann:secret@h/talks", "sqlite:///s.db", 7, None])
