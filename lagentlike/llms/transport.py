@@ -644,13 +644,13 @@ class PartStream(AsyncIterator[list[T]]):
     async def __anext__(self) -> list[T]:
         if self._first:
             parts, self._first = self._first, []
-            return self._told(parts)
+            return parts
         reader = self._reader
         try:
             while reader is not None and not self._over:
                 parts = await self._next(reader)
                 if parts:
-                    return self._told(parts)
+                    return parts
             if reader is not None:
                 await reader.drain(_DRAIN_SECONDS)
         except LLMError as error:
@@ -670,9 +670,10 @@ class PartStream(AsyncIterator[list[T]]):
         if self._call.lease is not None:
             self._call.lease.release()
 
-    def _told(self, parts: list[T]) -> list[T]:
-        """The parts; what the last of them tells was used is what the request took."""
-        if self._call.lease is not None:
+    def _last(self) -> list[T]:
+        """The last parts, whose answer tells what the request took."""
+        parts = self._assembler.close()
+        if parts and self._call.lease is not None:
             _settle(self._call.lease, parts[-1][-1])  # type: ignore[index]  # models' parts end with the answer so far
         return parts
 
@@ -694,7 +695,7 @@ class PartStream(AsyncIterator[list[T]]):
         parts = self._assembler.feed(events) if events else []
         if self._assembler.done:
             self._over = True
-            parts += self._assembler.close()
+            parts += self._last()
         return parts
 
     def _end(self) -> list[T]:
@@ -707,13 +708,13 @@ class PartStream(AsyncIterator[list[T]]):
                 parts = self._assembler.feed([tail])
             except BadResponse as error:
                 logger.debug("the stream of %s ends within an event: %s", self._call.host, error)
-        return parts + self._assembler.close()
+        return parts + self._last()
 
     def _cut(self, error: LLMError) -> list[T]:
         """The last part if the answer was complete when the stream broke."""
         self._over = True
         try:
-            return self._assembler.close()
+            return self._last()
         except LLMError:
             raise error from None
 
