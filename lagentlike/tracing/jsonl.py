@@ -73,7 +73,8 @@ class JSONLTracer(Tracer):
         self.close()
 
 
-_guard = threading.RLock()  # no file is closed while a line is written, unless garbage is collected that ends a span
+# No file is closed while a line is written. It is reentrant, for garbage that is collected meanwhile may end a span.
+_guard = threading.RLock()
 os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_guard.release)
 
 
@@ -97,11 +98,14 @@ def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             span = None
         if isinstance(span, dict) and span.keys() >= _ALWAYS:
             spans.append(span)
-        elif span is None and line.startswith(b'{"kind":'):
+        elif not line:  # two processes began a new line after one that was cut off
+            continue
+        elif span is None and line[: len(_HEAD)] == _HEAD[: len(line)]:
             logger.warning("line %d of %s is cut off: it is passed over", number, path)
         else:
             raise InvalidArgument("path", str(path), f"line {number} is no span")
     return spans
 
 
+_HEAD = b'{"kind":'
 _ALWAYS = {"kind", "name", "trace_id", "span_id", "parent_id", "start", "seconds", "status"}

@@ -169,9 +169,11 @@ def test_a_line_that_is_cut_off_is_passed_over_and_the_next_writer_begins_a_new_
     for number in range(2):
         with JSONLTracer(path):
             Agent(ScriptedLLM(["x"]), name=f"agent {number}")("Q")
-        path.write_bytes(path.read_bytes()[:-20])
+        path.write_bytes(path.read_bytes()[:-20] + b"\n\n" * number)
         with caplog.at_level(logging.WARNING):
             assert len(read_trace(path)) == number + 1
+    path.write_bytes(path.read_bytes() + b'{"ki')
+    assert len(read_trace(path)) == 2
     assert "line 4 of" in caplog.text
     assert "is cut off" in caplog.text
 
