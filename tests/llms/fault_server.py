@@ -68,6 +68,8 @@ class FaultServer:
 
     async def __aexit__(self, *error: object) -> None:
         self._server.close()
+        for _ in range(5):  # a connection that was only just accepted has no task yet
+            await asyncio.sleep(0)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
