@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..concurrency import in_thread
 from ..errors import SessionConflict, StateError
-from ..memory import Keeper, Memory, MemoryManager, SessionId
+from ..memory import Keeper, Memory, MemoryManager, SessionId, SessionState
 from ..memory.keeper import LONG, unused
 from ..module import Module
 from ..schema import AgentMessage
@@ -109,7 +109,7 @@ class Sessions:
     @asynccontextmanager
     async def use(self, owner: str, name: str) -> AsyncIterator[Session]:
         """A session for oneself alone, as it was kept last; others wait in line."""
-        session = self._known.setdefault((owner, name), Session(owner, name))
+        session = self._session(owner, name)
         session.users += 1
         try:
             async with session.lock:
@@ -123,6 +123,15 @@ class Sessions:
             elif not session.users:
                 self._drop(session)
             self.sweep()
+
+    def _session(self, owner: str, name: str) -> Session:
+        """What is known of a session; one that the program itself began, or loaded, has spoken."""
+        session = self._known.get((owner, name))
+        if session is None:
+            session = self._known[owner, name] = Session(owner, name)
+            if self.keeper is None:
+                session.spoken = any(state.knows(session.unit_id) for state in self._states_here())
+        return session
 
     async def fetch(self, session: Session) -> None:
         """Have a session as it was kept last, by whichever server.
@@ -245,9 +254,11 @@ class Sessions:
         if self.keeper is not None:
             self.keeper.forget(session.unit_id)
             return
-        for _, state in self._unit.named_states():
-            if not state.spreads:
-                state.reset(session.unit_id)
+        for state in self._states_here():
+            state.reset(session.unit_id)
+
+    def _states_here(self) -> list[SessionState]:
+        return [state for _, state in self._unit.named_states() if not state.spreads]
 
     async def _keep(self, session: Session, last: Mapping[str, Any] | None, undo: Undo | None = None) -> None:
         if self.keeper is not None:

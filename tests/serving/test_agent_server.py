@@ -116,6 +116,16 @@ async def test_sessions_are_forked_shown_and_deleted() -> None:
         assert await ask("GET", "/sessions") == (200, {"sessions": ["bob"]})
 
 
+async def test_a_session_that_the_program_began_is_shown_and_goes_on() -> None:
+    agent = an_agent()
+    await agent("before", session_id="ann")
+    async with serving(agent) as (_, ask):
+        _, shown = await ask("GET", "/sessions/ann")
+        assert [message["content"] for message in shown["messages"]] == ["before", "heard before"]
+        _, answer = await ask("POST", "/forward", {"message": "after", "session_id": "ann"})
+        assert answer["message"]["content"] == "heard before, after"
+
+
 async def test_state_goes_out_and_in_whole_or_not_at_all() -> None:
     agent = AsyncReAct(AsyncTinyLM(), actions=[calculator])
     async with serving(agent) as (_, ask):
