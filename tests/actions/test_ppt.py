@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,6 +190,12 @@ def test_a_theme_of_ones_own(tmp_path: Path) -> None:
         PPT(tmp_path, {"Mine": {"title": "a", "single": "b"}})
     with pytest.raises(InvalidArgument, match="give a directory that exists"):
         PPT(tmp_path / "none")
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pptx", None)
+    ppt = PPT(tmp_path)
+    assert "pip install 'lagentlike[ppt]'" in call(ppt, "create_file", theme="Default", abs_location="a.pptx").text
 
 
 def test_a_file_is_never_seen_half_written(tmp_path: Path) -> None:
