@@ -38,7 +38,7 @@ FLOOD = 64 * MIB
 DRAIN_SECONDS = 0.3
 """How long output is waited for that a program left behind may still write."""
 
-END_SECONDS = 5.0
+END_SECONDS = 10.0
 """How long a process may take to be gone after it was killed."""
 
 _PIECE = 256 * 1024
@@ -125,20 +125,26 @@ class Process(ABC):
         """Kill it and all that it started, without waiting."""
 
     def close(self) -> None:
-        """Kill it and all that it started, wait until it is gone, and give back what it held; again does nothing."""
+        """Kill it and all that it started, wait until it is gone, and give back what it held; again does nothing.
+
+        Raises:
+            subprocess.TimeoutExpired: it is not gone after some seconds.
+        """
         if self._owner != os.getpid():
             return  # in a forked child: it is the parent's
         with self._guard:
             if self._closed:
                 return
             self._closed = True
-        if self.popen.poll() is None:
-            self.kill()
-            self.popen.wait(END_SECONDS)
-        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
-            if pipe is not None:
-                close_quietly(pipe)
-        self._release()
+        try:
+            if self.popen.poll() is None:
+                self.kill()
+                self.popen.wait(END_SECONDS)
+        finally:
+            for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+                if pipe is not None:
+                    close_quietly(pipe)
+            self._release()
 
     async def close_async(self) -> None:
         """The same, awaited."""

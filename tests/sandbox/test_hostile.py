@@ -224,7 +224,7 @@ while True:
     number += 1
     if number % 1000 == 0: print(number, flush=True)
 """
-    done = python(code, Limits(memory=32 * MIB))
+    done = python(code, Limits(memory=20 * MIB))
     assert done.ending == "memory"
     assert int(done.stdout.text().split()[-1]) < 64_000, "each takes about a KiB"
 
