@@ -38,6 +38,8 @@ from lagentlike.llms import (
     SQLiteCache,
     TinyLM,
 )
+from lagentlike.rollouts import rollout
+from lagentlike.rollouts.agents import HFAgent
 from lagentlike.schema import Completion, TokenSpan, ToolCall, Usage
 
 from .asking import HI
@@ -301,6 +303,14 @@ async def test_sessions_of_an_agent_share_it() -> None:
     agent = AsyncAgent(AsyncCachedLLM(counting_async()))
     replies = await asyncio.gather(*(agent("Hello", session_id=number) for number in range(20)))
     assert {reply.content for reply in replies} == {"answer 1"}
+
+
+async def test_rollouts_get_the_same_tokens_from_it() -> None:
+    llm = AsyncCachedLLM(AsyncTinyLM())
+    first, again = [await rollout(HFAgent(llm), [say("Hello")]) for _ in range(2)]
+    assert first[0].segments
+    assert again[0].segments == first[0].segments
+    assert (llm.hits, llm.misses, again[0].usage.requests) == (1, 1, 0)
 
 
 # Requests at the same time

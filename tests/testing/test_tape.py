@@ -48,6 +48,7 @@ from lagentlike.rollouts.agents import HFAgent
 from lagentlike.schema import AgentMessage, Completion, TokenSpan, ToolCall, Usage
 from lagentlike.testing import record, replay
 from lagentlike.tools import tool
+from lagentlike.tracing import Tracer
 from tests.llms import claude_server as claude
 from tests.llms.asking import read_into
 from tests.llms.fault_server import answer, completion, events, FaultServer, refuse, reply, stream_of
@@ -577,6 +578,23 @@ async def test_an_agent_that_reads_calls_from_text_is_played_again(path: Path) -
         assert ask([written, "Three."]) == ("Three.", ["add"])
     with replay(path):
         assert ask([]) == ("Three.", [])
+
+
+def test_tracers_are_told_of_calls_that_are_played(path: Path) -> None:
+    class Names(Tracer):
+        def __init__(self) -> None:
+            self.ended: list[tuple[str, str, Any]] = []
+
+        def end(self, span: Any) -> None:
+            self.ended.append((span.kind, span.name, span.attributes.get("state", span.attributes.get("tokens_out"))))
+
+    told = []
+    for mode, replies in ((record, CALLS), (replay, [])):
+        with mode(path), Names() as names:
+            run(replies)
+        told.append(sorted(names.ended, key=str))
+    assert told[0] == told[1]
+    assert [kind for kind, *_ in told[0]].count("tool") == 4
 
 
 # Its file
