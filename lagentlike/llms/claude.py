@@ -13,7 +13,7 @@ from .base import Conversation, Params, Part
 from .claude_sdk import KEY_HEADER, SDK
 from .claude_wire import message_request, MessageAssembler, parse_message
 from .codec import encode
-from .openai_wire import check_parameters
+from .openai_wire import check_one_answer, check_parameters, sent_roles
 from .served import _AsyncServed, _BlockingServed, _Served, server_url
 from .transport import Opener, TransportOptions
 
@@ -50,7 +50,7 @@ class _Claude(_Served):
             extra_body=dict(extra_body) if extra_body else None,
             **options,
         )
-        self._roles = _roles(meta_template)
+        self._roles = sent_roles(meta_template, _ROLES)
 
     @staticmethod
     def _authorization(key: str) -> dict[str, str]:
@@ -62,20 +62,13 @@ class _Claude(_Served):
     def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
         return self._ask(self._body(messages, params), self._transport.post, parse_message)
 
-    async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
-        body = self._body(messages, {**params, "extra_body": {**(params.get("extra_body") or {}), "stream": True}})
-        stream = await self._ask(body, self._transport.stream, MessageAssembler)
-        try:
-            async for parts in stream:
-                yield parts
-        finally:
-            stream.close()
+    def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
+        return self._streamed(self._body(messages, params, stream=True), MessageAssembler)
 
-    def _body(self, messages: Conversation, params: Params) -> bytes:
+    def _body(self, messages: Conversation, params: Params, **more: Any) -> bytes:
         check_parameters(params, _OWN_PARAMETERS)
-        if params.get("n") not in (None, 1):
-            raise InvalidArgument("n", params["n"], "one answer a conversation is read: use llm.chat([messages] * n)")
-        return encode(message_request(self.path, messages, params, self._roles), "messages")
+        check_one_answer(params)
+        return encode({**message_request(self.path, messages, params, self._roles), **more}, "messages")
 
 
 class ClaudeAPI(_Claude, _BlockingServed):
@@ -141,16 +134,3 @@ _ROLES = {
     "tool": "tool",
     "environment": "user",
 }
-
-
-def _roles(meta_template: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
-    """Which of the API's roles a message's role is."""
-    roles = dict(_ROLES)
-    for item in meta_template or ():
-        role, api_role = item.get("role"), item.get("api_role")
-        if not isinstance(role, str):
-            raise InvalidArgument("meta_template", item, "each item is a dict with a 'role'")
-        if api_role is not None and api_role not in _ROLES.values():
-            raise InvalidArgument("api_role", api_role, "give one of system, user, assistant, tool")
-        roles[role] = api_role or roles.get(role, "user")
-    return roles

@@ -11,7 +11,7 @@ from ..errors import InvalidArgument
 from ..schema import Completion
 from .base import Conversation, Params, Part
 from .ollama_wire import chat_options, ChatLines, OllamaEncoder, parse_chat
-from .openai_wire import check_parameters, request_body
+from .openai_wire import check_one_answer, check_parameters, request_body
 from .served import _AsyncServed, _BlockingServed, _Served, server_url
 
 __all__ = ["AsyncOllamaAPI", "OllamaAPI"]
@@ -44,18 +44,12 @@ class _Ollama(_Served):
     def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
         return self._ask(self._body(messages, params, stream=False), self._transport.post, parse_chat)
 
-    async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
-        stream = await self._ask(self._body(messages, params, stream=True), self._transport.stream, ChatLines)
-        try:
-            async for parts in stream:
-                yield parts
-        finally:
-            stream.close()
+    def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
+        return self._streamed(self._body(messages, params, stream=True), ChatLines)
 
     def _body(self, messages: Conversation, params: Params, *, stream: bool) -> bytes:
         check_parameters(params, _OWN_PARAMETERS)
-        if params.get("n") not in (None, 1):
-            raise InvalidArgument("n", params["n"], "one answer a conversation is read: use llm.chat([messages] * n)")
+        check_one_answer(params)
         return request_body(messages, chat_options(self.path, params, stream=stream), self._encoder)
 
 

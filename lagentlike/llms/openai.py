@@ -13,6 +13,7 @@ from ..schema import Completion
 from .base import Conversation, Params
 from .openai_wire import (
     ChatAssembler,
+    check_one_answer,
     check_parameters,
     MessageEncoder,
     parse_completion,
@@ -67,14 +68,8 @@ class _ChatCompletions(_Served):
     def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
         return self._ask(self._body(messages, params, stream=False), self._transport.post, parse_completion)
 
-    async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
-        body = self._body(messages, params, stream=True)
-        stream = await self._ask(body, self._transport.stream, self._assembler)
-        try:
-            async for parts in stream:
-                yield parts
-        finally:
-            stream.close()
+    def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
+        return self._streamed(self._body(messages, params, stream=True), self._assembler)
 
     def _assembler(self) -> Assembler[Part]:
         """What builds an answer from its stream."""
@@ -84,8 +79,7 @@ class _ChatCompletions(_Served):
         if not params.keys() <= self._checked:
             check_parameters(params, _OWN_PARAMETERS)
             self._checked |= params.keys()
-        if params.get("n") not in (None, 1):
-            raise InvalidArgument("n", params["n"], "one answer a conversation is read: use llm.chat([messages] * n)")
+        check_one_answer(params)
         options = request_options(self.path, params, self._limit_field, stream=stream)
         return request_body(messages, options, self._encoder)
 

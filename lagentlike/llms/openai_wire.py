@@ -22,12 +22,14 @@ from .refusals import refusal_in_stream
 __all__ = [
     "ChatAssembler",
     "MessageEncoder",
+    "check_one_answer",
     "check_parameters",
     "made_call",
     "parse_completion",
     "request_body",
     "request_options",
     "schema_of_answer",
+    "sent_roles",
 ]
 
 Part = tuple[str, Completion]
@@ -45,14 +47,7 @@ class MessageEncoder:
     """
 
     def __init__(self, meta_template: Iterable[Mapping[str, Any]] | None = None) -> None:
-        self._roles = {**{role: role for role in _ROLES}, "environment": "user"}
-        for item in meta_template or ():
-            role, api_role = item.get("role"), item.get("api_role")
-            if not isinstance(role, str):
-                raise InvalidArgument("meta_template", item, "each item is a dict with a 'role'")
-            if api_role is not None and api_role not in _ROLES:
-                raise InvalidArgument("api_role", api_role, f"give one of {', '.join(sorted(_ROLES))}")
-            self._roles[role] = api_role or self._roles.get(role, "user")
+        self._roles = sent_roles(meta_template, {**{role: role for role in _ROLES}, "environment": "user"})
         changed = sorted((role, sent) for role, sent in self._roles.items() if role != sent)
         self.dialect = "openai " + " ".join(f"{role}={sent}" for role, sent in changed)
         self._known: OrderedDict[int, _Prefix] = OrderedDict()  # by the id of its last message, the latest at the end
@@ -134,6 +129,23 @@ class MessageEncoder:
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 _VALID_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _INVALID_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def sent_roles(meta_template: Iterable[Mapping[str, Any]] | None, roles: Mapping[str, str]) -> dict[str, str]:
+    """Which of a server's roles each role is sent as: `roles`, and what a meta template says besides.
+
+    Raises:
+        InvalidArgument: an item of the template is none, or names a role that the server does not know.
+    """
+    sent, known = dict(roles), sorted(set(roles.values()))
+    for item in meta_template or ():
+        role, api_role = item.get("role"), item.get("api_role")
+        if not isinstance(role, str):
+            raise InvalidArgument("meta_template", item, "each item is a dict with a 'role'")
+        if api_role is not None and api_role not in known:
+            raise InvalidArgument("api_role", api_role, f"give one of {', '.join(known)}")
+        sent[role] = api_role or sent.get(role, "user")
+    return sent
 
 
 class _Prefix(NamedTuple):
@@ -236,6 +248,12 @@ def _strict(schema: Any) -> Any:
         closed["additionalProperties"] = False
         closed["required"] = list(properties)
     return closed
+
+
+def check_one_answer(params: Mapping[str, Any]) -> None:
+    """Refuse to ask for several answers to one conversation."""
+    if params.get("n") not in (None, 1):
+        raise InvalidArgument("n", params["n"], "one answer a conversation is read: use llm.chat([messages] * n)")
 
 
 def check_parameters(params: Mapping[str, Any], known: frozenset[str]) -> None:

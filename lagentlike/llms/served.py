@@ -16,7 +16,7 @@ from ..errors import InvalidArgument, QuotaExhausted
 from ..schema import Completion
 from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params, Part, side_by_side
 from .limits import likely_tokens, RateLimiter
-from .transport import Opener, Request, Transport, TransportOptions
+from .transport import Assembler, Opener, Request, Transport, TransportOptions
 
 __all__ = ["server_url"]
 
@@ -68,6 +68,15 @@ class _Served(_LLM):
         """The answer part by part, in lists of parts that arrived together."""
         answer = await self._complete(messages, params)
         yield [(answer.text, answer)]
+
+    async def _streamed(self, body: bytes, assembler: Callable[[], Assembler[Part]]) -> AsyncIterator[list[Part]]:
+        """What an assembler makes of the stream that answers a body."""
+        stream = await self._ask(body, self._transport.stream, assembler)
+        try:
+            async for parts in stream:
+                yield parts
+        finally:
+            stream.close()
 
     @staticmethod
     def _authorization(key: str) -> dict[str, str]:

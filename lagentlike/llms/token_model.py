@@ -12,6 +12,7 @@ from ..prompts.chat.template import ChatTemplate
 from ..prompts.chat.tokenizer import ChatTokenizer
 from ..schema import Completion
 from .base import _LLM, Conversation, Params
+from .openai_wire import check_one_answer
 from .prompting import Prompt, prompt_of, text_and_calls
 
 __all__ = ["chat_tokenizer", "of_batch"]
@@ -36,8 +37,7 @@ class _TokenModel(_LLM):
 
     def _prompt(self, messages: Conversation, params: Params, index: int = 0) -> Prompt:
         """What the model goes on from for the `index`-th conversation of a call."""
-        if params.get("n") not in (None, 1):
-            raise InvalidArgument("n", params["n"], "one answer a conversation is read: use llm.chat([messages] * n)")
+        check_one_answer(params)
         return prompt_of(messages, params, index, type(self).__name__, self.path, self._render, self.tokenize)
 
     def _render(self, messages: Any, tools: Any = None) -> list[int]:
