@@ -43,6 +43,8 @@ class _Cached(_LLM):
             raise InvalidArgument("llm", llm, f"give a model of this colour, a {kind.__name__}")
         if isinstance(cache, str | os.PathLike):
             cache = SQLiteCache(cache)
+        if cache is not None and not isinstance(cache, Cache):
+            raise InvalidArgument("cache", cache, "give the path of a file, a MemoryCache, an SQLiteCache, or None")
         self.llm: Any = llm
         self.cache = MemoryCache() if cache is None else cache
         self.sampled = sampled
@@ -96,7 +98,7 @@ class _Cached(_LLM):
         if params.get("seed") is not None or params.get("top_k") == 1:
             return False
         temperature = params.get("temperature")
-        return bool(self.llm.real) if temperature is None else temperature > 0
+        return bool(self.llm.real) if temperature is None else bool(temperature != 0)
 
     def _requests(self, batch: Sequence[Any], gen_params: Params) -> list[tuple[Conversation, Params, str | None]]:
         """Each conversation of a batch as a request by itself; equal ones that are drawn at random are several."""
@@ -172,7 +174,7 @@ class _Cached(_LLM):
     def _land(self, key: str, flight: _Flight) -> None:
         """Tell who waits what came of it."""
         with _guard:
-            del _flights[id(self.cache), key]
+            _flights.pop((id(self.cache), key), None)  # a fork of this process has none
         flight.outcome.set_result(flight.result)
 
     def _shared(self, outcome: Any) -> Completion | None:

@@ -32,10 +32,6 @@ class Cache:
         """Keep something under a key."""
         raise NotImplementedError(f"{type(self).__name__} must define put(key, value)")
 
-    def drop(self, key: str) -> None:
-        """Forget a key, if it is there."""
-        raise NotImplementedError(f"{type(self).__name__} must define drop(key)")
-
     def close(self) -> None:
         """Let go of what it holds open."""
 
@@ -76,10 +72,6 @@ class MemoryCache(Cache):
             self._size += len(value)
             while self._size > self.max_bytes:
                 self._drop(next(iter(self._kept)))
-
-    def drop(self, key: str) -> None:
-        with self._guard:
-            self._drop(key)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -166,13 +158,6 @@ class SQLiteCache(Cache):
                     self._make_room(database, now)
             except sqlite3.Error as error:
                 logger.warning("%r: an answer cannot be kept: %s", self, error)
-
-    def drop(self, key: str) -> None:
-        with self._writing:
-            try:
-                self._writer().execute("DELETE FROM answers WHERE key = ?", (key,))
-            except sqlite3.Error as error:
-                logger.warning("%r: an answer cannot be dropped: %s", self, error)
 
     def close(self) -> None:
         with self._reading, self._writing:
