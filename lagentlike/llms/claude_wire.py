@@ -88,12 +88,12 @@ def _output(params: Mapping[str, Any]) -> dict[str, Any]:
 
 _NOT_SENT = frozenset(
     "max_new_tokens stop_words tools tool_choice parallel_tool_calls thinking reasoning_effort response_format "
-    "json_mode output_config cache extra_body messages model stream n".split()
+    "json_mode output_config cache extra_body messages model stream n "
+    "logprobs top_logprobs return_token_ids".split()  # it has none to give: an agent in train() mode asks all models
 )
 _UNKNOWN = {
     "repetition_penalty": "Claude knows no such penalty: leave it out",
     "seed": "Claude's answers cannot be repeated: leave it out",
-    "logprobs": "Claude gives no log-probabilities: leave it out",
     "json_mode": "Claude answers in JSON where it is told a schema: give response_format",
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from lagentlike.agents import AsyncAgent
 from lagentlike.budget import Budget
 from lagentlike.errors import (
     AuthenticationFailed,
@@ -195,6 +196,13 @@ async def test_what_is_cached_is_marked() -> None:
     assert "cache_control" not in json.dumps(body["tools"])  # the system prompt's mark covers them
     assert (await sent(tools=[ADD], cache=True))["tools"][-1]["cache_control"] == {"type": "ephemeral"}
     assert "cache_control" not in json.dumps(await sent(turns))
+
+
+async def test_a_tree_in_train_mode_may_hold_claude_too() -> None:
+    async with ClaudeServer() as server:
+        critic = AsyncAgent(model(server)).train()
+        assert (await critic("hi")).tokens is None
+    assert "logprobs" not in server.bodies[0]
 
 
 async def test_an_answer_that_is_begun_is_gone_on_with() -> None:
