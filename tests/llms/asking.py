@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -36,3 +38,16 @@ async def read_into(pieces: list[str], llm: AsyncBaseLLM, **params: Any) -> None
     """Collect the text of a stream, chunk by chunk."""
     async for _, piece, _ in llm.stream_chat(HI, **params):
         pieces.append(piece)
+
+
+async def given_up(asking: Coroutine[Any, Any, Any], server: Any) -> None:
+    """Cancel a call that a server (with `bodies` and `aborted`) works on, and wait until it notices."""
+    task = asyncio.ensure_future(asking)
+    while not server.bodies:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5):
+        while not server.aborted:
+            await asyncio.sleep(0.01)

@@ -39,7 +39,7 @@ from lagentlike.llms.transport import TransportOptions
 from lagentlike.registry import create_object
 from lagentlike.schema import Completion, ToolCall, Usage
 
-from .asking import HI, read_into
+from .asking import given_up, HI, read_into
 from .claude_server import ClaudeServer, drained, error, event, events, KEYS, text, thought, use, whole
 from .fault_server import events as sse
 from .fault_server import FaultServer, hang, raw, reply, reset
@@ -581,15 +581,7 @@ async def test_budgets_and_limiters_hold() -> None:
 async def test_a_cancelled_call_is_given_up_by_the_server(way: str) -> None:
     async with ClaudeServer() as server:
         server.delay = 30.0
-        asking = asyncio.ensure_future(ask(model(server), way))
-        while not server.bodies:
-            await asyncio.sleep(0.01)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        async with asyncio.timeout(5):
-            while not server.aborted:
-                await asyncio.sleep(0.01)
+        await given_up(ask(model(server), way), server)
 
 
 async def test_a_stream_that_is_left_closes_its_connection() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -15,7 +14,7 @@ from lagentlike.llms.transport import TransportOptions
 from lagentlike.registry import create_object
 from lagentlike.schema import Completion, TokenSpan, ToolCall, Usage
 
-from .asking import both_ways, HI, read_into
+from .asking import both_ways, given_up, HI, read_into
 from .fault_server import FaultServer, JSON_HEAD, raw, reply
 from .ollama_server import OllamaServer
 
@@ -221,15 +220,7 @@ async def test_a_last_line_without_its_end_counts_if_it_is_whole() -> None:
 async def test_a_cancelled_call_is_given_up_by_the_server(way: str) -> None:
     async with OllamaServer() as server:
         server.delay = 30.0
-        asking = asyncio.ensure_future(ask(model(server), way))
-        while not server.bodies:
-            await asyncio.sleep(0.01)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        async with asyncio.timeout(5):
-            while not server.aborted:
-                await asyncio.sleep(0.01)
+        await given_up(ask(model(server), way), server)
 
 
 def test_the_blocking_form_is_the_same() -> None:

@@ -25,6 +25,7 @@ from lagentlike.prompts.chat.tokenizer import ChatTokenizer
 from lagentlike.schema import Completion, TokenSpan, ToolCall
 from lagentlike.serving import ModelServer
 
+from .asking import given_up
 from .fault_server import FaultServer, reply
 from .test_token_wire import LLAMACPP, LMDEPLOY, SGLANG, VLLM
 from .token_servers import LlamaCppServer, LMDeployServer, SGLangServer
@@ -160,15 +161,7 @@ def test_the_blocking_form_answers_alike() -> None:
 async def test_a_cancelled_call_is_given_up_by_the_server(name: str) -> None:
     async with FAKES[name]() as server:
         server.delay = 30.0
-        asking = asyncio.ensure_future(client(name, server.url).chat(HELLO))
-        while not server.bodies:
-            await asyncio.sleep(0.01)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        async with asyncio.timeout(5):
-            while not server.aborted:
-                await asyncio.sleep(0.01)
+        await given_up(client(name, server.url).chat(HELLO), server)
 
 
 @each_server
