@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from ..agents.agent import Agent, AsyncAgent
 from ..errors import ColourError, InvalidArgument
 from ..schema import AgentMessage
+from ..tracing import spans
 from ..trajectory import as_parts, FinishReason, text_of, Trajectory
 from .environments import entered, EnvironmentPool
 from .queries import queries_of, Query
@@ -228,7 +229,7 @@ class _Run:
             try:
                 async with entered(self.environments, chain):
                     if isinstance(self.agent, Plays):
-                        reason = await self.agent.play(chain)
+                        reason = await _played(self.agent, chain)
                     else:
                         reason = await _call_once(self.agent, chain)
                     trajectories = self._trajectories(chain, reason, began)
@@ -285,6 +286,16 @@ class _Run:
 
 class _InnerTimeout(Exception):
     """A timeout that was not the chain's own deadline."""
+
+
+async def _played(agent: Any, chain: Chain) -> FinishReason:
+    """Let an agent play a chain, which tracers are told of as of one turn."""
+    if not spans.tracers:
+        reason: FinishReason = await agent.play(chain)
+        return reason
+    with spans.begin_turn(agent, chain.session_id, tuple(chain.messages)) as span:
+        reason = span.attributes["finish_reason"] = await agent.play(chain)
+        return reason
 
 
 async def _call_once(agent: AsyncAgent, chain: Chain) -> FinishReason:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lagentlike.actions import AsyncActionExecutor
+from lagentlike.actions import AsyncActionExecutor, calculator
 from lagentlike.agents import (
     Agent,
     AgentTool,
@@ -23,6 +23,7 @@ from lagentlike.agents import (
     AsyncSequential,
     AsyncStreamingAgent,
     AsyncStreamingSequential,
+    HFAgent,
     ReAct,
     Sequential,
     StreamingAgent,
@@ -30,7 +31,7 @@ from lagentlike.agents import (
 )
 from lagentlike.budget import Budget
 from lagentlike.errors import BudgetExceeded
-from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
+from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM, ScriptedLLM
 from lagentlike.sandbox import create_tool_backend, ToolExecutor
 from lagentlike.schema import AgentMessage, Completion, ToolCall, Usage
 from lagentlike.tools import build_tool_registry
@@ -370,3 +371,12 @@ def test_who_comes_in_the_middle_hears_of_what_begins_from_then_on() -> None:
     assert [span.kind for span in late.spans] == ["turn", "request"]
     assert len(late.ended) == 2
     assert not told.open
+
+
+async def test_a_chain_of_a_rollout_is_one_turn(told: Listener) -> None:
+    result = await HFAgent(AsyncTinyLM(), tools=[calculator]).run(["What is the result of 12 * 34?"], num_chains=2)
+    chains = [span for span in told.ended if span["name"] == "HFAgent"]
+    assert len({span["trace_id"] for span in told.ended}) == len(chains) == len(result) == 2
+    assert {span["path"] for span in told.ended if span["kind"] == "turn"} >= {"", "agent"}
+    assert {span["finish_reason"] for span in chains} == {one.finish_reason for one in result}
+    assert {span["name"] for span in told.ended if span["kind"] == "tool"} == {"calculator"}
