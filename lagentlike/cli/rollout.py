@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     agent.add_argument("--model", default="tiny", metavar="NAME", help="a model with a calculator instead (tiny)")
     agent.add_argument("--backend", metavar="NAME", help="tiny, transformers, client, vllm, sglang or lmdeploy")
     agent.add_argument("--api-base", metavar="URL", help="the server of the backend")
-    agent.add_argument("--server", metavar="NAME", help="engine behind a client: vllm, sglang, lmdeploy or lagentlike")
+    agent.add_argument("--server", metavar="NAME", help="engine behind a client: vllm, sglang, lmdeploy, llamacpp …")
     agent.add_argument("--tokenizer", metavar="DIR", help="tokenizer of a server's model (by default the model's name)")
     agent.add_argument("--system", metavar="TEXT", help="system prompt")
     run = parser.add_argument_group("run")

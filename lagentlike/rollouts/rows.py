@@ -73,8 +73,8 @@ def _check(index: int, trajectory: Trajectory) -> None:
     if counts.missing:
         raise MissingTokens(
             f"trajectory {index}: the engine gave no token ids for {counts.missing} of {counts.turns} answers. "
-            "Put the agent in train() mode, name the engine of your server (server='vllm', 'sglang', 'lmdeploy' or "
-            "'lagentlike'), or tokenize messages with a ChatTokenizer for supervised training"
+            "Put the agent in train() mode, name the engine of your server (server='vllm', 'sglang', 'lmdeploy', "
+            "'llamacpp' or 'lagentlike'), or tokenize messages with a ChatTokenizer for supervised training"
         )
 
 

@@ -170,7 +170,7 @@ BACKENDS: dict[str, Callable[[str, str | None, dict[str, Any]], Backend]] = {
 }
 
 _SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "stop_words", "seed")
-_SERVERS = "'vllm', 'sglang', 'lmdeploy' or 'lagentlike'"
+_SERVERS = "'vllm', 'sglang', 'lmdeploy', 'llamacpp' or 'lagentlike'"
 _ENGINES = {
     "vllm": ("tp", "dtype", "engine", "tokenizer"),
     "async_vllm": ("tp", "dtype", "engine", "tokenizer"),
