@@ -18,10 +18,10 @@ from lagentlike.schema import Completion
 from lagentlike.serving import ModelServer
 from lagentlike.tools import calculator
 
-from ..llms.token_servers import LMDeployServer, SGLangServer
+from ..llms.token_servers import LlamaCppServer, LMDeployServer, SGLangServer
 
 QUESTIONS = ["What is the result of 1 + 1?", "What is 12 * 7?", "Hello", "Tell me about zorvik7."]
-each_server = pytest.mark.parametrize("server", ["lagentlike", "sglang", "lmdeploy"])
+each_server = pytest.mark.parametrize("server", ["lagentlike", "sglang", "lmdeploy", "llamacpp"])
 
 
 class RecordingModel(AsyncTinyLM):
@@ -44,10 +44,10 @@ async def serving(server: str) -> AsyncIterator[tuple[str, list[list[int]]]]:
         async with ModelServer(model, "tinylm", port=0) as ours:
             yield ours.url, model.prompts
         return
-    async with {"sglang": SGLangServer, "lmdeploy": LMDeployServer}[server]() as fake:
+    async with {"sglang": SGLangServer, "lmdeploy": LMDeployServer, "llamacpp": LlamaCppServer}[server]() as fake:
         prompts: list[list[int]] = []
         yield fake.url, prompts
-        prompts += [body["input_ids"] for body in fake.bodies]
+        prompts += [body[fake.prompt] for body in fake.bodies]
 
 
 def agent_of(server: str, url: str, **options: Any) -> HFAgent:
@@ -146,7 +146,7 @@ async def test_a_backend_with_an_address_sends_ids_to_the_engine_of_its_name() -
     [
         ({"backend": "client", "tokenizer": "t"}, None, "without server= conversations are sent as messages"),
         ({"backend": "client"}, "qwen2.5", "name the engine that runs there"),
-        ({"backend": "client", "server": "tgi"}, None, "vllm, sglang, lmdeploy, lagentlike"),
+        ({"backend": "client", "server": "tgi"}, None, "vllm, sglang, lmdeploy, llamacpp, lagentlike"),
         ({"backend": "client", "server": "vllm"}, None, "give a directory with a tokenizer.json"),
         ({"backend": "client", "server": "vllm", "tp": 2}, None, "knows max_new_tokens"),
     ],
