@@ -6,6 +6,7 @@ import importlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from benchmarks import gpu_check
 from benchmarks import workloads as w
 from benchmarks.report import FIGURES
 from benchmarks.server import start
+from benchmarks.tracing import measure as measure_tracing
 
 CLIENTS = ["raw", "lagentlike"]
 
@@ -62,3 +64,7 @@ def test_the_check_of_a_gpu_goes_through_on_a_cpu(capsys: pytest.CaptureFixture[
     figures = json.loads(capsys.readouterr().out)
     assert figures["ok"]
     assert figures["losses"]["sft_whole"]["weights_off"] == 0
+
+
+def test_the_measurement_of_tracing_counts_its_spans(tmp_path: Path) -> None:
+    assert [measure_tracing(mode, 3, tmp_path)[1] for mode in ("none", "file", "content")] == [0, 21, 21]
