@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import threading
@@ -20,6 +21,9 @@ SECONDS = 0.02
 
 WHOLE_SECONDS = 0.5
 """How often a workspace is looked through whatever space is free; one that takes long to look through, less often."""
+
+FEW_ENTRIES = 300
+"""Most files and directories that are counted before a program is started; where there are more, that is done later."""
 
 MOST_ENTRIES = 200_000
 """Most files and directories by which a workspace may grow: each costs its file system an inode."""
@@ -53,10 +57,10 @@ def watch(process: Process, folder: Path, most: int) -> None:
     _watcher.add(_Watched(process, folder, Amount(most, MOST_ENTRIES)))
 
 
-def size_of(folder: Path) -> Amount | None:
+def size_of(folder: Path, most_entries: float = math.inf) -> Amount | None:
     """What is on disk below a directory, links not followed; None if that cannot be told.
 
-    It cannot where paths are too long to follow, or where this user closed a directory to itself.
+    It cannot where there are more entries, paths too long to follow, or a directory that this user closed to itself.
     """
     size, entries, waiting = 0, 0, [str(folder)]
     while waiting:
@@ -65,6 +69,8 @@ def size_of(folder: Path) -> Amount | None:
             with os.scandir(path) as inner:
                 for entry in inner:
                     entries += 1
+                    if entries > most_entries:
+                        return None
                     size += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
@@ -116,12 +122,12 @@ class _Watched:
         self._process = process
         self._folder = folder
         self._most = most
+        self._before = size_of(folder, FEW_ENTRIES)
+        self._is_counted = self._before is not None
         self._free_first = self._free = _free(folder)
-        self._before: Amount | None = None
         self._left = most  # before another look has to be taken
-        self._looked = 0.0
+        self._looked = time.monotonic()
         self._took = 0.0
-        self._looks = 0
         self.is_looking = False
         self.is_done = False
 
@@ -129,7 +135,7 @@ class _Watched:
         """Have the workspace looked through, if it is time for it."""
         if self.is_looking or now < self._looked + self._took:
             return
-        if self._looks == 0 or now >= self._looked + max(WHOLE_SECONDS, 20 * self._took) or self._is_suspicious():
+        if now >= self._looked + max(WHOLE_SECONDS, 20 * self._took) or self._is_suspicious():
             self.is_looking = True
             threading.Thread(target=self._look, name="lagentlike-quota-look", daemon=True).start()
 
@@ -163,12 +169,11 @@ class _Watched:
     def _grown(self) -> Amount:
         """By how much the workspace has grown since the start."""
         size = size_of(self._folder)
-        self._looks += 1
         taken = self._free_first.less(_free(self._folder))
-        if self._looks == 1:  # what was taken by now may have been taken by the program
-            taken = Amount(max(taken.size, 0), max(taken.entries, 0))
-            self._before = None if size is None else size.less(taken)
-            return Amount() if size is None else taken
+        if not self._is_counted:  # what was taken since the start may have been taken by the program
+            self._is_counted = True
+            by_it = Amount(max(taken.size, 0), max(taken.entries, 0))
+            self._before = None if size is None else size.less(by_it)
         if size is None or self._before is None:
             return taken
         grown = size.less(self._before)
@@ -188,7 +193,6 @@ class _Watcher:
         os.register_at_fork(after_in_child=self._forget)
 
     def add(self, watched: _Watched) -> None:
-        watched.tick(time.monotonic())
         with self._guard:
             self._watched.append(watched)
             if not self._running:
