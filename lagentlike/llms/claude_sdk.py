@@ -55,7 +55,7 @@ class SDK:
         asked = client.messages.with_streaming_response.create(
             model=body["model"],
             max_tokens=body["max_tokens"],
-            messages=(),  # those in extra_body go before: the SDK would look through the whole conversation each time
+            messages=(),  # those in extra_body go before, with all that this version has no parameter for
             **({"stream": True} if body.get("stream") else {}),
             extra_body=body,
             extra_headers={"Accept-Encoding": "gzip", **headers},
