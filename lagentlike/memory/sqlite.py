@@ -8,8 +8,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class SQLiteStore(SessionStore):
             self._writer.close()
             raise StateError(f"{os.fspath(path)!r} holds no sessions: {error}") from error
         self._guard = threading.Lock()
-        self._waiting: list[tuple[Work, Future[Any]]] = []
+        self._waiting: list[tuple[Work, asyncio.Future[Any]]] = []
         self._writing = False
         self._thread = ThreadPoolExecutor(1, "lagentlike-sqlite")
 
@@ -199,7 +199,7 @@ class SQLiteStore(SessionStore):
                 raise StateError(f"{os.fspath(self.path)!r} cannot be searched: {error}") from error
 
     async def _write(self, work: Work) -> Any:
-        done: Future[Any] = Future()
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._guard:
             if not self._writing:
                 try:
@@ -208,7 +208,7 @@ class SQLiteStore(SessionStore):
                     raise StateError(f"{os.fspath(self.path)!r} cannot be written: it was closed here") from None
                 self._writing = True
             self._waiting.append((work, done))
-        return await asyncio.wrap_future(done)
+        return await done
 
     def _write_all(self) -> None:
         """Write what waits, and what comes in meanwhile, one transaction after another."""
@@ -218,21 +218,22 @@ class SQLiteStore(SessionStore):
                 if not group:
                     self._writing = False
                     return
-            self._commit([(work, done) for work, done in group if done.set_running_or_notify_cancel()])
+            self._commit([(work, done) for work, done in group if not done.cancelled()])
 
-    def _commit(self, group: list[tuple[Work, Future[Any]]]) -> None:
-        outcomes: list[tuple[Future[Any], Any]] = []
+    def _commit(self, group: list[tuple[Work, asyncio.Future[Any]]]) -> None:
+        outcomes: _Outcomes = []
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             with self._writer:
                 outcomes = [(done, self._done(work)) for work, done in group]
         except Exception as error:  # noqa: BLE001  # whoever waits gets it
             outcomes = [(done, StateError(f"{os.fspath(self.path)!r} cannot be written: {error}")) for _, done in group]
+        by_loop: dict[asyncio.AbstractEventLoop, _Outcomes] = {}
         for done, outcome in outcomes:
-            if isinstance(outcome, Exception):
-                done.set_exception(outcome)
-            else:
-                done.set_result(outcome)
+            by_loop.setdefault(done.get_loop(), []).append((done, outcome))
+        for loop, those in by_loop.items():  # each is woken once
+            with suppress(RuntimeError):  # it is closed: nobody waits
+                loop.call_soon_threadsafe(_settle, those)
 
     def _done(self, work: Work) -> Any:
         """What one of the changes of a transaction gives; its error, if only that one fails."""
@@ -295,6 +296,20 @@ class SQLiteStore(SessionStore):
                 "INSERT INTO found (found, rowid, words) VALUES ('delete', ?, ?)",
                 [(row, " ".join(words_of(from_json(message, "a message")))) for row, message in gone],
             )
+
+
+_Outcomes = list[tuple["asyncio.Future[Any]", Any]]
+
+
+def _settle(outcomes: _Outcomes) -> None:
+    """Tell those who wait, in their event loop."""
+    for done, outcome in outcomes:
+        if done.cancelled():
+            continue
+        if isinstance(outcome, Exception):
+            done.set_exception(outcome)
+        else:
+            done.set_result(outcome)
 
 
 def _within(owner: SessionId | None) -> tuple[int, str]:
