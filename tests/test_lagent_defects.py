@@ -274,12 +274,22 @@ asyncio.run(main())
     assert done.stdout.strip() == "200", done.stderr
 
 
+MODULES = {
+    "griffelib": "griffe",
+    "opentelemetry_api": "opentelemetry",
+    "pillow": "pil",
+    "python_pptx": "pptx",
+    "pyzmq": "zmq",
+}
+"""What packages are imported as, where that is another name."""
+
+
 def test_every_import_is_declared() -> None:
     setup = configparser.ConfigParser()
     setup.read(PACKAGE.parent / "setup.cfg")
     declared = setup["options"]["install_requires"] + "\n" + "\n".join(setup["options.extras_require"].values())
     names = {re.split(r"[<>=\[ ;]", line.strip())[0].lower().replace("-", "_") for line in declared.splitlines()}
-    names |= {module for package, module in {"griffelib": "griffe", "pyzmq": "zmq"}.items() if package in names}
+    names |= {module for package, module in MODULES.items() if package in names}
     imported: dict[str, str] = {}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -139,9 +139,9 @@ def test_a_session_can_be_loaded_into_another() -> None:
 def test_what_is_handed_out_is_not_what_is_kept() -> None:
     agent = make_agent({"a": [1]})
     agent.state_dict()["memory"][0]["content"]["a"].append(2)
-    state = {"memory": [{"content": {"a": [1]}}]}
+    state: Any = {"memory": [{"content": {"a": [1]}}]}
     agent.load_state_dict(state)
-    state["memory"][0]["content"]["a"].append(3)  # type: ignore[index]
+    state["memory"][0]["content"]["a"].append(3)
     assert agent.state_dict()["memory"][0]["content"] == {"a": [1]}
 
 
@@ -284,7 +284,7 @@ class Fragile(SessionState):
 @pytest.mark.parametrize("session_id", [0, "all"])
 @pytest.mark.parametrize("fail_in", ["parse", "restore"])
 def test_a_load_that_fails_half_way_changes_nothing(fail_in: str, session_id: Any) -> None:
-    agent = Sequential(make_agent("a"), make_agent("b"))
+    agent: Any = Sequential(make_agent("a"), make_agent("b"))
     agent.notes = SessionValue(list)
     agent.notes["other"] = ["kept"]
     agent.fragile = Fragile(fail_in)
