@@ -65,7 +65,8 @@ class AgentServer(HTTPFace):
         token: clients must send it as `Authorization: Bearer …`; several go by the name of who has them. Needed
             wherever others can connect.
         store: where sessions are kept after each turn, before it is answered: a `SessionStore`, the path of an SQLite
-            file, or an address (`postgresql://…`, `redis://…`). Without one they are gone with the process.
+            file, or an address (`postgresql://…`, `redis://…`). Without one they are where the agent itself keeps them
+            (`agent.keep`), or gone with the process.
         params: the parameters of a call that clients may set, such as `temperature`; by default those that change how
             a model samples, if the agent's `forward` takes any.
         max_concurrency: most turns at once; more wait.
@@ -77,7 +78,8 @@ class AgentServer(HTTPFace):
         limits: how much it takes, and how long it waits.
 
     Raises:
-        InvalidArgument: `host` is open to others and there is no `token`, or `agent` is none.
+        InvalidArgument: `host` is open to others and there is no `token`, `agent` is none, or it keeps its sessions
+            itself and there is a `store` as well.
 
     >>> import asyncio
     >>> from lagentlike import AsyncAgent
@@ -115,6 +117,8 @@ class AgentServer(HTTPFace):
         if ttl is not None and not ttl > 0:
             raise InvalidArgument("ttl", ttl, "give seconds, more than 0, or None")
         self.unit = _unit(agent)
+        if store is not None and self.unit._keeper is not None:
+            raise InvalidArgument("store", store, f"{self.unit.name} keeps its sessions itself: leave one of both out")
         self.name = name or self.unit.name
         self.params = frozenset(_sampling(self.unit) if params is None else params)
         self._store = store
@@ -349,7 +353,8 @@ class AgentServer(HTTPFace):
         store = None if self._store is None else open_store(self._store)
         if store is not None:
             await store.version(0)  # now, not at the first turn, it tells that it cannot be reached
-        self.sessions.keeper = None if store is None else Keeper(self.unit, store, max_sessions=sys.maxsize)
+        own = self.unit._keeper
+        self.sessions.keeper = own if store is None else Keeper(self.unit, store, max_sessions=sys.maxsize)
         sweeping = asyncio.create_task(sweep())
         yield
         sweeping.cancel()

@@ -157,7 +157,8 @@ class Sessions:
         try:
             yield session
         finally:
-            await _surely(self._reset(session))
+            kept = self.keeper is not None and self.keeper.is_kept(session.unit_id)  # by the unit itself
+            await _surely(self._delete(session) if kept else self._reset(session))
 
     async def keep(
         self,

@@ -316,6 +316,25 @@ async def test_kept_sessions_come_back_when_they_are_used(tmp_path: Path) -> Non
         assert (await ask("POST", "/forward", turn("two", "t")))[1]["message"]["content"] == "heard one, two"
 
 
+async def test_sessions_are_where_the_agent_itself_keeps_them(tmp_path: Path) -> None:
+    place = tmp_path / "own.db"
+    agent = an_agent()
+    agent.keep(place)
+    chat = {"model": "AsyncAgent", "messages": [{"role": "user", "content": "once"}]}
+    async with serving(agent) as (_, ask):
+        assert (await ask("POST", "/v1/chat/completions", chat))[0] == 200
+        await ask("POST", "/forward", turn("one"))
+        await ask("POST", "/forward", turn("other", "bob"))
+        assert (await ask("DELETE", "/sessions/bob"))[0] == 200
+    again = an_agent()
+    again.keep(place)
+    async with serving(again) as (_, ask):
+        assert await ask("GET", "/sessions") == (200, {"sessions": ["ann"]})
+        assert (await ask("POST", "/forward", turn("two")))[1]["message"]["content"] == "heard one, two"
+    with pytest.raises(InvalidArgument, match="keeps its sessions itself"):
+        AgentServer(again, store=tmp_path / "two.db")
+
+
 async def test_a_kept_turn_asked_for_again_after_a_restart_is_not_made(tmp_path: Path) -> None:
     key = {"Idempotency-Key": "first"}
     for _ in range(2):
