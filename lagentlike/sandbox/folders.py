@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,20 +36,26 @@ class OwnedFolder:
         made.chmod(mode)
         self.path = made.rename(place / f"{prefix}{made.name.removeprefix('.lagentlike-')}")  # it is held by now
         self._owner = os.getpid()
+        self._guard = threading.Lock()
 
     def remove(self) -> None:
         """Remove it with all that is in it; again, or in a forked child, does nothing.
 
+        When another thread removes it, it waits: at the end of the program that thread might not live to do so.
+
         Raises:
             OSError: it cannot be removed.
         """
-        lock, self._lock = self._lock, -1
-        if lock < 0 or self._owner != os.getpid():
+        if self._owner != os.getpid():
             return
-        try:
-            remove_tree(self.path)
-        finally:
-            os.close(lock)
+        with self._guard:
+            lock, self._lock = self._lock, -1
+            if lock < 0:
+                return
+            try:
+                remove_tree(self.path)
+            finally:
+                os.close(lock)
 
 
 def remove_tree(folder: Path) -> None:
@@ -59,9 +66,9 @@ def remove_tree(folder: Path) -> None:
     """
     try:
         shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
     except (OSError, RecursionError):
+        if not os.path.lexists(folder):
+            return
         for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
             subprocess.run([*command, "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
         if folder.exists():
