@@ -30,7 +30,7 @@ from lagentlike.errors import ActorLost
 from lagentlike.llms import ScriptedLLM
 from lagentlike.records import read_records, records_beside
 from lagentlike.serving import AsyncAgentRayActor
-from tests.ray_cluster import ray_nodes, RayNodes, workers_of_ray
+from tests.ray_cluster import ray_nodes, RayNodes
 
 ROWS, SAMPLES = 1500, 2
 NODES = 2
@@ -127,7 +127,7 @@ class Chaos:
             self.counts["nodes killed"] += 1
             self._cluster.kill_node(self._random.choice(self._cluster.nodes))
             self._cluster.add_node()
-        elif workers := workers_of_ray("ray::_RayWorker"):
+        elif workers := self._cluster.workers("ray::_RayWorker"):
             self.counts["workers killed"] += 1
             with suppress(ProcessLookupError):
                 os.kill(self._random.choice(workers), signal.SIGKILL)
@@ -155,7 +155,7 @@ def talker() -> Agent:
     return Agent(ScriptedLLM(lambda messages, params: str(len(messages))), name="talker")
 
 
-async def talk(address: str, seconds: float, every: float, seed: int) -> Counter[str]:
+async def talk(cluster: RayNodes, seconds: float, every: float, seed: int) -> Counter[str]:
     """Kill actors under conversations; every reply and, at the end, every session is checked."""
     counts: Counter[str] = Counter()
     end, rng = time.monotonic() + seconds, random.Random(seed)
@@ -175,12 +175,12 @@ async def talk(address: str, seconds: float, every: float, seed: int) -> Counter
     async def kill() -> None:
         while time.monotonic() < end:
             await asyncio.sleep(every)
-            if actors := workers_of_ray("ray::AgentHost"):
+            if actors := cluster.workers("ray::AgentHost"):
                 counts["actors killed"] += 1
                 with suppress(ProcessLookupError):
                     os.kill(rng.choice(actors), signal.SIGKILL)
 
-    with AsyncAgentRayActor(talker, address=address, min_size=2, max_size=3) as agent:
+    with AsyncAgentRayActor(talker, address=cluster.address, min_size=2, max_size=3) as agent:
         await asyncio.gather(kill(), *map(converse, said))
         for session, texts in said.items():
             kept = [message["content"] for message in agent.state_dict(session)["memory"]][::2]
@@ -200,7 +200,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.agents:
         with ray_nodes(NODES, cpus=2) as cluster:
-            counts = asyncio.run(talk(cluster.address, options.minutes * 60, options.every, options.seed))
+            counts = asyncio.run(talk(cluster, options.minutes * 60, options.every, options.seed))
         sys.exit(_told(counts))
     with tempfile.TemporaryDirectory() as folder:
         chaos = Chaos(Path(folder), options.every, options.seed)

@@ -46,6 +46,18 @@ class RayNodes:
         """The nodes besides the head."""
         return list(self._cluster.worker_nodes)
 
+    def workers(self, name: str = "ray::") -> list[int]:
+        """Process ids of this cluster's workers whose name begins so."""
+        starters = {process.process.pid for node in self.nodes for process in node.all_processes.get("raylet", ())}
+        found = []
+        for process in Path("/proc").iterdir():
+            if process.name.isdecimal():
+                with suppress(OSError):  # it ended meanwhile
+                    parent = int((process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+                    if parent in starters and (process / "cmdline").read_bytes().startswith(name.encode()):
+                        found.append(int(process.name))
+        return found
+
     def add_node(self) -> Any:
         """Start another node; in the main thread, where Ray sets a signal handler."""
         return self._cluster.add_node(
@@ -82,14 +94,3 @@ def ray_nodes(nodes: int, cpus: int = 1) -> Iterator[RayNodes]:
     finally:
         cluster.close()
         signal.signal(signal.SIGTERM, on_sigterm)
-
-
-def workers_of_ray(name: str = "ray::") -> list[int]:
-    """Process ids of Ray's workers on this machine whose name begins so."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal():
-            with suppress(OSError):  # it ended meanwhile
-                if (process / "cmdline").read_bytes().startswith(name.encode()):
-                    found.append(int(process.name))
-    return found

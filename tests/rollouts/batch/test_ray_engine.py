@@ -23,7 +23,7 @@ from lagentlike.rollouts.batch import BatchSettings, RayEngine, run_batch
 from lagentlike.rollouts.batch.journal import read_journal
 from lagentlike.rollouts.batch.pool import WorkersFailed
 
-from ...ray_cluster import ray_nodes, RayNodes, workers_of_ray
+from ...ray_cluster import ray_nodes, RayNodes
 from .making import broken, check_run, make, placed, prompts, steady, write_rows
 
 pytest.importorskip("ray", reason="needs the extra 'ray'")
@@ -78,7 +78,7 @@ def test_nothing_is_lost_or_doubled_while_workers_and_nodes_are_killed(cluster: 
     while run.is_alive() and kills < 4:
         size = records.stat().st_size if records.exists() else 0
         run.join(1.5)
-        workers = workers_of_ray(WORKER)
+        workers = cluster.workers(WORKER)
         if not workers or not records.exists() or records.stat().st_size == size:
             continue  # a kill before the first samples proves nothing
         if kills == 2:
