@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,12 @@ def test_learning_rate_warms_up_and_gradients_are_clipped(small: Path) -> None:
     assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3])
     norm = torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]).norm()
     assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_an_update_leaves_arithmetic_in_this_thread_as_it_was(small: Path) -> None:
+    policy = Policy(small)
+    learn(policy, rows_of(sampled(TinyEngine(small), 2, 5)))
+    assert sys.float_info.min * 0.5 > 0.0
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(small: Path) -> None:

@@ -259,12 +259,17 @@ export class Conversation {
   async steer() {
     const words = this.area.value.trim();
     if (!words) return;
+    this.area.value = "";
+    let told = false;
     try {
-      const { told } = await ask(`/ui/sessions/${encodeURIComponent(this.key)}/steer`, { method: "POST", body: { words } });
-      if (told) this.area.value = "";
+      while (this.running && !told) {
+        ({ told } = await ask(`/ui/sessions/${encodeURIComponent(this.key)}/steer`, { method: "POST", body: { words } }));
+        if (!told) await new Promise((done) => setTimeout(done, 200)); // the turn is about to begin, or to end
+      }
     } catch (error) {
       this.told.failed(error);
     }
+    if (!told) this.area.value ||= words;
   }
 
   fit() {
