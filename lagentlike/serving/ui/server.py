@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -128,10 +129,12 @@ class UIServer(AgentServer):
     async def _show_session(self, http: web.Request) -> web.Response:
         before = http.query.get("before", "")
         async with self._seen(http) as session_id:
+            asked = time.time()
             memories = await self._read(look.trunk, self.unit, session_id)
             told = look.conversation(memories, int(before) if _is_number(before) else None)
             points = [point for name, point in self._points if name == session_id]
-            return json_response({**told, "points": points, **self._about(session_id, await self._owns(session_id))})
+            about = self._about(session_id, await self._owns(session_id))
+            return json_response({**told, "time": asked, "points": points, **about})
 
     async def _show_memory(self, http: web.Request) -> web.Response:
         async with self._seen(http) as session_id:

@@ -67,7 +67,9 @@ export class Conversation {
     this.show(told.messages, told.start);
     this.from = known.place;
     for (const span of known.spans) this.spans.put(span);
-    for (const turn of this.spans.turns(this.key)) if (!this.agent.live || turn.status === "running") this.replay(turn);
+    // A turn that ended after the messages were read is not among them.
+    const missing = (turn) => !this.agent.live || turn.status === "running" || turn.start + turn.seconds > told.time;
+    for (const turn of this.spans.turns(this.key)) if (missing(turn)) this.replay(turn);
     this.awaited = Boolean(told.running);
     if (this.awaited) this.busy(true);
     this.measure(known.spans);
