@@ -78,6 +78,11 @@ async def map_async(
                 for index, message in job.calls:
                     try:
                         outcomes[index] = await _last_async(unit(*message, session_id=job.session_id, **kwargs))
+                    except asyncio.CancelledError as error:
+                        if (task := asyncio.current_task()) is None or task.cancelling():
+                            raise
+                        outcomes[index] = failure = RuntimeError("something that the call awaited was cancelled")
+                        failure.__cause__ = error
                     except Exception as error:  # noqa: BLE001  # a failure is a result: the other calls go on
                         outcomes[index] = error
                     advance()

@@ -18,7 +18,7 @@ from .hooks import Hook, RemovableHandle
 from .memory import check_session_id, Memory, MemoryManager, SessionId, SessionState
 from .memory.memory import Mark
 from .memory.state import ALL_SESSIONS, id_from_json, id_to_json
-from .names import check_attribute, check_names
+from .names import check_attribute, check_names, KINDS
 from .registry import create_object
 from .schema import AgentMessage, Completion
 from .summary import mermaid, Summary, tree
@@ -52,7 +52,7 @@ class Module:
     `forward` takes the messages it is called with and `session_id`, and returns an `AgentMessage` or a text.
 
     Attributes:
-        name: the sender of its messages; the class's name unless it is set.
+        name: the sender of its messages; the class's name unless it is set, on the object or in the class.
         training: whether `train()` is on: models are asked for token ids and log-probabilities then.
         calls: how many calls it finished.
     """
@@ -70,7 +70,9 @@ class Module:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        self.__dict__.update(name=cls.__name__, training=False, calls=0, _children={}, _states={}, _hooks={})
+        name = getattr(cls, "name", None)
+        name = name if isinstance(name, str) else cls.__name__
+        self.__dict__.update(name=name, training=False, calls=0, _children={}, _states={}, _hooks={})
         return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -134,7 +136,7 @@ class Module:
     # The tree
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
+        if name.startswith("_") or name in KINDS:
             check_attribute(self, name, value)
         object.__setattr__(self, name, value)
         children, states = self._children, self._states

@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import InvalidArgument
 
-__all__ = ["check_attribute", "check_names"]
+__all__ = ["KINDS", "check_attribute", "check_names"]
 
 
 def check_names(cls: type) -> None:
@@ -25,12 +25,20 @@ def check_names(cls: type) -> None:
                     raise _taken(cls, name, cls.__dict__.get(name), base)
 
 
+KINDS = {"name": str, "training": bool, "calls": int}
+"""What the attributes are that every unit has; a turn counts on them."""
+
+
 def check_attribute(unit: Any, name: str, value: Any) -> None:
     """Refuse an attribute that hides a private method, or what a unit is made of.
 
     Raises:
-        InvalidArgument: it does; the message names the class that has it already.
+        InvalidArgument: it does; the message names the class that has it already, or what the attribute must be.
     """
+    kind = KINDS.get(name)
+    if kind is not None and not isinstance(value, kind):
+        cure = f"each unit has an attribute of this name, of type {kind.__name__}: choose another one for what is yours"
+        raise InvalidArgument(f"{type(unit).__name__}.{name}", value, cure)
     if _is_private(name):
         for base in type(unit).__mro__:
             if _is_ours(base) and (inspect.isroutine(base.__dict__.get(name)) or name in _PARTS):

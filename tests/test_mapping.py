@@ -213,3 +213,20 @@ async def test_cancelling_an_async_map_cancels_its_calls() -> None:
         await task
     assert sorted(cancelled) == [0, 1, 2]
     assert unit.session_ids() == []
+
+
+async def test_what_was_cancelled_inside_of_a_call_is_a_failure_of_that_call() -> None:
+    class Gone(AsyncAgent):
+        async def forward(self, message: AgentMessage, session_id: Any = 0) -> str:
+            if message.content == "2":
+                other = asyncio.create_task(asyncio.sleep(60))
+                other.cancel()
+                await other
+            return str(message.content)
+
+    unit = Gone()
+    outcomes: list[Any] = await unit.map([str(number) for number in range(6)], max_concurrency=2)
+    assert isinstance(outcomes[2], RuntimeError)
+    assert isinstance(outcomes[2].__cause__, asyncio.CancelledError)
+    assert [getattr(one, "content", None) for one in outcomes] == ["0", "1", None, "3", "4", "5"]
+    assert unit.session_ids() == [0, 1, 3, 4, 5]

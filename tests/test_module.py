@@ -18,12 +18,13 @@ from lagentlike.agents import (
     Sequential,
     StreamingAgent,
 )
+from lagentlike.aggregators import DefaultAggregator
 from lagentlike.errors import ColourError, InvalidArgument
 from lagentlike.hooks import Hook
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.memory import SessionValue
 from lagentlike.module import AsyncModule, Module
-from lagentlike.prompts import ToolParser
+from lagentlike.prompts import StrParser, ToolParser
 from lagentlike.schema import AgentMessage, Completion, Usage
 
 
@@ -415,3 +416,18 @@ def test_an_async_form_is_an_instance_of_both() -> None:
 def test_a_model_of_the_other_colour_is_refused_when_the_agent_is_made(kind: Any, llm: Any, cure: str) -> None:
     with pytest.raises(ColourError, match=cure):
         kind(llm)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("llm", ScriptedLLM),
+        ("output_format", "hermes"),
+        ("output_format", StrParser),
+        ("aggregator", "default"),
+        ("aggregator", DefaultAggregator),
+    ],
+)
+def test_what_cannot_do_its_part_is_refused_when_the_agent_is_made(argument: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument, match=f"{argument}=.*such as"):
+        Agent(**{argument: value})

@@ -84,3 +84,19 @@ def test_what_an_executor_knows_of_its_tools_cannot_be_hidden() -> None:
     message = AgentMessage(content="", tool_calls=[ToolCall("double", {"number": 2})])
     assert Mine()(message).content == "4"
     assert len(Mine().tools()) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("calls", []), ("name", 5), ("training", None)])
+def test_an_attribute_that_turns_count_on_keeps_its_kind(name: str, value: Any) -> None:
+    agent = Agent(ScriptedLLM(["hello"]))
+    with pytest.raises(InvalidArgument, match=rf"Agent\.{name}=.*choose another one"):
+        setattr(agent, name, value)
+    assert agent("hi").content == "hello"
+
+
+def test_a_class_may_say_what_its_units_are_called() -> None:
+    class Writer(Agent):
+        name = "writer"
+
+    assert Writer(ScriptedLLM(["a draft"]))("Write.").sender == "writer"
+    assert Writer(ScriptedLLM(["a draft"]), name="ann")("Write.").sender == "ann"

@@ -88,11 +88,11 @@ class Agent(Module):
     ) -> None:
         self.llm = self._checked_llm(create_object(llm, "llm"))
         self.template = create_object(template, "template")
-        self.output_format = create_object(output_format, "output_format")
+        self.output_format = _with_method(create_object(output_format, "output_format"), "output_format")
         if memory is not None:
             self.memory = MemoryManager(memory)
         if aggregator is not None:
-            self.aggregator = create_object(aggregator, "aggregator")
+            self.aggregator = _with_method(create_object(aggregator, "aggregator"), "aggregator")
         if name is not None:
             if not isinstance(name, str) or not name:
                 raise InvalidArgument("name", name, "give a non-empty text, or None for the class's name")
@@ -192,7 +192,7 @@ class Agent(Module):
 
     def _checked_llm(self, llm: Any) -> Any:
         """Refuse a model of the other colour when the agent is made, not at its first call."""
-        if isinstance(llm, str):
+        if isinstance(llm, str | type):
             raise InvalidArgument("llm", llm, "give a model object, such as TinyLM() or GPTAPI('gpt-4o')")
         wrong = BaseLLM if self.colour.is_async else AsyncBaseLLM
         if isinstance(llm, wrong):
@@ -244,6 +244,20 @@ class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
             blank = _blank(self.name)
             async for status, _, answer in stream:
                 yield _part(blank, answer) if status == _STREAMING else self._read(answer)
+
+
+_METHODS = {
+    "output_format": ("parse_response", "a parser, such as JSONParser(...); tool_format('hermes') is one by its name"),
+    "aggregator": ("aggregate", "an aggregator, such as DefaultAggregator()"),
+}
+
+
+def _with_method(given: Any, argument: str) -> Any:
+    """What an argument gave, if it can do its part."""
+    method, wanted = _METHODS[argument]
+    if given is not None and (isinstance(given, type) or not callable(getattr(given, method, None))):
+        raise InvalidArgument(argument, given, f"give {wanted}")
+    return given
 
 
 _KINDS = {

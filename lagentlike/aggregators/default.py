@@ -105,6 +105,11 @@ class DefaultAggregator:
     def _history(self, memory: Memory, name: str, parser: StrParser | None) -> list[dict[str, Any]]:
         if not isinstance(memory, Memory):
             raise InvalidArgument("messages", memory, "give a Memory, such as agent.memory.get(session_id)")
+        if type(memory).get_memory is not Memory.get_memory:  # it may show anything, and something else each time
+            shown = Memory()
+            for message in memory.get_memory():
+                shown.append(message)
+            return self._merged(*self._cut([], shown.since(0), shown), name, parser)
         if memory.recent_n is not None:
             return self._merged(*self._cut([], memory.get_memory(), memory), name, parser)
         key = (id(self), name, id(parser))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule, RuleBasedStateMachine
 
 from lagentlike.agents import Agent
-from lagentlike.aggregators import DefaultAggregator, InternLMToolAggregator
+from lagentlike.aggregators import BudgetAggregator, DefaultAggregator, InternLMToolAggregator
 from lagentlike.errors import InvalidArgument
 from lagentlike.llms import ScriptedLLM
 from lagentlike.memory import Memory
@@ -279,6 +279,23 @@ def test_aggregators_names_and_parsers_have_views_of_their_own() -> None:
         assert [m["role"] for m in one.aggregate(memory, "bot")] == ["user", "assistant", "user"]
         assert [m["role"] for m in one.aggregate(memory, "t")] == ["user", "assistant"]
         assert [m["role"] for m in other.aggregate(memory, "bot")] == ["user", "assistant", "environment"]
+
+
+@pytest.mark.parametrize("aggregator", [DefaultAggregator(), BudgetAggregator(max_messages=3)])
+def test_a_memory_of_its_own_kind_says_what_is_shown(aggregator: DefaultAggregator) -> None:
+    class Discreet(Memory):
+        def get_memory(self, recent_n: Any = None, filter_func: Any = None) -> list[AgentMessage]:
+            told = [message for message in super().get_memory(recent_n, filter_func) if message.content != "secret"]
+            return [AgentMessage(content="before"), *told]
+
+    memory = Discreet()
+    memory.add(["secret", bot("noted")])
+    assert aggregator.aggregate(memory, "bot") == [
+        {"role": "user", "content": "before"},
+        {"role": "assistant", "content": "noted"},
+    ]
+    memory.add(["secret", bot("again")])
+    assert [message["content"] for message in aggregator.aggregate(memory, "bot")] == ["before", "noted", "again"]
 
 
 @pytest.mark.parametrize("messages", [[], None, [AgentMessage(content="x")]])
