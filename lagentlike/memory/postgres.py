@@ -15,6 +15,7 @@ from .search import collected, Found, terms_of, words_of
 from .state import SessionId
 from .store import (
     assembled,
+    candidates,
     Change,
     conflict,
     from_json,
@@ -137,8 +138,7 @@ class PostgresStore(SessionStore):
                 key_prefix(owner),
                 limit * _COPIES,
             )
-            found = ((session_of(key), path, at, from_json(message, path)) for key, path, at, message in rows)
-            return list(collected(found, terms, limit))
+            return list(collected(candidates(rows), terms, limit))
 
         return await self._do(search)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ from .store import (
 )
 
 __all__ = ["RedisStore"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -56,7 +59,8 @@ return found
 """
 _DELETE = """
 if tonumber(redis.call('ZSCORE', KEYS[3], ARGV[1]) or '0') > tonumber(ARGV[2]) then return 0 end
-for path in pairs(cjson.decode(redis.call('HGET', KEYS[1], 'lengths') or '{}')) do
+local readable, lengths = pcall(cjson.decode, redis.call('HGET', KEYS[1], 'lengths') or '{}')
+for path in pairs(readable and type(lengths) == 'table' and lengths or {}) do
     redis.call('DEL', KEYS[1] .. ' ' .. path)
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -138,7 +142,11 @@ class RedisStore(SessionStore):
         terms = terms_of(query)
         found: list[Found] = []
         for session_id in reversed(await self.session_ids(owner)) if terms else ():
-            kept = await self.load(session_id)
+            try:
+                kept = await self.load(session_id)
+            except StateError as error:
+                logger.warning("a search passes over what it cannot read: %s", error)
+                continue
             if kept is not None:
                 found += collected(_newest_first(session_id, kept), terms, limit - len(found))
             if len(found) >= limit:

@@ -7,18 +7,19 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from ..concurrency import in_thread
-from ..errors import LagentlikeError, StateError
+from ..errors import InvalidArgument, LagentlikeError, StateError
 from .search import collected, Found, terms_of, words_of
 from .state import SessionId
 from .store import (
     assembled,
+    candidates,
     Change,
     conflict,
     from_json,
@@ -62,6 +63,7 @@ class SQLiteStore(SessionStore):
         path: the file; made if need be, for its user alone.
 
     Raises:
+        InvalidArgument: it is no path of a file.
         StateError: it is no such file.
 
     >>> import tempfile
@@ -78,6 +80,8 @@ class SQLiteStore(SessionStore):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if os.fspath(path) in ("", ":memory:"):
+            raise InvalidArgument("path", path, "give the path of a file: without a store, sessions are in memory")
         self.path = Path(path)
         try:
             self.path.touch(mode=0o600)
@@ -190,11 +194,12 @@ class SQLiteStore(SessionStore):
         with closing(self._connect()) as database:
             try:
                 rows = database.execute(
-                    "SELECT key, path, position, message FROM messages JOIN sessions ON sessions.id = session "
+                    "SELECT key, path, position, CAST(message AS BLOB) "
+                    "FROM messages JOIN sessions ON sessions.id = session "
                     f"WHERE substr(key, 1, ?) = ? {matching} ORDER BY messages.id DESC",
                     (*_within(owner), *values),
                 )
-                return list(collected(_candidates(rows), terms, limit))
+                return list(collected(candidates(rows), terms, limit))
             except sqlite3.Error as error:
                 raise StateError(f"{os.fspath(self.path)!r} cannot be searched: {error}") from error
 
@@ -290,12 +295,13 @@ class SQLiteStore(SessionStore):
 
     def _cut(self, database: sqlite3.Connection, which: str, *values: Any) -> None:
         """Remove messages, and what they are found by."""
-        gone = database.execute(f"DELETE FROM messages WHERE {which} RETURNING id, message", values).fetchall()
+        returning = "RETURNING id, CAST(message AS BLOB)"  # whatever is in it, it can go
+        gone = database.execute(f"DELETE FROM messages WHERE {which} {returning}", values).fetchall()
         if self._indexed:
-            database.executemany(
-                "INSERT INTO found (found, rowid, words) VALUES ('delete', ?, ?)",
-                [(row, " ".join(words_of(from_json(message, "a message")))) for row, message in gone],
-            )
+            for row, message in gone:
+                with suppress(StateError):  # a damaged one: what it was found by leads nowhere now
+                    words = " ".join(words_of(from_json(message, "a message")))
+                    database.execute("INSERT INTO found (found, rowid, words) VALUES ('delete', ?, ?)", (row, words))
 
 
 _Outcomes = list[tuple["asyncio.Future[Any]", Any]]
@@ -315,7 +321,3 @@ def _settle(outcomes: _Outcomes) -> None:
 def _within(owner: SessionId | None) -> tuple[int, str]:
     prefix = key_prefix(owner)
     return len(prefix), prefix
-
-
-def _candidates(rows: Any) -> Iterator[tuple[SessionId, str, int, Any]]:
-    return ((session_of(key), path, position, from_json(message, path)) for key, path, position, message in rows)

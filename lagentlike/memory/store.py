@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ __all__ = [
     "SessionStore",
     "Tail",
     "assembled",
+    "candidates",
     "conflict",
     "from_json",
     "key_prefix",
@@ -31,6 +33,8 @@ __all__ = [
     "session_of",
     "to_json",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -191,8 +195,12 @@ def session_key(session_id: SessionId) -> str:
 
 
 def session_of(key: str) -> SessionId:
-    """The id that `session_key` made a key of."""
-    return check_session_id(id_from_json(json.loads(key)))
+    """The id that `session_key` made a key of.
+
+    Raises:
+        StateError: it is no such key.
+    """
+    return check_session_id(id_from_json(from_json(key, f"the id {key!r}")))
 
 
 def key_prefix(owner: SessionId | None) -> str:
@@ -244,6 +252,20 @@ def assembled(
         raise StateError(f"{where} is damaged: it has not as many messages as it had when it was kept")
     others = {path: from_json(value, f"{where}, {path!r}") for path, value in values}
     return Kept(version, expected, others, found, from_json(note, where))
+
+
+def candidates(
+    rows: Iterable[tuple[str, str, int, str | bytes]],
+) -> Iterator[tuple[SessionId, str, int, Any]]:
+    """What a search found, for `collected`, from session's key, path, position and message; damage is passed over."""
+    for key, path, position, message in rows:
+        session_id = session_of(key)
+        try:
+            read = from_json(message, f"session {session_id!r}, message {position} of {path!r}")
+        except StateError as error:
+            logger.warning("a search passes over what it cannot read: %s", error)
+        else:
+            yield session_id, path, position, read
 
 
 def conflict(session_id: SessionId) -> SessionConflict:

@@ -9,11 +9,13 @@ import json
 import random
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,17 @@ from lagentlike.cli import main
 from lagentlike.concurrency import run_in_background
 from lagentlike.errors import InvalidArgument, SessionConflict, StateError
 from lagentlike.llms import AsyncScriptedLLM
-from lagentlike.memory import Change, MemoryManager, SessionStore, SessionValue, Tail
-from lagentlike.memory.store import to_json
+from lagentlike.memory import (
+    Change,
+    MemoryManager,
+    PostgresStore,
+    RedisStore,
+    SessionStore,
+    SessionValue,
+    SQLiteStore,
+    Tail,
+)
+from lagentlike.memory.store import session_key, to_json
 
 from .talker import echoing, open_store
 
@@ -420,6 +431,45 @@ def test_messages_that_are_none_hide_no_others_from_a_search(store: SessionStore
     agent("more tea", session_id="ann")
 
 
+async def damage(store: SessionStore, session_id: Any) -> None:
+    """Make the first message and the lengths of a session unreadable."""
+    key = session_key(session_id)
+    if isinstance(store, SQLiteStore):
+        with closing(sqlite3.connect(store.path)) as database, database:
+            database.execute("UPDATE sessions SET lengths = '{' WHERE key = ?", (key,))
+            session = "(SELECT id FROM sessions WHERE key = ?)"
+            which = f"WHERE position = 0 AND session = {session}"
+            database.execute(f"UPDATE messages SET message = CAST(x'7bff' AS TEXT) {which}", (key,))
+    elif isinstance(store, PostgresStore):
+        schema = store._schema
+        await store._do(lambda one: one.execute(f"UPDATE {schema}.sessions SET lengths = '{{' WHERE key = $1", key))
+        session = f"(SELECT id FROM {schema}.sessions WHERE key = $1)"
+        which = f"WHERE position = 0 AND session = {session}"
+        await store._do(lambda one: one.execute(f"UPDATE {schema}.messages SET message = '{{' {which}", key))
+    else:
+        assert isinstance(store, RedisStore)
+        await store._do(lambda one: one.hset(store._key(key), "lengths", "{"))
+        await store._do(lambda one: one.lset(f"{store._key(key)} memory", 0, b"{\xff"))
+
+
+@pytest.mark.parametrize("way", ["delete", "expire"])
+def test_a_damaged_session_hides_no_others_and_can_be_deleted(way: str, store: SessionStore) -> None:
+    agent = an_agent(store)
+    agent("tea", session_id="ann")
+    agent("tea", session_id="bob")
+    run_in_background(damage(store, "ann"))
+    with pytest.raises(StateError):
+        store.blocking.load("ann")
+    assert "bob" in {one.session_id for one in store.blocking.search("tea")}
+    if way == "delete":
+        store.blocking.delete("ann")
+    else:
+        assert set(store.blocking.expire(-60)) == {"ann", "bob"}
+    assert "ann" not in store.blocking.session_ids()
+    assert an_agent(store)("coffee", session_id="ann").content == "heard coffee"
+    assert {one.session_id for one in store.blocking.search("coffee")} == {"ann"}
+
+
 def test_a_session_with_messages_missing_is_refused(store: SessionStore) -> None:
     good = json.dumps({"content": "one", "sender": "user"})
     run_in_background(store.append(0, Change(0, 5, {"memory": 3}, {"memory": Tail(0, [good])})))
@@ -561,6 +611,13 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="holds no sessions"):
         open_store("sqlite", str(path))
     assert path.read_text() == "not a database" * 100
+
+
+@pytest.mark.parametrize("path", [":memory:", ""])
+def test_a_file_must_have_a_name(path: str) -> None:
+    with pytest.raises(InvalidArgument, match="path of a file"):
+        SQLiteStore(path)
+    assert not Path(":memory:").exists()
 
 
 def test_only_units_with_memory_are_kept(tmp_path: Path) -> None:
