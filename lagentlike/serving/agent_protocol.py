@@ -136,12 +136,12 @@ def check_params(params: Mapping[str, Any], allowed: frozenset[str], where: str)
 
 
 def check_turn_key(headers: Mapping[str, str], name: str = "Idempotency-Key") -> str | None:
-    """The key that makes a turn safe to ask for again, or another one in a header.
+    """The key that makes a turn safe to ask for again, or another one in a header; an empty one is none.
 
     Raises:
         BadRequest: it is too long.
     """
-    key = headers.get(name)
+    key = headers.get(name) or None
     if key is not None and len(key) > 128:
         raise BadRequest(f"{name} is longer than 128 characters", param=name)
     return key

@@ -266,7 +266,7 @@ class HTTPFace(ABC):
         if not self._any_host and _host_name(host) not in self._hosts:
             raise BadRequest(f"this server does not answer to the host {host[:100]!r}", status=403, code="foreign_host")
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
             raise BadRequest(f"pages of {origin[:100]!r} may not ask here", status=403, code="foreign_origin")
 
     def owner(self, request: web.Request) -> str:

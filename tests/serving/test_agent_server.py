@@ -172,6 +172,13 @@ async def test_a_stream_that_fails_half_way_says_so_and_leaves_nothing() -> None
         assert await ask("GET", "/sessions") == (200, {"sessions": []})
 
 
+async def test_an_empty_key_makes_no_turn_the_same_as_another() -> None:
+    async with serving() as (_, ask):
+        for text, heard in (("one", "heard one"), ("two", "heard one, two")):
+            status, answer = await ask("POST", "/forward", turn(text), headers={"Idempotency-Key": ""})
+            assert (status, answer["message"]["content"]) == (200, heard)
+
+
 async def test_the_same_turn_asked_for_again_is_answered_and_not_made() -> None:
     async with serving() as (_, ask):
         for _ in range(2):

@@ -291,7 +291,7 @@ async def test_what_smuggles_requests_is_refused(vector: str) -> None:
 
 async def test_pages_of_elsewhere_get_nothing() -> None:
     async with serving() as (server, ask):
-        for origin in ("http://evil.example", "null", f"http://127.0.0.1:{server.port + 1}", "file://"):
+        for origin in ("http://evil.example", "null", f"http://127.0.0.1:{server.port + 1}", "file://", "http://["):
             for method in ("POST", "OPTIONS"):
                 headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
                 async with (
