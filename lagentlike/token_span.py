@@ -24,13 +24,22 @@ class TokenSpan(_Held):
 
     `ids` are the sampled token ids, the end-of-turn token included where it was sampled; `logprobs` their natural
     log-probabilities (same length); `prompt_ids` the ids they were sampled from; `top_logprobs`, where they were asked
-    for, the likeliest tokens of each step as `(id, log-probability)`.
+    for, the likeliest tokens of each step as `(id, log-probability)`; `forced` how many ids at the end of `prompt_ids`
+    begin the answer, which a call that must be made does: they are said, and were not sampled.
     """
 
     ids: list[int]
     logprobs: list[float] | None = None
     prompt_ids: list[int] | None = None
     top_logprobs: list[list[tuple[int, float]]] | None = None
+    forced: int = 0
+
+    @property
+    def said(self) -> list[int]:
+        """The ids of the whole answer: those that it was made to begin with, and those that were sampled."""
+        if not self.forced or self.prompt_ids is None:
+            return self.ids
+        return [*self.prompt_ids[-self.forced :], *self.ids]
 
     def go_on_from(self, earlier: TokenSpan) -> None:
         """Keep the prompt together with that of an earlier span, where one begins as the other does.
@@ -70,4 +79,4 @@ class TokenSpan(_Held):
             return held[:length]
 
     def __reduce__(self) -> Any:
-        return TokenSpan, (self.ids, self.logprobs, self.prompt_ids, self.top_logprobs)
+        return TokenSpan, (self.ids, self.logprobs, self.prompt_ids, self.top_logprobs, self.forced)

@@ -31,7 +31,7 @@ def trajectory_of(root: Agent, path: str, unit: Agent, session_id: SessionId) ->
         usage += answer.usage or Usage()
         whole = answer.reasoning is None  # else the thinking was told apart, and the text of the ids has it once more
         if whole and answer.tokens is not None and answer.tokens.ids and hasattr(unit.llm, "detokenize"):
-            shown[index] = as_parts(messages[index], unit.llm.detokenize(answer.tokens.ids))
+            shown[index] = as_parts(messages[index], unit.llm.detokenize(answer.tokens.said))
     return Trajectory(
         messages=shown,
         segments=ledger.segments,

@@ -159,7 +159,7 @@ class _Asked:
     def __init__(self, model: str, request: Request, prompt: Prompt, with_tokens: bool, scheduler: Scheduler) -> None:
         self._model = model
         self._request = request
-        self._form = prompt.form
+        self._form, self._forced_tokens = prompt.form, prompt.forced_tokens
         self._with_tokens = with_tokens
         self._scheduler = scheduler
         self._forced = self._text = prompt.forced
@@ -224,7 +224,7 @@ class _Asked:
         steps = self._request.steps[:count]
         ids, logprobs = [step.token_id for step in steps], [step.logprob for step in steps]
         top = [step.top_logprobs or [] for step in steps] if steps[0].top_logprobs is not None else None
-        return TokenSpan(ids, logprobs, self._request.prompt, top)
+        return TokenSpan(ids, logprobs, self._request.prompt, top, self._forced_tokens)
 
 
 def sampling(params: Mapping[str, Any], kind: str, index: int = 0) -> SamplingParams:

@@ -22,13 +22,14 @@ CALL = "<tool_call>"
 class Prompt(NamedTuple):
     """What a model goes on from.
 
-    `forced` is the text that `ids` end with and the answer begins with: its tokens were not sampled. `form` is the
-    format of the calls in the answer, None where no tools are on offer.
+    `forced` is the text that `ids` end with and the answer begins with: its tokens, `forced_tokens` of them, were not
+    sampled. `form` is the format of the calls in the answer, None where no tools are on offer.
     """
 
     ids: list[int]
     forced: str
     form: ToolFormat | None
+    forced_tokens: int = 0
 
 
 class Render(Protocol):
@@ -69,7 +70,8 @@ def prompt_of(
         ids = render([_readable(message, place, kind) for place, message in enumerate(messages)], tools)
     forced = _forced(params, tools)
     form = _form(params, tools, model, forced) if tools else None
-    return Prompt(ids + tokenize(forced) if forced else ids, forced, form)
+    begun = tokenize(forced) if forced else []
+    return Prompt(ids + begun, forced, form, len(begun))
 
 
 def text_and_calls(text: str, form: ToolFormat) -> tuple[str, list[ToolCall] | None]:

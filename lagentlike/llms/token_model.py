@@ -59,6 +59,7 @@ class _TokenModel(_LLM):
                 f"{self!r} read {read} tokens that are not the {len(prompt.ids)} it was sent: "
                 "have it neither cut prompts nor add tokens to them"
             )
+        span.forced = prompt.forced_tokens
         text = answer.text
         if drops_last:
             text = self.detokenize(span.ids[:-1] if answer.finish_reason == "stop" else span.ids)

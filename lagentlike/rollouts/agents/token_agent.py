@@ -89,7 +89,7 @@ class TokenAgent(AsyncAgent):
             self._fit(asking, len(ids))
         answer = self._read(await self._model().chat(messages, **asking))
         if self.prompts is not None and self.prompts.splits_answers and answer.tokens is not None:
-            read = self.prompts.answer(answer.tokens.ids)
+            read = self.prompts.answer(answer.tokens.said)
             answer.content, answer.reasoning = read["content"], read.get("thinking")
             answer.tool_calls = [_call(call) for call in read.get("tool_calls", ())] or None
         if self.tool_parser is not None and not answer.tool_calls:
@@ -107,7 +107,7 @@ class TokenAgent(AsyncAgent):
         said = [dict(message) for message in messages]
         for index, answer in placed(messages, answers):
             if answer.tokens is not None and answer.tokens.ids:
-                said[index] = prompts.answer(answer.tokens.ids)
+                said[index] = prompts.answer(answer.tokens.said)
         return prompts.continue_ids([*span.prompt_ids, *span.ids], said, tools)
 
     def _fit(self, asking: dict[str, Any], used: int) -> None:
