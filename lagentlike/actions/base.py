@@ -16,7 +16,7 @@ from ..prompts.parsers.tool_call import loads_strictly
 from ..schema import ActionReturn, ActionStatusCode, copied
 from .result import failed, MAX_LENGTH
 from .running import PreparedCall, run_call, run_call_async
-from .schema import ToolSchema
+from .schema import docstring_of, ToolSchema
 
 __all__ = ["Approval", "BaseAction", "tool_api", "ToolAPI"]
 
@@ -142,7 +142,7 @@ class BaseAction(Module):
         if "run" in apis:
             return dict(apis["run"].schema.description_dict)
         api_list = [{**api.schema.description_dict, "name": name} for name, api in apis.items()]
-        return {"name": self.name, "description": self._text() or _summary(type(self)), "api_list": api_list}
+        return {"name": self.name, "description": self._text() or self._summary(), "api_list": api_list}
 
     def apis(self) -> dict[str, ToolAPI]:
         """Its tools: `{"run": …}`, or those of the toolkit by their short names."""
@@ -156,6 +156,10 @@ class BaseAction(Module):
     def _functions(self) -> dict[str, tuple[Callable[..., Any], _Options]]:
         """The functions that a model may call."""
         return {name: (getattr(self, name), options) for name, options in self._marked.items()}
+
+    def _summary(self) -> str:
+        """What the class says of its objects: the first paragraph of its own docstring."""
+        return " ".join((inspect.cleandoc(type(self).__doc__ or "")).partition("\n\n")[0].split())
 
     def _text(self, api: str = "") -> str | None:
         """The description that was given to the constructor, of all or of one of the tools."""
@@ -260,8 +264,8 @@ class ToolAPI:
             self.schema = schema
             return
         text = action._text("" if api == "run" else api)
-        if text is None and api == "run" and not inspect.getdoc(function):
-            text = _summary(type(action))
+        if text is None and api == "run" and not docstring_of(function):
+            text = action._summary()
         self.schema = ToolSchema(
             function,
             self.name,
@@ -352,11 +356,6 @@ def _is_async(function: Any) -> bool:
     while isinstance(function, partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _summary(cls: type) -> str:
-    """The first paragraph of a class's own docstring."""
-    return " ".join((inspect.cleandoc(cls.__doc__ or "")).partition("\n\n")[0].split())
 
 
 def _named_inputs(api: ToolAPI, inputs: str) -> Mapping[str, Any] | str:

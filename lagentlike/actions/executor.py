@@ -170,7 +170,10 @@ class ActionExecutor(Module):
         taken = sorted(set(routes) & set(self.__routes))
         key = wire_name(action.name)
         if taken or key in self._children:
-            raise InvalidArgument("actions", action.name, f"there is a tool of that name already: {taken or [key]}")
+            cure = f"there is a tool of that name already: {taken or [key]}"
+            if action.name not in {*self.keys(), *self.__routes}:
+                cure += " (servers take names of a-z, A-Z, 0-9, _ and - only; others are written _): give it another"
+            raise InvalidArgument("actions", action.name, cure)
         if not routes:
             raise InvalidArgument("actions", action, "it has nothing to call: define run, or use tool_api")
         self._children[key] = action

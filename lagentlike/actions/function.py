@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, overload, ParamSpec, TypeVar
 from ..errors import InvalidArgument
 from .base import _Options, Approval, BaseAction, checked_name
 from .result import MAX_LENGTH
+from .schema import bare
 
 __all__ = ["FunctionTool", "tool"]
 
@@ -47,7 +48,8 @@ class FunctionTool(BaseAction, Generic[P, R]):
         if not callable(function) or isinstance(function, type | BaseAction):
             raise InvalidArgument("function", function, "give a function")
         functools.update_wrapper(self, function, updated=())
-        given = getattr(function, "__name__", type(function).__name__) if name is None else name
+        named = bare(function)
+        given = getattr(named, "__name__", type(named).__name__) if name is None else name
         if name is None and given == "<lambda>":
             raise InvalidArgument("name", given, "a lambda has no name to be called by: give one")
         super().__init__(description, checked_name(given))
@@ -75,6 +77,9 @@ class FunctionTool(BaseAction, Generic[P, R]):
                 "function", self.function, "use tool_api in a BaseAction for methods, or wrap a bound one"
             )
         return {"run": (self.function, _Options())}
+
+    def _summary(self) -> str:
+        return ""  # the class's docstring is about tools, and not about this one
 
     def extra_repr(self) -> str:
         return repr(self.name)

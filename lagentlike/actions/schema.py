@@ -7,7 +7,7 @@ import json
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, create_model, Field, PydanticSchemaGenerationError, ValidationError
@@ -19,7 +19,7 @@ from ..prompts.parsers.tool_call import loads_strictly
 from ..schema import copied
 from .result import as_json, clean_text
 
-__all__ = ["MAX_ARGUMENTS", "ToolSchema", "wire_name"]
+__all__ = ["MAX_ARGUMENTS", "ToolSchema", "bare", "docstring_of", "wire_name"]
 
 MAX_ARGUMENTS = 1024 * 1024
 """Longest text of arguments, in characters, that is read."""
@@ -66,16 +66,16 @@ class ToolSchema:
         self._returns_named_value = returns_named_value
         parameters = _signature(function, name).parameters
         self.takes_session = "session_id" in parameters
+        self._hidden = _hidden(parameters, name, include, exclude)
         self._extra: inspect.Parameter | None = None
         self._shown: list[inspect.Parameter] = []
-        hidden = _hidden(parameters, name, include, exclude)
         for parameter in parameters.values():
             if parameter.kind in _CURES:
                 cure = f"a model gives arguments by name: {_CURES[parameter.kind]}"
                 raise InvalidArgument("function", f"{name}{_signature(function, name)}", cure)
             if parameter.kind is parameter.VAR_KEYWORD:
                 self._extra = parameter
-            elif parameter.name not in hidden:
+            elif parameter.name not in self._hidden:
                 self._shown.append(parameter)
         self._names = {f"p{index}": parameter.name for index, parameter in enumerate(self._shown)}
 
@@ -130,7 +130,10 @@ class ToolSchema:
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """JSON Schema of the arguments."""
-        schema = _without_titles(self._model.model_json_schema(by_alias=True))
+        try:
+            schema = _without_titles(self._model.model_json_schema(by_alias=True))
+        except PydanticUserError as error:
+            raise self._unknown_type(error) from error
         schema = _inlined(schema, schema.pop("$defs", {}))
         schema.pop("description", None)
         properties = {name: _type_first(item) for name, item in schema.pop("properties", {}).items()}
@@ -161,7 +164,7 @@ class ToolSchema:
 
     @cached_property
     def _prose(self) -> _Prose:
-        return _prose(inspect.getdoc(self.function) or "", self._returns_named_value)
+        return _prose(docstring_of(self.function), self._returns_named_value)
 
     @cached_property
     def _model(self) -> type[BaseModel]:
@@ -176,11 +179,11 @@ class ToolSchema:
         try:
             return create_model(self.name, __base__=base, **fields)
         except (PydanticSchemaGenerationError, PydanticUserError) as error:
-            raise InvalidArgument(
-                "function",
-                f"{self.name}{inspect.signature(self.function)}",
-                f"a parameter has a type that JSON cannot give: {str(error).partition(chr(10))[0]}",
-            ) from error
+            raise self._unknown_type(error) from error
+
+    def _unknown_type(self, error: Exception) -> InvalidArgument:
+        why = f"a parameter has a type that JSON cannot give: {str(error).partition(chr(10))[0]}"
+        return InvalidArgument("function", f"{self.name}{inspect.signature(self.function)}", why)
 
     def _checked(self, read: Callable[[Any], BaseModel], value: Any) -> dict[str, Any]:
         try:
@@ -192,6 +195,8 @@ class ToolSchema:
         given, names = found.__dict__, self._names
         kwargs = {names[field]: given[field] for field in found.__pydantic_fields_set__ if field in given}
         if found.__pydantic_extra__:
+            if hidden := self._hidden & found.__pydantic_extra__.keys():
+                raise self._refusal(f"there is no argument {', '.join(sorted(hidden))}")
             kwargs.update(found.__pydantic_extra__)
         return kwargs
 
@@ -213,6 +218,23 @@ _dumps = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 def wire_name(name: str) -> str:
     """A tool's name as model servers take it (`^[a-zA-Z0-9_-]{1,64}$`): `Toolkit.api` is `Toolkit__api`."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", name.replace(".", "__"))[:64]
+
+
+def bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function or callable object without decorators and `functools.partial`: with its name, types and prose."""
+    function = inspect.unwrap(function)
+    while isinstance(function, partial):
+        function = inspect.unwrap(function.func)
+    return function
+
+
+def docstring_of(function: Callable[..., Any]) -> str:
+    """What a function's docstring says; of a callable object what its class's does, or its `__call__`'s."""
+    target = bare(function)
+    said = inspect.getdoc(target)
+    if said is None and not inspect.isroutine(target):
+        said = inspect.getdoc(type(target).__call__)
+    return said or ""
 
 
 _CURES = {
@@ -254,11 +276,11 @@ def _hidden(
         needed = named and parameter.default is parameter.empty and parameter.name != "session_id"
         if needed and parameter.name in hidden:
             raise InvalidArgument("exclude_arguments", parameter.name, f"{name} needs it: give the parameter a default")
-    return hidden | {"session_id"}
+    return hidden | (parameters.keys() & {"session_id"})
 
 
 def _type_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
-    target = inspect.unwrap(function)
+    target = bare(function)
     if not inspect.isroutine(target):
         target = type(target).__call__
     try:
@@ -337,6 +359,8 @@ def _inlined(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
             return part
         name = str(part.get("$ref", "")).removeprefix("#/$defs/")
         if name not in definitions:
+            if "oneOf" in part and isinstance(part.get("discriminator"), dict):  # it points to the definitions
+                part = {key: value for key, value in part.items() if key != "discriminator"}
             return {key: inline(value, inside) for key, value in part.items()}
         if name in inside or name in kept:
             if name not in kept:
@@ -352,8 +376,8 @@ def _inlined(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
 
 def _type_of(schema: Mapping[str, Any]) -> str:
     """The type in a word or two, for people and error messages."""
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type_of(option) for option in schema["anyOf"]))
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(_type_of(option) for option in options))
     if "enum" in schema:
         return "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
     if "const" in schema:

@@ -566,6 +566,11 @@ def test_a_tool_may_have_any_name(name: str) -> None:
     assert len(executor) == 0
 
 
+def test_names_that_servers_cannot_tell_apart_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="servers take names of a-z"):
+        ActionExecutor([tool(add.function, name="搜索"), tool(add.function, name="计算")])
+
+
 def test_description_is_in_lagents_shape() -> None:
     executor = ActionExecutor([add, Notes()])
     plain, kit = executor.description()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import math
+from collections.abc import Callable
 from datetime import datetime, UTC
 from typing import Annotated, Any, Literal, Optional, Union
 from uuid import UUID
@@ -101,6 +103,56 @@ def test_definitions_are_put_in_place_unless_they_are_recursive() -> None:
     parameters = ToolSchema(function, "f").parameters
     assert parameters["properties"]["a"]["properties"] == parameters["properties"]["b"]["properties"]
     assert list(parameters["$defs"]) == ["Node"]
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+def test_a_union_told_apart_by_a_field_points_to_nothing_outside() -> None:
+    schema = schema_of(Annotated[Cat | Dog, Field(discriminator="kind")])
+    assert [option["properties"]["kind"]["const"] for option in schema["oneOf"]] == ["cat", "dog"]
+    assert "$defs" not in json.dumps(schema)
+
+    def function(pet: Annotated[Cat | Dog, Field(discriminator="kind")], discriminator: int = 0) -> None: ...
+
+    tool = ToolSchema(function, "f")
+    assert "discriminator" in tool.parameters["properties"]
+    assert tool.validate({"pet": {"kind": "dog"}}) == {"pet": Dog(kind="dog")}
+    with pytest.raises(ToolArgumentsError, match=r"pet \(object\)"):
+        tool.validate({"pet": {"kind": "cow"}})
+
+
+class Adder:
+    def __call__(self, a: int, b: int) -> int:
+        """Add.
+
+        Args:
+            a: the first.
+        """
+        return a + b
+
+
+@pytest.mark.parametrize(
+    ("function", "shown"),
+    [
+        (functools.partial(Adder().__call__, b=2), ["a", "b"]),
+        (functools.partial(functools.partial(Adder()), 1), ["b"]),
+        (functools.lru_cache(Adder().__call__), ["a", "b"]),
+        (Adder(), ["a", "b"]),
+    ],
+)
+def test_types_and_prose_are_those_of_the_function_within(function: Any, shown: list[str]) -> None:
+    schema = ToolSchema(function, "add")
+    assert schema.description == "Add."
+    assert list(schema.parameters["properties"]) == shown
+    assert all(item["type"] == "integer" for item in schema.parameters["properties"].values())
+    assert schema.parameters["properties"].get("a", {}).get("description", "the first.") == "the first."
 
 
 def test_required_and_defaults_are_kept() -> None:
@@ -298,6 +350,15 @@ def test_keyword_arguments_take_other_names() -> None:
         schema.validate({"a": 1, "b": "2"})
 
 
+def test_keyword_arguments_do_not_reach_hidden_parameters() -> None:
+    def function(a: int, limit: int = 5, session_id: Any = 0, **more: Any) -> None: ...
+
+    schema = ToolSchema(function, "f", exclude=["limit"])
+    for name in ("limit", "session_id"):
+        with pytest.raises(ToolArgumentsError, match=f"there is no argument {name}"):
+            schema.validate({"a": 1, name: 7})
+
+
 def test_parameters_may_have_names_that_pydantic_uses() -> None:
     def function(schema: str, copy: bool, json: int, model_config: str, _private: int, self_: int = 0) -> None: ...
 
@@ -313,11 +374,12 @@ def test_an_unknown_annotation_and_a_type_without_json_are_refused() -> None:
 
     def opaque(a: Any) -> None: ...
 
-    opaque.__annotations__["a"] = Opaque
     with pytest.raises(InvalidArgument, match="define the type at the top of the module"):
         ToolSchema(unknown, "f").parameters  # noqa: B018
-    with pytest.raises(InvalidArgument, match="JSON cannot give"):
-        ToolSchema(opaque, "f").parameters  # noqa: B018
+    for kind in (Opaque, Callable[[int], int], type):
+        opaque.__annotations__["a"] = kind
+        with pytest.raises(InvalidArgument, match="JSON cannot give"):
+            ToolSchema(opaque, "f").parameters  # noqa: B018
 
 
 def rich(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -44,6 +45,19 @@ def test_a_tool_can_be_renamed_and_described() -> None:
     assert (function.name, function.timeout, function.max_length) == ("hi", 3.0, 100)
     assert function.description["name"] == "hi"
     assert function.description["description"] == "Say hi."
+
+
+def test_a_function_without_a_docstring_has_no_description() -> None:
+    @tool
+    def silent(a: int) -> int:
+        return a
+
+    assert silent.description["description"] == ""
+    assert silent.apis()["run"].schema.openai["function"]["description"] == ""
+
+
+def test_a_partial_function_is_called_as_its_function_is() -> None:
+    assert tool(functools.partial(greet.function, loud=True)).name == "greet"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a" * 65, "a/b", 3])
