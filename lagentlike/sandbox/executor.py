@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
@@ -120,8 +121,8 @@ class ToolExecutor:
             timeout_s: seconds it may take once it has a slot; what the settings say by default.
         """
         self._check_running()
-        if timeout_s is not None and not timeout_s > 0:
-            raise InvalidArgument("timeout_s", timeout_s, "give seconds above 0")
+        if timeout_s is not None and not 0 < timeout_s < math.inf:
+            raise InvalidArgument("timeout_s", timeout_s, "give a number of seconds above 0")
         seconds = self.settings.call_seconds if timeout_s is None else timeout_s
         where = self.tools.where(call.name)
         if where == "server" and self.settings.tool_server_url == IN_PROCESS:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from ..errors import SandboxError, SlotLost
+from ..errors import ArtifactError, InvalidArgument, SandboxError, SlotLost
 from .base import Artifact, ArtifactEntry, ExecutionResult, MAX_ARTIFACT, Slot, SlotRequest, ToolBackend
 from .host import HostCall, SlotHost
 from .settings import SandboxSettings
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 """How long after a host could not be made the next one is tried, if somebody waits."""
+
+MAX_PATH = 4096
+"""Longest path that Linux takes, in bytes."""
 
 
 class PooledBackend(ToolBackend):
@@ -163,6 +166,8 @@ class PooledBackend(ToolBackend):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def read_artifact(self, slot: Slot, path: str, max_bytes: int = MAX_ARTIFACT) -> Artifact:
+        if max_bytes < 0:
+            raise InvalidArgument("max_bytes", max_bytes, "give a number of bytes, 0 or more")
         reply = await self._ask(slot, "artifacts/read", {"path": path, "max_bytes": min(max_bytes, MAX_ARTIFACT)})
         content, size = _content(reply), reply.get("size")
         if not isinstance(size, int) or len(content) > max_bytes:
@@ -228,6 +233,7 @@ class PooledBackend(ToolBackend):
         slot.check()
         if slot not in self._places:
             raise SlotLost("the slot was given back")
+        _check_path(arguments["path"])
         try:
             return await self._hosts[slot.container].ask(self._places[slot], action, arguments)
         except SlotLost as error:
@@ -342,6 +348,14 @@ class PooledBackend(ToolBackend):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _check_path(path: str) -> None:
+    try:
+        if not 0 < len(path.encode()) <= MAX_PATH:
+            raise ArtifactError(f"the path has {len(path)} characters: give 1 to {MAX_PATH}")
+    except UnicodeEncodeError:
+        raise ArtifactError(f"{path!r} is no text: files of such names are in archives alone") from None
 
 
 def _content(reply: Mapping[str, Any]) -> bytes:

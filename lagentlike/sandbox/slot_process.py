@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -91,7 +92,7 @@ class SlotProcess:
         slot = cls(process, reader, writer)
         settings = {"workspace": process.workspace, "state": str(state), "max_output_bytes": limits.output}
         try:
-            reply = await slot._exchange(settings, START_SECONDS)
+            reply = await slot._exchange(json.dumps(settings).encode(), START_SECONDS)
             if reply.get("ready") is not True:
                 raise SlotLost("the sandbox of the slot did not start")
         except BaseException:
@@ -110,8 +111,11 @@ class SlotProcess:
         Raises:
             SlotLost: the program ended, does not answer, or answers with what is no JSON object.
         """
+        try:
+            request = json.dumps({"tool": tool, "arguments": dict(arguments), "timeout_s": timeout_s}).encode()
+        except (TypeError, ValueError) as error:
+            return {"success": False, "error": f"the arguments of {tool} are no JSON: {error}"}
         async with self._turn:
-            request = {"tool": tool, "arguments": dict(arguments), "timeout_s": timeout_s}
             reply = await self._exchange(request, timeout_s + GRACE_SECONDS)
             if reply.get("success") is False and self._process.memory_kills():
                 reply["error"] = f"{reply.get('error')}; {killed_for_memory(self._process.limits)}"
@@ -136,13 +140,13 @@ class SlotProcess:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise SandboxError(f"the processes of a slot cannot be ended: {error}") from error
 
-    async def _exchange(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    async def _exchange(self, request: bytes, seconds: float) -> dict[str, Any]:
         if self.lost:
             raise SlotLost(self.lost)
         reply: Any = None
         try:
             async with asyncio.timeout(seconds):
-                self._writer.write(orjson.dumps(request) + b"\n")
+                self._writer.write(request + b"\n")
                 await self._writer.drain()
                 line = await self._reader.readline()
             reply = orjson.loads(line) if line else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
@@ -36,6 +37,15 @@ FLOOD = 64 * 1024 * 1024
 MAX_FILE = 16 * 1024 * 1024
 """Most bytes of a text file that are read."""
 
+MAX_COMMAND = 128 * 1024 - 1
+"""Most bytes of a command that Linux passes to bash."""
+
+MAX_UNPACKED = 256 * 1024 * 1024
+"""Most bytes of the files in an archive, however small it gets."""
+
+MAX_ANSWER = 24 * 1024 * 1024
+"""Most bytes of an answer; who reads it takes no more than a third above that."""
+
 
 def main() -> None:
     """Answer requests `{"tool", "arguments", "timeout_s"}` on stdin on stdout; the first line is the settings."""
@@ -53,7 +63,10 @@ def main() -> None:
 
 
 def _answer(answers: BinaryIO, reply: dict[str, Any]) -> None:
-    answers.write(json.dumps(reply, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    line = json.dumps(reply, ensure_ascii=False).encode("utf-8", "replace")
+    if len(line) > MAX_ANSWER:
+        line = json.dumps(_failure(f"the answer is larger than {MAX_ANSWER} bytes: ask for less")).encode()
+    answers.write(line + b"\n")
     answers.flush()
 
 
@@ -74,7 +87,6 @@ class Worker:
         self.workspace = workspace
         self.state = state
         self.max_output = max_output
-        state.mkdir(parents=True, exist_ok=True)
         self.tmux = Tmux(state, workspace, max_output)
         self._shell = Shell(self.tmux)
         self._tools: dict[str, Callable[..., dict[str, Any]]] = {
@@ -93,6 +105,7 @@ class Worker:
         if tool not in self._tools:
             return _failure(f"there is no tool {tool!r} here")
         try:
+            self.state.mkdir(parents=True, exist_ok=True)  # a command may have removed it
             return self._tools[tool](timeout_s=timeout_s, **arguments)
         except Refused as error:
             return _failure(str(error))
@@ -107,20 +120,23 @@ class Worker:
 
     def _bash(self, command: str, timeout_s: float) -> dict[str, Any]:
         """Run a command in a process group of its own, which ends with it."""
-        reader, writer = os.pipe()
-        os.set_blocking(reader, False)
+        if "\0" in command:
+            raise Refused("a command holds no NUL")
+        if len(command.encode("utf-8", "replace")) > MAX_COMMAND:
+            raise Refused(f"the command is longer than {MAX_COMMAND} bytes: give long texts to write_file")
         process = subprocess.Popen(
             ["bash", "-c", command],
+            bufsize=0,
             stdin=subprocess.DEVNULL,
-            stdout=writer,
-            stderr=writer,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             cwd=self.workspace,
             start_new_session=True,
         )
-        os.close(writer)
+        assert process.stdout is not None
+        reader, ended = process.stdout.fileno(), os.pidfd_open(process.pid)
+        os.set_blocking(reader, False)
         output = Output(self.max_output)
-        ended = os.pidfd_open(process.pid)
-        why = ""
         try:
             why = _follow(reader, ended, output, time.monotonic() + timeout_s)
         finally:
@@ -128,7 +144,7 @@ class Worker:
                 os.killpg(process.pid, signal.SIGKILL)  # and with it what it left in the background
             process.wait()
             _drain(reader, output)
-            os.close(reader)
+            process.stdout.close()
             os.close(ended)
         return _ended(output.text(), process.returncode, why, timeout_s)
 
@@ -137,19 +153,18 @@ class Worker:
             content = source.read(MAX_FILE)
         if b"\0" in content:
             raise Refused(f"{path} is no text: it holds NUL bytes")
-        lines = content.decode("utf-8", "replace").splitlines(keepends=True)
-        if offset > max(len(lines), 1):
-            raise Refused(f"{path} has {len(lines)} lines: offset={offset} is behind its end")
+        lines = content.count(b"\n") + (content[-1:] not in (b"\n", b""))
+        if offset > max(lines, 1):
+            raise Refused(f"{path} has {lines} lines: offset={offset} is behind its end")
         output = Output(self.max_output)
-        output.add("".join(lines[offset - 1 : offset - 1 + limit]).encode())
-        return {"success": True, "output": output.text(), "metadata": {"lines": len(lines)}}
+        output.add(b"".join(itertools.islice(io.BytesIO(content), offset - 1, offset - 1 + limit)))
+        return {"success": True, "output": output.text(), "metadata": {"lines": lines}}
 
     def _write_file(self, path: str, content: str, timeout_s: float, append: bool = False) -> dict[str, Any]:
         target = self._inside(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_APPEND if append else os.O_TRUNC)
-        with os.fdopen(os.open(target, flags, 0o644), "wb") as file:
-            _check_regular(file, path)
+        with _regular(target, path, flags) as file:
             written = file.write(content.encode("utf-8", "replace"))
         return {"success": True, "output": f"wrote {written} bytes to {path}"}
 
@@ -160,40 +175,23 @@ class Worker:
         return {"success": True, "content": base64.b64encode(content).decode(), "size": size}
 
     def _list_artifacts(self, path: str, recursive: bool, timeout_s: float) -> dict[str, Any]:
-        folder = self._inside(path)
+        root = self.workspace.resolve()
         entries = []
-        for entry in self._below(folder, recursive):
-            status = entry.lstat()
-            name = str(entry.relative_to(self.workspace.resolve()))
+        for entry, status in _below(self._inside(path), recursive):
+            name = os.fsencode(entry.relative_to(root)).decode("utf-8", "replace")
             entries.append([name, _kind(status.st_mode), status.st_size, status.st_mtime])
         return {"success": True, "entries": entries}
 
     def _archive_artifacts(self, path: str, max_bytes: int, timeout_s: float) -> dict[str, Any]:
         root = self._inside(path)
-        held = _Bounded(max_bytes)
+        held, unpacked = _Bounded(max_bytes), 0
         with tarfile.open(fileobj=held, mode="w:gz", compresslevel=1) as archive:
-            members = [root] if root.is_file() else self._below(root, recursive=True)
-            for member in members:
+            for member, status in [(root, root.lstat())] if root.is_file() else _below(root, recursive=True):
                 name = str(member.relative_to(root)) if member != root else root.name
-                if _kind(member.lstat().st_mode) in ("file", "directory", "link"):
-                    archive.add(member, name, recursive=False)
+                unpacked += _archived(archive, member, name, _kind(status.st_mode))
+                if unpacked > MAX_UNPACKED:
+                    raise Refused(f"the files are larger than {MAX_UNPACKED} bytes")
         return {"success": True, "content": base64.b64encode(held.getvalue()).decode()}
-
-    def _below(self, folder: Path, recursive: bool) -> Iterator[Path]:
-        """What a directory holds, in order, links not followed."""
-        if not folder.is_dir():
-            raise Refused(f"{folder.name} is no directory")
-        count = 0
-        waiting = [folder]
-        while waiting:
-            inner = waiting.pop()
-            for entry in sorted(inner.iterdir()):
-                count += 1
-                if count > MAX_ENTRIES:
-                    raise Refused(f"there are more than {MAX_ENTRIES} files")
-                yield entry
-                if recursive and entry.is_dir() and not entry.is_symlink():
-                    waiting.append(entry)
 
     def _inside(self, path: str) -> Path:
         """A path of the workspace, links resolved."""
@@ -207,13 +205,7 @@ class Worker:
 
     def _opened(self, path: str) -> BinaryIO:
         """A file of the workspace, open for reading."""
-        source = os.fdopen(os.open(self._inside(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-        try:
-            _check_regular(source, path)
-        except BaseException:
-            source.close()
-            raise
-        return source
+        return _regular(self._inside(path), path)
 
 
 class Tmux:
@@ -359,7 +351,7 @@ class Shell:
         written, told = state / f"output-{self._count}", state / "command"
         told.write_text(command, encoding="utf-8", errors="replace")
         (state / "run").write_text(
-            f'{{ . {_quoted(told)}; }} </dev/null >{_quoted(written)} 2>&1; echo "$?" >{_quoted(state / "done")}\n'
+            f"{{ . {_quoted(told)}; }} </dev/null >{_quoted(written)} 2>&1; {self._tell('$?')}\n"
         )
         _emptied(self._done)
         source = f" . {_quoted(state / 'run')}"
@@ -389,6 +381,10 @@ class Shell:
         self._done = os.open(done, os.O_RDWR | os.O_NONBLOCK)
         self._pid = pid
 
+    def _tell(self, code: str) -> str:
+        """What the shell is given to tell an exit code, whatever `echo` has become there."""
+        return f'\\builtin echo "{code}" >{_quoted(self._tmux.state / "done")}'
+
     def _type(self, *keys: str) -> None:
         self._tmux.tell("send-keys", "-t", f"={self.NAME}:", *keys)
 
@@ -398,7 +394,7 @@ class Shell:
         if why:
             with contextlib.suppress(Refused):
                 self._type("C-c")
-                self._type(f" echo 130 >{_quoted(self._tmux.state / 'done')}", "Enter")
+                self._type(f" {self._tell('130')}", "Enter")
             self._watch(written, time.monotonic() + INTERRUPT_SECONDS)
         code = _emptied(self._done)
         if not code:
@@ -448,7 +444,7 @@ def _follow(reader: int, ended: int, output: Output, deadline: float) -> str:
     poll.register(reader, select.POLLIN)
     poll.register(ended, select.POLLIN)
     while (left := deadline - time.monotonic()) > 0:
-        for descriptor, _ in poll.poll(left * 1000):
+        for descriptor, _ in poll.poll(min(left, 60.0) * 1000):
             if descriptor == ended:
                 return ""
             data = os.read(reader, 65536)
@@ -513,9 +509,57 @@ def _session_of(pid: int) -> list[int]:
     return found
 
 
-def _check_regular(file: BinaryIO, path: str) -> None:
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+def _regular(file: Path, path: str, flags: int = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) -> BinaryIO:
+    """A file, open; refused by the name `path` if it is a directory, a pipe or the like."""
+    descriptor = os.open(file, flags, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise Refused(f"{path} is no file")
+    return os.fdopen(descriptor, "wb" if flags & os.O_WRONLY else "rb")
+
+
+def _below(folder: Path, recursive: bool) -> Iterator[tuple[Path, os.stat_result]]:
+    """What a directory holds, in order, links not followed; what goes while this looks is left out."""
+    if not folder.is_dir():
+        raise Refused(f"{folder.name} is no directory")
+    count = 0
+    waiting = [folder]
+    while waiting:
+        for entry in _entries(waiting.pop()):
+            count += 1
+            if count > MAX_ENTRIES:
+                raise Refused(f"there are more than {MAX_ENTRIES} files")
+            try:
+                status = entry.lstat()
+            except FileNotFoundError:
+                continue
+            yield entry, status
+            if recursive and stat.S_ISDIR(status.st_mode):
+                waiting.append(entry)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # it has just gone
+        return []
+
+
+def _archived(archive: tarfile.TarFile, member: Path, name: str, kind: str) -> int:
+    """Put a file, a directory or a link into an archive, if it is still there; how many bytes it holds."""
+    if kind == "other":
+        return 0
+    try:
+        file = _regular(member, name) if kind == "file" else None
+        told = archive.gettarinfo(member, name, file)
+    except (FileNotFoundError, Refused):  # it has just gone, or something else has come
+        return 0
+    if file is None:
+        archive.addfile(told)
+    else:
+        with file:
+            archive.addfile(told, _Padded(file))  # type: ignore[arg-type]  # it reads, and no more is asked of it
+    return told.size
 
 
 def _kind(mode: int) -> str:
@@ -528,6 +572,16 @@ def _kind(mode: int) -> str:
 
 def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
+
+
+class _Padded:
+    """A file that goes on with zeros where it has become shorter than it was, as tar writes it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size).ljust(size, b"\0")
 
 
 class _Bounded(io.BytesIO):

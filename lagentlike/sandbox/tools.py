@@ -148,7 +148,7 @@ class _Tmux(_Arguments):
 
 class _Read(_Arguments):
     path: Path = Field(description="The file, from the workspace.")
-    offset: Annotated[int, Field(ge=1)] = Field(1, description="The first line to show, from 1.")
+    offset: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(1, description="The first line to show, from 1.")
     limit: Annotated[int, Field(ge=1, le=10_000)] = Field(2000, description="Most lines to show.")
 
 

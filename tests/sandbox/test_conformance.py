@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lagentlike.errors import ArtifactError, SandboxError, SlotLost, SlotTimeout
+from lagentlike.errors import ArtifactError, InvalidArgument, SandboxError, SlotLost, SlotTimeout
 from lagentlike.sandbox import ExecutionResult, Slot, SlotRequest
 
 from .places import KINDS, Place
@@ -221,9 +221,11 @@ def test_artifacts_leave_the_workspace_whole_and_nothing_else_does(here: Here) -
             raw = archive.extractfile("raw")
             assert raw is not None
             assert raw.read() == b"\0\xff"
-        for path in ("../x", "/etc/passwd", "out/etc/passwd", "missing", "out"):
+        for path in ("../x", "/etc/passwd", "out/etc/passwd", "missing", "out", "", "\0", "half\udcff", "x" * 5000):
             with pytest.raises(ArtifactError):
                 await backend.read_artifact(slot, path)
+        with pytest.raises(InvalidArgument, match="max_bytes=-1"):
+            await backend.read_artifact(slot, "out/raw", -1)
         with pytest.raises(ArtifactError):
             await backend.list_artifacts(slot, "out/etc")
         with pytest.raises(ArtifactError):

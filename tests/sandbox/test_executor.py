@@ -64,11 +64,12 @@ async def test_a_call_gives_a_result_with_its_id() -> None:
         (ToolCall("bash", "", error="a <tool_call> is not closed"), "is not closed"),
         (ToolCall("bash", {"command": "x" * 2_000_000}), "at most 1048576 characters"),
         (ToolCall("tmux", {"action": "explode"}), "action: Input should be"),
+        (ToolCall("read_file", {"path": "f", "offset": 10**30}), "offset: Input should be less than"),
         (ToolCall("calculator", {"expr": "1"}), "calculator"),
     ],
 )
 async def test_a_call_that_is_wrong_comes_back_as_an_error_and_takes_no_slot(call: ToolCall, error: str) -> None:
-    tools = ToolRegistry(["bash", "tmux", calculator])
+    tools = ToolRegistry(["bash", "tmux", "read_file", calculator])
     async with executor_of("local", tools=tools) as executor:
         result = await executor.execute("t", call)
         assert not result.success
@@ -149,6 +150,14 @@ async def test_each_time_limit_has_a_batch_of_its_own() -> None:
             executor.execute("c", bash("0")),
         )
     assert [[one[3] for one in batch] for batch in backend.batches] == [[7, 7], [3]]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+async def test_a_time_limit_is_a_number_of_seconds(seconds: float) -> None:
+    _, executor = recording()
+    async with executor:
+        with pytest.raises(InvalidArgument, match="timeout_s"):
+            await executor.execute("a", bash("0"), timeout_s=seconds)
 
 
 async def test_what_a_model_says_of_network_sandbox_and_time_is_not_heard() -> None:

@@ -18,6 +18,7 @@ from lagentlike.errors import SlotLost
 from lagentlike.sandbox import Bwrap, Isolation, Limits, Process, UnsafeLocal
 from lagentlike.sandbox import slot_process as module
 from lagentlike.sandbox.cgroups import controllers
+from lagentlike.sandbox.host import HostCall
 from lagentlike.sandbox.machine import MachineHost
 from lagentlike.sandbox.slot_process import SlotProcess
 
@@ -146,6 +147,15 @@ async def test_a_command_that_memory_runs_out_for_says_so() -> None:
     assert (await host.run("slot-1", "bash", {"command": "false"}, PATIENCE)).error == "exit code 1"
     lost = await host.run("slot-1", "bash", {"command": "kill -9 $PPID"}, PATIENCE)
     assert "(killed by signal 9)" in lost.error, "which memory has no part in"
+    await host.close()
+
+
+async def test_a_call_that_cannot_be_sent_fails_alone() -> None:
+    host = MachineHost(UnsafeLocal(), 2)
+    calls = [HostCall("slot-1", "bash", {"command": object()}), HostCall("slot-2", "bash", {"command": "echo on"})]
+    results = dict([arrived async for arrived in host.run_batch(calls, PATIENCE)])
+    assert "the arguments of bash are no JSON" in results[0].error
+    assert (results[0].lost, results[1].output) == (False, "on\n")
     await host.close()
 
 
