@@ -99,7 +99,7 @@ def _line(span: dict[str, Any], looks: Looks) -> str:
 def _said(span: dict[str, Any], width: int) -> Iterator[tuple[str, str]]:
     """The beginning of what was said in a span, by the name of what it is."""
     said = {**span.get("content", {}), "error": span.get("error", {}).get("message")}
-    for name in ("messages", "arguments", "answer", "reply", "result", "error"):
+    for name in ("missing", "messages", "arguments", "answer", "reply", "result", "error"):
         text = " ".join(_text(said.get(name)).split())
         if text:
             yield f"{name:9}", text if len(text) <= width else text[: max(width - 1, 1)] + "…"

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InvalidArgument
 from .secrets import mask, secrets_of_environment
+from .sent import restore, Sent
 from .spans import Span, Tracer
 
 __all__ = ["JSONLTracer", "read_trace"]
@@ -23,6 +24,9 @@ class JSONLTracer(Tracer):
     """Writes each span that ends as one line of JSON, at the end of a file.
 
     Several threads and processes may write to the same file: a line is one write, to a file open for appending.
+
+    Of the messages that a model is sent, those are written that the request before did not have, of the same unit,
+    session and model; `read_trace` gives each request whole.
 
     Args:
         path: the file; it is made, readable by its owner only, if it is not there.
@@ -46,6 +50,8 @@ class JSONLTracer(Tracer):
         self.path = Path(path).absolute()
         self.content = content
         self._secrets = (*secrets, *secrets_of_environment())
+        self._sent = Sent()
+        self._torn = False  # whether the last line may be cut off
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -55,11 +61,18 @@ class JSONLTracer(Tracer):
             os.write(self._file, b"\n")
 
     def end(self, span: Span) -> None:
-        told = mask(span.plain(self.content), self._secrets)
-        line = json.dumps(told, separators=(",", ":"), default=str).encode() + b"\n"
+        told = span.plain(self.content)
+        content = told.get("content")
+        if content is not None:
+            told["content"] = self._sent.shortened(span, content)
+        line = json.dumps(mask(told, self._secrets), separators=(",", ":"), default=str).encode() + b"\n"
         with _guard:
+            line, self._torn = b"\n" * self._torn + line, True
             while line and self._file >= 0:  # one that is closed takes no more
                 line = line[os.write(self._file, line) :]
+            self._torn = False
+            if content is not None:
+                self._sent.wrote(span, content)
 
     def close(self) -> None:
         """Be told no more, and close the file."""
@@ -81,7 +94,8 @@ os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after
 def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The spans of a file, in the order in which they ended.
 
-    A line that is cut off, as a process that was killed or a full disk may leave it, is passed over with a warning.
+    A line that is cut off, as a process that was killed or a full disk may leave it, is passed over with a warning. A
+    request whose first messages are in a line that is not there has `missing` in its content, which says so.
 
     Raises:
         InvalidArgument: the file cannot be read, or a line of it is no span; the message has its number.
@@ -91,12 +105,14 @@ def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     except OSError as error:
         raise InvalidArgument("path", str(path), f"the trace cannot be read: {error.strerror}") from error
     spans = []
+    sent: dict[str, list[Any]] = {}
     for number, line in enumerate(lines, 1):
         try:
             span = json.loads(line)
         except ValueError:
             span = None
         if isinstance(span, dict) and span.keys() >= _ALWAYS:
+            restore(span, sent)
             spans.append(span)
         elif not line:  # two processes began a new line after one that was cut off
             continue

@@ -76,22 +76,25 @@ class Span:
             `retries`, `finish_reason`, and `answering_model` where the server names it.
             Tools: `call_id`; at the end `state` (`success`, `api_error`, `args_error`, …).
         content: what went in and, at the end, what came out: `messages` and `reply` of turns, `messages` and `answer`
-            of requests, `arguments` and `result` of tools. It is let go when all tracers were told of the end.
+            of requests, `arguments` and `result` of tools.
+        outer: the span that this one is part of, if it is one in this process.
+        unit: whose turn it is, or is part of; None outside of turns.
+
+    Content, outer span and unit are let go when all tracers were told of the end.
     """
 
     __slots__ = (
         "_began",
         "_entered",
-        "_outer",
         "_path",
         "_token",
         "_tracers",
-        "_unit",
         "attributes",
         "content",
         "error",
         "kind",
         "name",
+        "outer",
         "parent_id",
         "remote",
         "sampled",
@@ -100,6 +103,7 @@ class Span:
         "start",
         "status",
         "trace_id",
+        "unit",
     )
 
     def __init__(
@@ -121,15 +125,15 @@ class Span:
         self._began = time.perf_counter()
         self.remote = outer if isinstance(outer, Remote) else None
         self.sampled: bool = outer is None or outer.sampled
-        self._outer = inner
+        self.outer = inner
         self._token: Token[Span | Remote | None] | None = None
         self._entered: list[Any] = []
         self._tracers = tracers
-        self._unit: Any = None if inner is None else inner._unit
+        self.unit: Any = None if inner is None else inner.unit
         self._path: str = "" if inner is None else inner._path
         if unit is not None:
-            self._path = "" if self._unit is None else _path(self._unit, self._path, unit)
-            self._unit = unit
+            self._path = "" if self.unit is None else _path(self.unit, self._path, unit)
+            self.unit = unit
             attributes["path"] = self._path
         self._tell("begin")
 
@@ -155,6 +159,15 @@ class Span:
             with suppress(ValueError):  # a coroutine thrown away with its loop ends in a context that is not its own
                 _current.reset(token)
 
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Enter it for a block, and leave it again."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
     def close(self, error: BaseException | None = None) -> None:
         """Leave it and end it, as the end of a `with` block does."""
         self.leave()
@@ -175,7 +188,7 @@ class Span:
             self._failed(type(error).__name__, _text(error))
         self._tell("end")
         self.content = {}  # the contexts of tasks and connections may keep a span for long
-        self._outer = self._unit = None
+        self.outer = self.unit = None
 
     def plain(self, content: bool = False) -> dict[str, Any]:
         """The span as a dict of plain data; without `content`, nothing of what was said is in it.
@@ -258,7 +271,7 @@ class Span:
                     known = span.attributes
                     known["tokens_in"] = known.get("tokens_in", 0) + usage.prompt_tokens
                     known["tokens_out"] = known.get("tokens_out", 0) + usage.completion_tokens
-                span = span._outer
+                span = span.outer
 
     def _tell(self, event: str, *what: Any, each: list[Any] | None = None) -> list[Any]:
         """What the tracers gave back, who are told the same, or each its own."""
@@ -409,46 +422,37 @@ def watched(
     llm: Any, messages: Any, params: Mapping[str, Any], items: Iterator[tuple[Any, str, Completion]]
 ) -> Generator[Any, None, None]:
     """The parts of an answer, in a span from when the first is asked for."""
-    span = begin_request(llm, messages, params, stream=True)
-    try:
-        with closing(items):  # type: ignore[type-var]  # generators close
-            while True:
-                span.enter()
-                try:
-                    item = next(items, None)
-                finally:
-                    span.leave()
-                if item is None:
-                    break
-                span.came(item)
-                yield item
-                if span.seconds is not None:  # that was all
-                    break
-    except BaseException as error:
-        span.end(error)
-        raise
-    span.end()
+    with _streamed(llm, messages, params) as span, closing(items):  # type: ignore[type-var]  # generators close
+        while span.seconds is None:
+            with span.entered():
+                item = next(items, None)
+            if item is None:
+                return
+            span.came(item)
+            yield item
 
 
 async def watched_async(
     llm: Any, messages: Any, params: Mapping[str, Any], items: AsyncIterator[tuple[Any, str, Completion]]
 ) -> AsyncGenerator[Any, None]:
     """The parts of an answer, as `watched` gives them."""
-    span = begin_request(llm, messages, params, stream=True)
-    try:
+    with _streamed(llm, messages, params) as span:
         async with aclosing(items):  # type: ignore[type-var]  # generators close
-            while True:
-                span.enter()
-                try:
+            while span.seconds is None:
+                with span.entered():
                     item = await anext(items, None)
-                finally:
-                    span.leave()
                 if item is None:
-                    break
+                    return
                 span.came(item)
                 yield item
-                if span.seconds is not None:  # that was all
-                    break
+
+
+@contextmanager
+def _streamed(llm: Any, messages: Any, params: Mapping[str, Any]) -> Iterator[Span]:
+    """The span of a request whose answer is a stream; the last part ends it, or else the end of the block."""
+    span = begin_request(llm, messages, params, stream=True)
+    try:
+        yield span
     except BaseException as error:
         span.end(error)
         raise
@@ -506,6 +510,8 @@ _SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "stop_words")
 
 def shown(value: Any) -> Any:
     """A value of a span's content as plain data, as far as it has such a form."""
+    if type(value) in _PLAIN:  # first, for that is what there is most of
+        return value
     if isinstance(value, AgentMessage):
         try:
             return value.plain()
@@ -522,3 +528,6 @@ def shown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [shown(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -199,6 +200,26 @@ def test_a_full_disk_ends_no_turn(caplog: pytest.LogCaptureFixture) -> None:
     with JSONLTracer("/dev/full"):
         assert Agent(ScriptedLLM(["Hello"]))("Q").content == "Hello"
     assert "JSONLTracer.end failed" in caplog.text
+
+
+def test_after_a_line_that_a_full_disk_cut_off_the_next_one_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = Agent(ScriptedLLM(["one", "two", "three"]), name="speaker")
+    with JSONLTracer(tmp_path / "trace.jsonl", content=True) as tracer:
+        agent("Q")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (tracer.path.stat().st_size + 40, limits[1]))
+        try:
+            agent("Q")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        agent("Q")
+    assert caplog.text.count("JSONLTracer.end failed") == 2
+    spans = read_trace(tracer.path)
+    assert [span["content"].get("reply", {}).get("content") for span in spans] == [None, "one", None, "three"]
+    assert len(spans[2]["content"]["messages"]) == 5
+    assert "is cut off" in caplog.text
 
 
 def test_a_forked_child_writes_to_the_same_file(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ class Watcher(Tracer):
         self._log = log
 
     def begin(self, span: Span) -> None:
-        if self._log.knows(span.parent_id) or (span.kind == "turn" and span._unit is self._unit):
+        if self._log.knows(span.parent_id) or (span.kind == "turn" and span.unit is self._unit):
             self._log.begin(span.plain(), span.content)
 
     def part(self, span: Span, text: str, answer: Completion) -> None:

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { count, duration, el, icon, text } from "./dom.js";
 
 const SYMBOLS = { turn: "turn", request: "model", tool: "tool" };
-const SHOWN = ["messages", "arguments", "answer", "reply", "result"]; // of a span's content, in this order
+const SHOWN = ["missing", "messages", "arguments", "answer", "reply", "result"]; // of a span's content, in this order
 const KNOWN = new Set(["kind", "name", "trace_id", "span_id", "parent_id", "start", "seconds", "status", "error", "content", "session", "session_id", "parts", "clock", "path", "unit"]);
 
 export class Timeline {
