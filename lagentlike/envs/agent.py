@@ -188,7 +188,7 @@ class _Run:
         """What the model sampled, as the next prompt has it."""
         if self.answers.prompts is None or answer.tokens is None:
             return answer.text
-        return self.answers.prompts.decode(answer.tokens.ids)
+        return self.answers.prompts.decode(answer.tokens.said)
 
     def _result(self, error: str | None = None) -> AgentResult:
         segments = self.ledger.segments

@@ -63,6 +63,8 @@ def _expression(sympy: Any, node: Node) -> Any:
             return sympy.Pow(*args)
         case "!":
             return sympy.factorial(args[0])
+        case "binom":
+            return sympy.binomial(args[0], args[1])
         case "root":
             return sympy.real_root(args[0], args[1]) if args[1] != 2 else sympy.sqrt(args[0])
     function = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "ln": "log", "abs": "Abs"}.get(

@@ -30,7 +30,7 @@ class Node(NamedTuple):
 
     Attributes:
         kind: "number", "name", "+" or "*" (of two or more), "/", "^", "-" (of one), "!", "root" (of a value, and the
-            degree), or a name of `FUNCTIONS`.
+            degree), "binom" (of two), or a name of `FUNCTIONS`.
         args: what it is made of.
         number: the value of a number.
         name: the name of a variable or constant.
@@ -62,8 +62,8 @@ def final_answer(text: str) -> str:
     """The part of a reply that is its answer.
 
     The last `\\boxed{…}`; else what follows the last `####`; the last `<answer>…</answer>`; what follows the last
-    "answer is"; the whole of it, if it has no words, or is short and is mathematics; the last formula between dollars;
-    the last number.
+    "answer is" (or 答案是); the whole of it, if it has no words, or is short and is mathematics; the last formula
+    between dollars; the last number.
 
     >>> final_answer("So it is $x = 2$, that is \\\\boxed{\\\\frac{1}{2}}.")
     '\\\\frac{1}{2}'
@@ -83,17 +83,15 @@ def final_answer(text: str) -> str:
     if not _A_WORD.search(text) or (len(text) <= MAX_CHARACTERS and _is_readable(text)):
         return text.strip()
     end = text[-2 * MAX_CHARACTERS :]
-    for pattern in (_BETWEEN_DOLLARS, _A_NUMBER):
-        found = pattern.findall(end)
-        if found:
-            return str(found[-1]).strip()
-    return text.strip()
+    formulas = [found for found in _BETWEEN_DOLLARS.findall(end) if "\\" in found or not _A_WORD.search(found)]
+    found = formulas or _A_NUMBER.findall(end)
+    return str(found[-1] if found else text).strip()
 
 
-_A_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}")
-_SAID = re.compile(r"answer(?: is|:)", re.IGNORECASE)
+_A_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[\u4e00-\u9fff]")
+_SAID = re.compile(r"answer(?: is|:)|答案(?:是|为|为：|是：|：|:)", re.IGNORECASE)
 _BETWEEN_DOLLARS = re.compile(r"\$([^$\n]{1,500})\$")
-_A_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?\s?%?")
+_A_NUMBER = re.compile(r"(?<![A-Za-z_\d.])[-−–]?\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?\s?%?")
 
 
 def _boxed(text: str) -> str | None:
@@ -112,8 +110,8 @@ def _boxed(text: str) -> str | None:
 
 def _sentence(text: str) -> str:
     """The text up to the end of its sentence or line; a colon before it is dropped."""
-    line = text.lstrip(" :*").partition("\n")[0]
-    end = re.search(r"\.(?!\d)", line)
+    line = text.lstrip(" :：*").partition("\n")[0]
+    end = re.search(r"\.(?!\d)|。", line)
     return (line[: end.start()] if end else line).rstrip(" *")
 
 
@@ -132,9 +130,12 @@ def cleaned(text: str) -> str:
     text = text.translate(_SIGNS)
     for pattern, instead in _LOOKS:
         text = pattern.sub(instead, text)
-    return text.strip().rstrip(".,;:").strip()
+    text = text.strip().rstrip(".,;:").strip()
+    alone = _ONLY_TEXT.fullmatch(text)
+    return alone[1].strip() if alone else text
 
 
+_ONLY_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 _SIGNS = str.maketrans(
     {
         "−": "-",
@@ -147,22 +148,53 @@ _SIGNS = str.maketrans(
         "）": ")",
         "π": "\\pi ",
         "∞": "\\infty ",
-        "√": "\\sqrt ",
         "°": "",
-        "²": "^2",
-        "³": "^3",
+        "∪": "\\cup ",
+        "∅": "\\emptyset ",
+        "≤": "\\le ",
+        "≥": "\\ge ",
+        "≠": "\\ne ",
+        "½": "\\frac{1}{2}",
+        "⅓": "\\frac{1}{3}",
+        "⅔": "\\frac{2}{3}",
+        "¼": "\\frac{1}{4}",
+        "¾": "\\frac{3}{4}",
         "€": "",
         "£": "",
         "~": " ",
+        **{sign: f"^{power}" for power, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+        **{sign: f"_{place}" for place, sign in enumerate("₀₁₂₃₄₅₆₇₈₉")},
     }
 )
-_LOOKS = [
+
+
+def _repeating(found: re.Match[str]) -> str:
+    """`0.1\\overline{6}` as the fraction that it is."""
+    whole, once, again = found[1], found[2], found[3]
+    below = (10 ** len(again) - 1) * 10 ** len(once)
+    return f"{{\\frac{{{int(whole + once + again) - int(whole + once or '0')}}}{{{below}}}}}"
+
+
+def _together(found: re.Match[str]) -> str:
+    return re.sub(r"\s", "", found[0])
+
+
+_LOOKS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\\[%]"), "%"),
     (re.compile(r"\\\$|\$|\\[()\[\]]"), ""),
     (re.compile(r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|limits)(?![A-Za-z])"), ""),
     (re.compile(r"\\(?:[,;:!> ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))"), " "),
     (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degree(?![A-Za-z])"), ""),
-    (re.compile(r"\\[dt]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"√\s?(\d+(?:\.\d+)?)"), r"\\sqrt{\1}"),
+    (re.compile("√"), r"\\sqrt "),
+    (re.compile(r"\\[cdt]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\frac\s?(\d)\s?(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
+    (re.compile(r"\\(?:[lr]?vert|mid)(?![A-Za-z])"), "|"),
+    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset"),
+    (re.compile(r"\\([lg]e|ne)(?:q|qslant)(?![A-Za-z])"), r"\\\1"),
+    (re.compile(r"(\d{1,20})\.(\d{0,20})\\(?:overline|bar)\s?\{(\d{1,20})\}"), _repeating),
+    (re.compile(r"(?<![\d.])\d{1,3}(?:\s\d{3})+(?!\d|\s?/)"), _together),
     (re.compile(r"\\(?:mathrm|mathbf|mathit|operatorname|textbf|textit|mbox|textrm)(?=\s?\{)"), r"\\text"),
     (re.compile(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d)\{,\}(?=\d{3}(?!\d))"), "\0"),
 ]
@@ -185,7 +217,7 @@ _TOKEN = re.compile(
     r"|(?P<word>[A-Za-z]+)|(?P<sign>\*\*|[-+*/^(){}\[\]|!_]))"
 )
 _OPENING = {"(": ")", "[": "]", "{": "}"}
-_SAME = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
+_SAME = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "inf": "infty", "infinity": "infty"}
 _TIMES = ("*", "\\cdot", "\\times", "\\ast")
 _OVER = ("/", "\\div")
 _CONSTANTS = ("pi",)
@@ -249,8 +281,6 @@ class _Parser:
             elif self.next in _OVER:
                 self.take()
                 node = node_of("/", node, self.signed())
-            elif self._mixed(node):
-                node = node_of("+", node, self._fraction())
             elif self._begins_factor():
                 node = node_of("*", node, self.power())
             else:
@@ -291,6 +321,8 @@ class _Parser:
         while self.next in ("+", "-"):
             negative ^= self.take() == "-"
         node = self.power()
+        if self._mixed(node):
+            node = node_of("+", node, self._fraction())
         return node_of("-", node) if negative else node
 
     def power(self) -> Node:
@@ -320,14 +352,27 @@ class _Parser:
             return node_of("abs", node)
         name = token.lstrip("\\")
         name = _SAME.get(name, name)
-        if name == "frac":
+        if name in ("frac", "binom"):
             above = self.argument()
-            return node_of("/", above, self.argument())
+            return node_of("/" if name == "frac" else name, above, self.argument())
         if name == "sqrt":
             return self._root()
         if name in FUNCTIONS:
             return self._function(name)
-        if token[0] == "\\" and name in ("infty", "text", "pm", "mp", "cup", "cap", "in", "begin", "end"):
+        if token[0] == "\\" and name in (
+            "emptyset",
+            "le",
+            "ge",
+            "ne",
+            "text",
+            "pm",
+            "mp",
+            "cup",
+            "cap",
+            "in",
+            "begin",
+            "end",
+        ):
             raise Unreadable(f"{token} has no value")
         if token[0].isalpha() or token[0] == "\\":
             return Node("name", name=name + self._subscript())

@@ -22,6 +22,9 @@ MAX_BITS = 20_000
 MAX_FACTORIAL = 170
 """170! is the largest that floating point holds."""
 
+MAX_CHOSEN_FROM = 1000
+"""Largest number that a binomial coefficient is reckoned of."""
+
 POINTS = 8
 """How many points two expressions with variables are compared at."""
 
@@ -146,6 +149,13 @@ def _factorial(value: Value) -> Value:
     return Fraction(math.factorial(value.numerator))
 
 
+def _binomial(above: Value, below: Value) -> Value:
+    for value in (above, below):
+        if not isinstance(value, Fraction) or value.denominator != 1 or not 0 <= value <= MAX_CHOSEN_FROM:
+            raise Undefined("a binomial coefficient of small whole numbers is meant")
+    return Fraction(math.comb(int(above.real), int(below.real)))
+
+
 def _of_complex(function: Callable[[complex], complex]) -> Callable[[Value], Value]:
     return lambda value: function(complex(value))
 
@@ -166,6 +176,7 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "^": _power,
     "!": _factorial,
     "root": _root,
+    "binom": _binomial,
     "abs": lambda value: abs(value) if isinstance(value, Fraction) else complex(abs(value)),
     "exp": _of_complex(cmath.exp),
     "ln": _of_complex(_log),
