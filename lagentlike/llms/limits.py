@@ -156,7 +156,7 @@ class RateLimiter:
             for bucket, names in ((self._requests, _REQUESTS_LEFT), (self._tokens, _TOKENS_LEFT)):
                 for name in names:
                     left = headers.get(name)
-                    if left is None or not left.isdecimal():
+                    if left is None or not _COUNT.fullmatch(left):
                         continue
                     if bucket.limited:
                         bucket.lower(int(left), now)
@@ -422,5 +422,6 @@ def _seconds(text: str | None) -> float:
     return 0.0
 
 
+_COUNT = re.compile(r"\d{1,15}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -362,12 +362,13 @@ def test_a_server_that_has_nothing_left_is_left_alone(in_fake_time: Any, form: s
 
     async def learnt() -> list[float]:
         unlimited = RateLimiter()
-        for seen in (headers("5", "30s"), headers("many", "30s"), headers("0", "eventually"), {}):
+        for seen in (headers("5", "30s"), headers("many", "30s"), headers("0", "eventually"), headers("9" * 5000, "x")):
             unlimited.observe(seen)
         passed = await times(unlimited, 1)
         unlimited.observe(headers("0", "30s"))
         passed += await times(unlimited, 1)
         limited, start = RateLimiter(requests_per_minute=60, tokens_per_minute=60), now()
+        limited.observe(headers("9" * 5000, "30s"))
         limited.observe(headers("2", "30s"))  # others have used the rest
         return passed + [moment - start for moment in await times(limited, 4, 1)]
 
