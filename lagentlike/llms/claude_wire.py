@@ -10,14 +10,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..errors import BadResponse, InvalidArgument, StreamTruncated
+from ..errors import InvalidArgument
 from ..prompts.parsers.room import Room
 from ..schema import Completion, ToolCall, Usage
 from .base import Part
 from .codec import arguments_object, decode, parse_arguments
+from .growing import cut_off, GrowingAnswer
 from .openai_wire import made_call, schema_of_answer
 from .prompting import wanted_tool
 from .refusals import refusal_in_stream
+from .told import count, text_or_none, unreadable
 
 __all__ = ["MessageAssembler", "message_request", "parse_message"]
 
@@ -165,7 +167,7 @@ def _turns(messages: Sequence[Mapping[str, Any]], roles: Mapping[str, str]) -> t
             raise InvalidArgument(f"{where}['role']", told, cure)
         role = roles[message["role"]]
         if role == "system":
-            system += _parts(message.get("content"), where)
+            system += _spoken(_parts(message.get("content"), where))
             continue
         blocks = _results(message, where) if role == "tool" else _said(message, role, where)
         role = "assistant" if role == "assistant" else "user"
@@ -192,13 +194,12 @@ def _trim(last: dict[str, Any]) -> None:
 def _said(message: Mapping[str, Any], role: str, where: str) -> list[Block]:
     said = _parts(message.get("content"), where)
     if role != "assistant":
-        return said
+        return _spoken(said)
     calls = [_use(call, where) for call in message.get("tool_calls") or ()]
-    blocks = [block for block in message.get("blocks") or () if isinstance(block, Mapping) and block.get("type")]
-    given = [dict(block) for block in blocks if block["type"] != "text" or str(block.get("text")).strip()]
-    if _tells(given, said, calls):
-        return given
-    return [block for block in given if block["type"] in _THINKING] + said + calls
+    blocks = [dict(block) for block in message.get("blocks") or () if isinstance(block, Mapping) and block.get("type")]
+    if not _tells(blocks, said, calls):
+        blocks = [block for block in blocks if block["type"] in _THINKING] + said + calls
+    return _spoken(blocks)
 
 
 _THINKING = ("thinking", "redacted_thinking")
@@ -206,10 +207,8 @@ _THINKING = ("thinking", "redacted_thinking")
 
 def _tells(blocks: list[Block], said: list[Block], calls: list[Block]) -> bool:
     """Whether blocks say and call the same as what a message says and calls now."""
-    texts = ["".join(str(block.get("text")) for block in some if block["type"] == "text") for some in (blocks, said)]
-    return texts[0] == texts[1] and [block["id"] for block in blocks if block["type"] == "tool_use"] == [
-        call["id"] for call in calls
-    ]
+    called = [block.get("id") for block in blocks if block["type"] == "tool_use"]
+    return _texts(blocks, "text") == _texts(said, "text") and called == [call["id"] for call in calls]
 
 
 def _use(call: Any, where: str) -> Block:
@@ -232,7 +231,7 @@ def _id(id_: Any) -> str:
 
 def _results(message: Mapping[str, Any], where: str) -> list[Block]:
     result: Block = {"type": "tool_result", "tool_use_id": _id(message.get("tool_call_id"))}
-    content = _parts(message.get("content"), where)
+    content = _spoken(_parts(message.get("content"), where))
     if content:
         result["content"] = content
     if message.get("is_error"):
@@ -241,15 +240,19 @@ def _results(message: Mapping[str, Any], where: str) -> list[Block]:
 
 
 def _parts(content: Any, where: str) -> list[Block]:
-    """A content as blocks; the API refuses texts without a letter, and they are left out."""
+    """A content as blocks."""
     if content is None:
         return []
     if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content.strip() else []
+        return [{"type": "text", "text": content}]
     if not isinstance(content, list | tuple):
         raise InvalidArgument(f"{where}['content']", content, "give a text, or a list of parts")
-    blocks = [_part(part, where) for part in content]
-    return [block for block in blocks if block["type"] != "text" or block["text"].strip()]
+    return [_part(part, where) for part in content]
+
+
+def _spoken(blocks: list[Block]) -> list[Block]:
+    """Blocks without texts that are empty or white space alone, which the API refuses."""
+    return [block for block in blocks if block["type"] != "text" or str(block.get("text")).strip()]
 
 
 def _part(part: Any, where: str) -> Block:
@@ -299,7 +302,7 @@ def _answer(message: Any, raw: bytes) -> Completion:
     if type(message) is not dict or type(message.get("content")) is not list:
         if type(message) is dict and message.get("error"):
             raise refusal_in_stream(message)
-        raise BadResponse("the server's answer has no content", raw=raw[:1024].decode("utf-8", "backslashreplace"))
+        raise unreadable("has no content", raw)
     blocks = [block for block in message["content"] if type(block) is dict and type(block.get("type")) is str]
     room = Room()
     calls = [_call(block, room) for block in blocks if block["type"] == "tool_use"]
@@ -310,7 +313,7 @@ def _answer(message: Any, raw: bytes) -> Completion:
         reasoning=_texts(blocks, "thinking") or None,
         blocks=_to_keep(blocks),
         usage=_usage(message.get("usage")),
-        model=message["model"] if type(message.get("model")) is str else None,
+        model=text_or_none(message.get("model")),
         finish_reason=_REASONS.get(reason, reason) if type(reason) is str else "stop",
     )
 
@@ -341,7 +344,7 @@ def _to_keep(blocks: list[Block]) -> list[Block] | None:
         return None
     kept = [{name: value for name, value in block.items() if value is not None} for block in blocks]
     for block in kept:
-        if block["type"] == "tool_use":
+        if block["type"] in ("tool_use", "server_tool_use", "mcp_tool_use"):
             block["input"] = arguments_object(block.get("input"))
     return kept
 
@@ -351,33 +354,23 @@ def _usage(told: Any) -> Usage | None:
     if type(told) is not dict:
         return None
     fresh, written, read, made = (
-        _count(told.get(name))
+        count(told.get(name))
         for name in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
     )
     details = told.get("output_tokens_details")
-    thought = _count(details.get("thinking_tokens")) if type(details) is dict else 0
+    thought = count(details.get("thinking_tokens")) if type(details) is dict else 0
     return Usage(1, fresh + written + read, made, read, thought)
 
 
-def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
-
-
-class MessageAssembler:
+class MessageAssembler(GrowingAnswer):
     """Builds one answer from the events of its stream; events of kinds that it does not know are skipped."""
 
     def __init__(self) -> None:
-        self.done = False
+        super().__init__()
         self._message: dict[str, Any] = {}
         self._blocks: dict[int, Block] = {}
-        self._inputs: dict[int, str] = {}
-        self._text = ""
-        self._reasoning = ""
+        self._inputs: dict[int, list[str]] = {}
         self._whole: Completion | None = None
-
-    @property
-    def partial(self) -> str:
-        return self._text
 
     def feed(self, events: list[bytes]) -> list[Part]:
         """New text with the answer so far, for each event that brings some, `""` where only the thinking grew."""
@@ -393,14 +386,13 @@ class MessageAssembler:
                 self._begin(told)
             elif kind == "message_start" and type(told.get("message")) is dict:
                 self._message = dict(told["message"])
+                self._model = text_or_none(self._message.get("model"))
             elif kind == "message_delta":
                 self._end(told)
             elif kind == "message_stop":
                 self.done = True
             elif kind == "error":
-                failure = refusal_in_stream(told)
-                failure.partial = self._text
-                raise failure
+                raise refusal_in_stream(told)
             elif kind == "message" or (kind is None and type(told) is dict and "error" in told):  # it does not stream
                 self._whole, self.done = _answer(told, event), True
                 parts.append((self._whole.text, Completion(self._whole.text)))
@@ -415,14 +407,10 @@ class MessageAssembler:
         """
         if self._whole is not None:
             return [("", self._whole)]
-        if not self._message:
-            raise BadResponse("the stream holds no answer")
         if type(self._message.get("stop_reason")) is not str:
-            raise StreamTruncated(
-                "the stream ended before the answer did (no stop_reason): what came is in partial", partial=self._text
-            )
+            raise cut_off(bool(self._message), "no stop_reason")
         for index, written in self._inputs.items():
-            self._blocks[index]["input"] = parse_arguments(written)
+            self._blocks[index]["input"] = parse_arguments("".join(written))
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
         return [("", _answer({**self._message, "content": blocks}, b""))]
 
@@ -430,7 +418,7 @@ class MessageAssembler:
         index, block = event.get("index"), event.get("content_block")
         if type(index) is int and type(block) is dict:
             self._blocks[index] = dict(block)
-            self._text += _texts([block], "text") if block.get("type") == "text" else ""
+            self._text += (text_or_none(block.get("text")) or "") if block.get("type") == "text" else ""
 
     def _grow(self, event: dict[str, Any]) -> str | None:
         """Take a delta; its new text, `""` where only the thinking grew, None where there is nothing to show."""
@@ -439,20 +427,23 @@ class MessageAssembler:
             return None
         block = self._blocks[index]
         kind = delta.get("type")
-        if kind == "text_delta" and type(delta.get("text")) is str:
-            block["text"] = block.get("text", "") + delta["text"]
-            self._text += delta["text"]
-            return str(delta["text"])
-        if kind == "thinking_delta" and type(delta.get("thinking")) is str:
-            block["thinking"] = block.get("thinking", "") + delta["thinking"]
-            self._reasoning += delta["thinking"]
+        name = _GROWS.get(kind, "") if type(kind) is str else ""
+        new = text_or_none(delta.get(name))
+        if kind == "citations_delta":
+            cited = block.get("citations")
+            block["citations"] = [*(cited if type(cited) is list else ()), delta.get("citation")]
+        if new is None:
+            return None
+        if name == "partial_json":
+            self._inputs.setdefault(index, []).append(new)
+            return None
+        block[name] = (text_or_none(block.get(name)) or "") + new
+        if name == "text":
+            self._text += new
+            return new
+        if name == "thinking":
+            self._reasoning += new
             return ""
-        if kind == "signature_delta":
-            block["signature"] = block.get("signature", "") + str(delta.get("signature", ""))
-        elif kind == "input_json_delta":
-            self._inputs[index] = self._inputs.get(index, "") + str(delta.get("partial_json", ""))
-        elif kind == "citations_delta":
-            block["citations"] = [*(block.get("citations") or ()), delta.get("citation")]
         return None
 
     def _end(self, event: dict[str, Any]) -> None:
@@ -460,12 +451,14 @@ class MessageAssembler:
         if type(delta) is dict:
             self._message.update(delta)
         if type(usage) is dict:
+            begun = self._message.get("usage")
             told = {name: value for name, value in usage.items() if value is not None}
-            self._message["usage"] = {**(self._message.get("usage") or {}), **told}
+            self._message["usage"] = {**(begun if type(begun) is dict else {}), **told}
 
-    def _so_far(self) -> Completion:
-        answer = Completion(self._text)
-        answer.model = self._message.get("model")
-        if self._reasoning:
-            answer.reasoning = self._reasoning
-        return answer
+
+_GROWS = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+    "input_json_delta": "partial_json",
+}

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 import orjson
 
-from ..errors import BadResponse, InvalidArgument
+from ..errors import InvalidArgument
 from ..schema import to_plain
+from .told import unreadable
 
 __all__ = ["arguments_object", "decode", "encode", "mended", "parse_arguments"]
 
@@ -70,7 +71,7 @@ def decode(data: bytes) -> Any:
             return orjson.loads(mended(json.dumps(value, ensure_ascii=False)))
         except (ValueError, RecursionError) as error:
             reason = f"{reason}; {error}"
-    raise BadResponse(f"the server's answer is no JSON ({reason[:200]})", raw=_shown(data))
+    raise unreadable(f"is no JSON ({reason[:200]})", data)
 
 
 def parse_arguments(text: str) -> dict[str, Any] | str:
@@ -102,7 +103,3 @@ _LONG_NUMBER = re.compile("[0-9]{19}")
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
-
-
-def _shown(data: bytes) -> str:
-    return data[:1024].decode("utf-8", "backslashreplace")

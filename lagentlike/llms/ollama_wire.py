@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import BadResponse, InvalidArgument, StreamTruncated
+from ..errors import InvalidArgument
 from ..prompts.parsers.room import Room
 from ..schema import Completion, TokenSpan, ToolCall, Usage
 from .base import Part
 from .codec import arguments_object, decode
-from .openai_wire import made_call, MessageEncoder, schema_of_answer
+from .growing import cut_off, GrowingAnswer
+from .ndjson import LineParser
+from .openai_wire import logprobs_of, made_call, MessageEncoder, schema_of_answer
 from .prompting import wanted_tool
 from .refusals import refusal_in_stream
 from .token_wire import sampling_fields
+from .told import count, text_or_none, unreadable
 
 __all__ = ["ChatLines", "OllamaEncoder", "chat_options", "parse_chat"]
 
@@ -131,21 +134,17 @@ def parse_chat(body: bytes) -> Completion:
     return lines.close()[-1][1]
 
 
-class ChatLines:
+class ChatLines(GrowingAnswer):
     """Builds one answer from the lines of its stream; a single line is a stream too."""
 
+    parser = LineParser
+
     def __init__(self) -> None:
-        self.done = False
-        self._last: dict[str, Any] | None = None
-        self._text = ""
-        self._reasoning = ""
+        super().__init__()
+        self._last: dict[str, Any] = {}
         self._calls: list[ToolCall] = []
         self._room = Room()
         self._logprobs: list[float] = []
-
-    @property
-    def partial(self) -> str:
-        return self._text
 
     def feed(self, events: list[bytes]) -> list[Part]:
         """New text with the answer so far, for each line that brings some, `""` where only the thinking grew."""
@@ -155,18 +154,14 @@ class ChatLines:
             message = told.get("message") if type(told) is dict else None
             if type(message) is not dict:
                 if type(told) is dict and told.get("error"):
-                    failure = refusal_in_stream(told)
-                    failure.partial = self._text
-                    raise failure
-                raw = event[:1024].decode("utf-8", "backslashreplace")
-                raise BadResponse("the server's answer has no message", raw=raw, partial=self._text)
+                    raise refusal_in_stream(told)
+                raise unreadable("has no message", event)
             self._last = told
+            self._model = text_or_none(told.get("model"))
             new = self._take(message)
             if new is not None:
                 parts.append((new, self._so_far()))
-            steps = told.get("logprobs")
-            for step in steps if type(steps) is list else ():
-                self._logprobs.append(float(step["logprob"]))
+            self._logprobs += logprobs_of(told.get("logprobs"))
             self.done = told.get("done") is True
         return parts
 
@@ -178,17 +173,12 @@ class ChatLines:
             BadResponse: there was no answer in it.
         """
         last = self._last
-        if last is None:
-            raise BadResponse("the stream holds no answer")
         if not self.done:
-            raise StreamTruncated(
-                "the stream ended before the answer did (done is not true): what came is in partial", partial=self._text
-            )
-        reason = last.get("done_reason")
+            raise cut_off(bool(last), "done is not true")
         answer = self._so_far()
         answer.tool_calls = self._calls or None
-        answer.usage = Usage(1, _count(last.get("prompt_eval_count")), _count(last.get("eval_count")))
-        answer.finish_reason = "tool_calls" if self._calls else reason if type(reason) is str and reason else "stop"
+        answer.usage = Usage(1, count(last.get("prompt_eval_count")), count(last.get("eval_count")))
+        answer.finish_reason = "tool_calls" if self._calls else text_or_none(last.get("done_reason")) or "stop"
         answer.tokens = TokenSpan([], self._logprobs) if self._logprobs else None
         return [("", answer)]
 
@@ -209,15 +199,3 @@ class ChatLines:
                 made = made_call(str(name or ""), given, id_ if type(id_) is str else "", self._room)
                 self._calls.append(made)
         return new
-
-    def _so_far(self) -> Completion:
-        answer = Completion(self._text)
-        model = self._last.get("model") if self._last is not None else None
-        answer.model = model if type(model) is str else None
-        if self._reasoning:
-            answer.reasoning = self._reasoning
-        return answer
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0

@@ -12,18 +12,21 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ..errors import BadResponse, InvalidArgument, LLMError, ServerError, StreamTruncated
+from ..errors import InvalidArgument, LLMError, ServerError
 from ..prompts.parsers.room import Room
 from ..schema import ChatMessage, Completion, TokenSpan, ToolCall, Usage
 from .chunk_shape import ChunkShape
 from .codec import decode, encode, parse_arguments
+from .growing import cut_off, GrowingAnswer
 from .refusals import refusal_in_stream
+from .told import count, unreadable
 
 __all__ = [
     "ChatAssembler",
     "MessageEncoder",
     "check_one_answer",
     "check_parameters",
+    "logprobs_of",
     "made_call",
     "parse_completion",
     "request_body",
@@ -314,17 +317,17 @@ def parse_completion(body: bytes) -> Completion:
     if choice is None:
         if response.get("error"):
             raise refusal_in_stream(response)
-        raise _unreadable("has no choices", body)
+        raise unreadable("has no choices", body)
     message = choice.get("message")
     if type(message) is not dict:
-        raise _unreadable("has a choice without a message", body)
+        raise unreadable("has a choice without a message", body)
     text = _text(message.get("content"))
     reasoning = _reasoning(message)
     calls = _tool_calls(message)
     if text is None:
         text = _text(message.get("refusal"))
         if text is None and calls is None and reasoning is None:
-            raise _unreadable("has a message without content", body)
+            raise unreadable("has a message without content", body)
     finish = choice.get("finish_reason")
     answer = Completion(
         text or "",
@@ -339,7 +342,7 @@ def parse_completion(body: bytes) -> Completion:
     return answer
 
 
-class ChatAssembler:
+class ChatAssembler(GrowingAnswer):
     """Builds one answer from the chunks of its stream.
 
     Tool calls are put together by their index (a chunk without one goes on with the last call); a text chunk sent twice
@@ -347,21 +350,14 @@ class ChatAssembler:
     """
 
     def __init__(self) -> None:
-        self.done = False
-        self._text = ""
-        self._reasoning = ""
+        super().__init__()
         self._calls: list[dict[str, str]] = []
         self._by_index: dict[int, dict[str, str]] = {}
         self._usage: Usage | None = None
-        self._model: str | None = None
         self._finish: str | None = None
         self._tokens = _Tokens()
         self._chunks = 0
         self._shape = ChunkShape()
-
-    @property
-    def partial(self) -> str:
-        return self._text
 
     def feed(self, events: list[bytes]) -> list[Part]:
         """New text with the answer so far, for each chunk that brings some."""
@@ -387,12 +383,7 @@ class ChatAssembler:
             BadResponse: there was no answer in it.
         """
         if self._finish is None:
-            if not self._chunks:
-                raise BadResponse("the stream holds no answer")
-            raise StreamTruncated(
-                "the stream ended before the answer did (no finish_reason): what came is in partial",
-                partial=self._text,
-            )
+            raise cut_off(self._chunks > 0, "no finish_reason")
         answer = self._so_far()
         answer.tool_calls = self._assembled()
         answer.usage = self._usage
@@ -495,22 +486,13 @@ class ChatAssembler:
         room = Room()
         return [made_call(call["name"], call["arguments"], call["id"], room) for call in calls] or None
 
-    def _so_far(self) -> Completion:
-        answer = Completion(self._text)  # and then only what is told: there is one of these for each chunk
-        answer.model = self._model
-        if self._reasoning:
-            answer.reasoning = self._reasoning
-        return answer
-
     def _outside(self, chunk: dict[str, Any]) -> None:
         """A chunk without a choice: usage, or an error."""
         if type(chunk.get("usage")) is dict:
             self._usage = _usage(chunk["usage"])
         error = chunk.get("error")
         if error or chunk.get("object") == "error" or (chunk.get("message") and "choices" not in chunk):
-            failure = refusal_in_stream(chunk)
-            failure.partial = self._text
-            raise failure
+            raise refusal_in_stream(chunk)
         if type(chunk.get("prompt_token_ids")) is list:
             self._tokens.prompt_ids = _ids(chunk["prompt_token_ids"])
 
@@ -567,7 +549,7 @@ class _Tokens:
         if type(content) is list:
             items = [item for item in content if type(item) is dict]
             if type(pairs) is not list:
-                self.logprobs += [float(item["logprob"]) for item in items if _is_number(item.get("logprob"))]
+                self.logprobs += logprobs_of(items)
             ids = ids or _ids([item.get("id", _id_in_text(item.get("token"))) for item in items])
         self.ids += ids
 
@@ -606,17 +588,13 @@ def _ids(values: Any) -> list[int]:
 
 def _first_choice(response: Any, raw: bytes) -> dict[str, Any] | None:
     if type(response) is not dict:
-        raise _unreadable("is no JSON object", raw)
+        raise unreadable("is no JSON object", raw)
     choices = response.get("choices")
     if type(choices) is list and choices:
         first = choices[0]
         if type(first) is dict:
             return first
     return None
-
-
-def _unreadable(why: str, raw: bytes) -> BadResponse:
-    return BadResponse(f"the server's answer {why}", raw=raw[:1024].decode("utf-8", "backslashreplace"))
 
 
 def _text(content: Any) -> str | None:
@@ -682,11 +660,13 @@ def _usage(usage: Any) -> Usage | None:
     cached = prompt.get("cached_tokens") if type(prompt) is dict else usage.get("prompt_cache_hit_tokens")
     reasoning = completion.get("reasoning_tokens") if type(completion) is dict else usage.get("reasoning_tokens")
     counts = usage.get("prompt_tokens"), usage.get("completion_tokens"), cached, reasoning
-    return Usage(1, *[count if type(count) is int and count >= 0 else 0 for count in counts])
+    return Usage(1, *map(count, counts))
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) is float or type(value) is int
+def logprobs_of(steps: Any) -> list[float]:
+    """The log-probabilities of the sampled tokens, as far as steps are told and tell one."""
+    told = [step.get("logprob") for step in steps if type(step) is dict] if type(steps) is list else []
+    return [float(one) for one in told if type(one) is float or type(one) is int]
 
 
 def _refuse_given_up(answer: Completion) -> None:

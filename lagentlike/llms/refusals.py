@@ -24,7 +24,7 @@ from ..errors import (
     ServerError,
 )
 
-__all__ = ["masked", "refusal", "refusal_in_stream", "retry_after"]
+__all__ = ["mask_error", "masked", "refusal", "refusal_in_stream", "retry_after"]
 
 
 def refusal(
@@ -43,11 +43,11 @@ def refusal(
     return _classified(status, error, text, headers, raw, where)
 
 
-def refusal_in_stream(event: Mapping[str, Any], *, secrets: Iterable[str] = (), where: str = "the server") -> LLMError:
+def refusal_in_stream(event: Mapping[str, Any], *, where: str = "the server") -> LLMError:
     """The exception for an error object that came inside a stream."""
     error = _inner(event)
-    text = masked(_message(error, b""), secrets) or "an error without a message"
-    raw = masked(json.dumps(event, ensure_ascii=False, default=str)[:1024], secrets)
+    text = _message(error, b"") or "an error without a message"
+    raw = json.dumps(event, ensure_ascii=False, default=str)[:1024]
     return _classified(_status(error), error, text, {}, raw, where)
 
 
@@ -69,11 +69,22 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every secret in it replaced by `***`."""
+    """`text` with every secret in it replaced by `***`, and the beginning of one too where the text ends within it."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
+            cut = next((size for size in range(len(secret) - 1, _FEW, -1) if text.endswith(secret[:size])), 0)
+            text = text[: len(text) - cut] + "***" if cut else text
     return text
+
+
+_FEW = 7  # characters, which tell nothing of a key
+
+
+def mask_error(error: LLMError, secrets: Iterable[str]) -> None:
+    """Replace every secret in what an error says, and in what it keeps of the server's answer."""
+    error.args = (masked(str(error), secrets),)
+    error.raw = masked(error.raw, secrets)
 
 
 def _classified(

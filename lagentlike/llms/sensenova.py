@@ -111,8 +111,9 @@ def _signed(request: Request) -> Request:
     id_, dot, secret = key.partition(".")
     if scheme != "Bearer" or not (id_ and dot and secret) or "." in secret:  # with two dots it is a token already
         return request
-    headers = {**request.headers, "Authorization": f"Bearer {access_token(id_, secret, time.time())}"}
-    return request._replace(headers=headers, secrets=(*request.secrets, secret))
+    token = access_token(id_, secret, time.time())
+    headers = {**request.headers, "Authorization": f"Bearer {token}"}
+    return request._replace(headers=headers, secrets=(*request.secrets, secret, token))
 
 
 def access_token(id_: str, secret: str, now: float) -> str:

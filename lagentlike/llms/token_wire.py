@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BadResponse, InvalidArgument, MissingTokens, ServerError
+from ..errors import InvalidArgument, MissingTokens, ServerError
 from ..schema import Completion, TokenSpan, Usage
 from .base import Params
 from .codec import decode
 from .openai_wire import schema_of_answer
+from .told import count, text_or_none, unreadable
 
 __all__ = ["SERVERS", "TokenServer", "answer_of", "sampling_fields"]
 
@@ -54,7 +55,7 @@ def _vllm_answer(body: bytes) -> Completion:
     choices = response.get("choices")
     choice = choices[0] if type(choices) is list and choices else None
     if type(choice) is not dict or type(choice.get("text")) is not str:
-        raise _unreadable("has no choice with a text", body)
+        raise unreadable("has no choice with a text", body)
     ids = choice.get("token_ids")
     if ids is None:
         raise MissingTokens(
@@ -88,7 +89,7 @@ def _sglang_answer(body: bytes) -> Completion:
     if type(steps) is list and all(type(step) is list and len(step) >= 2 for step in steps):
         sampled = _ids([step[1] for step in steps], body)
         if type(ids) is list and ids != sampled:
-            raise _unreadable("names other ids in output_ids than in output_token_logprobs", body)
+            raise unreadable("names other ids in output_ids than in output_token_logprobs", body)
         span = _span(sampled, [step[0] for step in steps], body)
     elif ids is not None:
         span = _span(_ids(ids, body), None, body)
@@ -140,10 +141,10 @@ def _llamacpp_request(model: str, prompt: list[int], params: Params) -> Body:
 def _llamacpp_answer(body: bytes) -> Completion:
     response = _object(body)
     if type(response.get("content")) is not str or type(response.get("stop_type")) is not str:
-        raise _unreadable("has no content with a stop_type", body)
+        raise unreadable("has no content with a stop_type", body)
     steps = response.get("completion_probabilities")
     if response.get("truncated"):
-        raise _unreadable("was made after the beginning of the prompt was dropped", body)
+        raise unreadable("was made after the beginning of the prompt was dropped", body)
     told = [step.get("logprob") for step in steps if type(step) is dict] if type(steps) is list else None
     ids = _ids(response.get("tokens") or [], body)
     if not ids and response.get("tokens_predicted"):
@@ -195,7 +196,7 @@ def _generated(body: bytes) -> tuple[Body, Body]:
     response = _object(body)
     meta = response.get("meta_info")
     if type(meta) is not dict or type(response.get("text")) is not str:
-        raise _unreadable("has no text with meta_info", body)
+        raise unreadable("has no text with meta_info", body)
     return response, meta
 
 
@@ -212,7 +213,7 @@ def answer_of(text: str, span: TokenSpan, finish: Any, usage: Any, model: Any = 
     return Completion(
         text,
         usage=_usage(usage),
-        model=model if type(model) is str else None,
+        model=text_or_none(model),
         finish_reason=reason if type(reason) is str else "stop",
         tokens=span,
     )
@@ -223,32 +224,27 @@ def _usage(told: Any) -> Usage | None:
         return None
     details = told.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if type(details) is dict else told.get("cached_tokens")
-    counts = [told.get("prompt_tokens"), told.get("completion_tokens"), cached]
-    return Usage(1, *(count if type(count) is int and count >= 0 else 0 for count in counts))
+    return Usage(1, count(told.get("prompt_tokens")), count(told.get("completion_tokens")), count(cached))
 
 
 def _span(ids: list[int], logprobs: Any, body: bytes) -> TokenSpan:
     if logprobs is None:
         return TokenSpan(ids)
     if type(logprobs) is not list or not all(type(one) in (float, int) for one in logprobs):
-        raise _unreadable("has log-probabilities that are no numbers", body)
+        raise unreadable("has log-probabilities that are no numbers", body)
     if len(logprobs) != len(ids):
-        raise _unreadable(f"has {len(ids)} token ids and {len(logprobs)} log-probabilities", body)
+        raise unreadable(f"has {len(ids)} token ids and {len(logprobs)} log-probabilities", body)
     return TokenSpan(ids, [float(one) for one in logprobs])
 
 
 def _ids(values: Any, body: bytes) -> list[int]:
     if type(values) is not list or not all(type(value) is int for value in values):
-        raise _unreadable("has token ids that are no whole numbers", body)
+        raise unreadable("has token ids that are no whole numbers", body)
     return values
 
 
 def _object(body: bytes) -> Body:
     response = decode(body)
     if type(response) is not dict:
-        raise _unreadable("is no JSON object", body)
+        raise unreadable("is no JSON object", body)
     return response
-
-
-def _unreadable(why: str, body: bytes) -> BadResponse:
-    return BadResponse(f"the server's answer {why}", raw=body[:1024].decode("utf-8", "backslashreplace"))

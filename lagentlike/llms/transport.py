@@ -33,7 +33,7 @@ from ..tracing import spans
 from .exchange import pool_of_loop, pools_of_process, post, Response
 from .limits import Lease, RateLimiter
 from .ndjson import LineParser
-from .refusals import masked, refusal, retry_after
+from .refusals import mask_error, masked, refusal, retry_after
 from .sse import EventParser
 
 __all__ = ["Assembler", "Call", "Opener", "PartStream", "Request", "Transport", "TransportOptions"]
@@ -110,6 +110,10 @@ class Request(NamedTuple):
 
 class Assembler(Protocol[T]):
     """What turns the events of one stream into parts for the caller."""
+
+    @property
+    def parser(self) -> type[EventParser] | type[LineParser]:
+        """What finds events in bytes; made with the most bytes that one may have."""
 
     def feed(self, events: list[bytes]) -> list[T]:
         """The parts that these events complete."""
@@ -212,6 +216,7 @@ class Transport:
                     replaced += 1
                     continue
                 failures += 1
+                mask_error(error, request.secrets)
                 pause = self._pause(error, failures, call)
                 if limiter is not None:
                     _heed(limiter, error, call.retry_after, pause)
@@ -619,8 +624,9 @@ class PartStream(AsyncIterator[list[T]]):
         self._response = response
         self._call = call
         self._assembler = assembler
-        parser = LineParser if response.content_type == "application/x-ndjson" else EventParser
-        self._events = parser(call.options.max_bytes)
+        self._events = assembler.parser(call.options.max_bytes)
+        self._is_whole = response.content_type == "application/json" and assembler.parser is EventParser
+        """Whether the server does not stream; JSON lines may be called JSON too."""
         self._reader: _Reader | None = None
         self._first: list[T] = []
         self._head = b""
@@ -633,8 +639,9 @@ class PartStream(AsyncIterator[list[T]]):
             while not self._first and not self._over:
                 self._first = await self._next(self._reader)
         except BaseException as error:
-            if isinstance(error, LLMError) and not error.raw:
-                error.raw = masked(self._head.decode("utf-8", "backslashreplace"), self._call.request.secrets)[:1024]
+            if isinstance(error, LLMError):
+                error.raw = error.raw or self._head.decode("utf-8", "backslashreplace")[:1024]
+                error.partial = self._assembler.partial
             self.close()
             raise
 
@@ -656,7 +663,8 @@ class PartStream(AsyncIterator[list[T]]):
         except LLMError as error:
             self._over = True
             self.close()
-            error.partial = error.partial or self._assembler.partial
+            error.partial = self._assembler.partial
+            mask_error(error, self._call.request.secrets)
             raise
         self.close()
         raise StopAsyncIteration
@@ -681,7 +689,7 @@ class PartStream(AsyncIterator[list[T]]):
         """The parts made by the next bytes, which may be none."""
         try:
             data = await reader.read()
-            if data is not None and self._response.content_type == "application/json":  # the server does not stream
+            if data is not None and self._is_whole:
                 data += await _rest(reader)
                 self._head = data[:_HEAD_BYTES]
                 return self._assembler.feed([data]) + self._end()

@@ -33,6 +33,7 @@ from ..errors import (
 )
 from ..hooks import Hook
 from ..llms.refusals import refusal_in_stream
+from ..llms.sse import EventParser
 from ..llms.transport import Request, Transport, TransportOptions
 from ..memory import Memory, SessionId, SessionState
 from ..memory.memory import Mark, Outermost
@@ -378,6 +379,8 @@ class _Line(Memory):
 
 class _TurnEvents:
     """Reads the events of `/stream`; an error is the last part, not raised, so that no turn is made again for it."""
+
+    parser = EventParser
 
     def __init__(self, turn: _Turn) -> None:
         self._turn = turn

@@ -35,6 +35,7 @@ from lagentlike.errors import (
     StreamTruncated,
 )
 from lagentlike.llms import AsyncClaudeAPI, ClaudeAPI, forbid_real_requests, RateLimiter
+from lagentlike.llms.claude_wire import MessageAssembler, parse_message
 from lagentlike.llms.transport import TransportOptions
 from lagentlike.registry import create_object
 from lagentlike.schema import Completion, ToolCall, Usage
@@ -43,6 +44,7 @@ from .asking import given_up, HI, read_into
 from .claude_server import ClaudeServer, drained, error, event, events, KEYS, text, thought, use, whole
 from .fault_server import events as sse
 from .fault_server import FaultServer, hang, raw, reply, reset
+from .lies import answers_or_typed_errors, streamed
 
 ADD = {
     "type": "function",
@@ -317,6 +319,18 @@ async def test_plain_answers_need_no_blocks_and_may_be_empty(way: str) -> None:
     assert (empty, empty.tool_calls, empty.finish_reason) == ("", None, "stop")
 
 
+@pytest.mark.parametrize("form", ["whole", "streamed"])
+def test_a_server_that_sends_anything_gets_an_answer_or_a_typed_error_made_of_it(form: str) -> None:
+    asked = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}}
+    cited = {**text("It is."), "citations": [{"type": "char_location", "cited_text": "a"}]}
+    answer = whole({"model": "m"}, [thought("hm"), asked, cited, use("add", a=1)])
+    if form == "whole":
+        assert answers_or_typed_errors(parse_message, answer) > 400
+    else:
+        told = [json.loads(one.split(b"data: ")[1]) for one in events(answer, size=9)]
+        assert answers_or_typed_errors(streamed(MessageAssembler), told) > 1000
+
+
 @WAYS
 async def test_results_of_the_apis_own_tools_go_back_with_what_cites_them(way: str) -> None:
     found = {
@@ -332,6 +346,29 @@ async def test_results_of_the_apis_own_tools_go_back_with_what_cites_them(way: s
         said = {"role": "assistant", "content": answer.text, "blocks": answer.blocks}
         await ask(model(server), way, [*HI, said, {"role": "user", "content": "more"}])
         assert server.bodies[1]["messages"][1]["content"] == [asked, found, cited]
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n\n"])
+async def test_white_space_between_blocks_does_not_keep_them_from_going_back(space: str) -> None:
+    blocks = [thought("hm"), text("It is so"), text(space), {**text("here."), "citations": [{"type": "char_location"}]}]
+    async with ClaudeServer(blocks) as server:
+        answer = await ask(model(server), "chat")
+        said = {"role": "assistant", "content": answer.text, "blocks": answer.blocks}
+        await ask(model(server), "chat", [*HI, said, {"role": "user", "content": "more"}])
+    assert answer.text == f"It is so{space}here."
+    assert server.bodies[1]["messages"][1]["content"] == [block for block in blocks if block != text(space)]
+
+
+async def test_a_call_without_an_id_gets_one_and_can_be_answered() -> None:
+    nameless = {"type": "tool_use", "name": "add", "input": {"a": 1}}
+    async with ClaudeServer([thought("hm"), nameless], [text("2")]) as server:
+        answer = await ask(model(server), "chat", tools=[ADD])
+        [call] = answer.tool_calls or ()
+        said = {"role": "assistant", "content": "", "blocks": answer.blocks, "tool_calls": [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": {"a": 1}}}
+        ]}  # fmt: skip
+        result = {"role": "tool", "tool_call_id": call.id, "content": "2"}
+        assert await ask(model(server), "chat", [*HI, said, result], tools=[ADD]) == "2"
 
 
 async def test_an_answer_that_was_edited_is_sent_as_it_is_now_with_its_thinking() -> None:

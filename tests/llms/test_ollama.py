@@ -10,13 +10,15 @@ import pytest
 from lagentlike.errors import BadResponse, InvalidArgument, LLMError, RequestRefused, ServerError, StreamTruncated
 from lagentlike.llms import AsyncOllamaAPI, OllamaAPI
 from lagentlike.llms.ndjson import LineParser
+from lagentlike.llms.ollama_wire import ChatLines, parse_chat
 from lagentlike.llms.transport import TransportOptions
 from lagentlike.registry import create_object
 from lagentlike.schema import Completion, TokenSpan, ToolCall, Usage
 
 from .asking import both_ways, given_up, HI, read_into
 from .fault_server import FaultServer, JSON_HEAD, raw, reply
-from .ollama_server import OllamaServer
+from .lies import answers_or_typed_errors, streamed
+from .ollama_server import FIGURES, lines, OllamaServer
 
 CALL = {"id": "call_1", "function": {"index": 0, "name": "add", "arguments": {"a": 1, "b": [2, "é"]}}}
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
@@ -203,6 +205,24 @@ async def test_what_is_no_whole_answer_is_not_taken_for_one(body: bytes, raised:
     async with FaultServer(raw(JSON_HEAD % len(body) + body)) as server:
         with pytest.raises(LLMError):
             await ask(model(server), "chat")
+
+
+@pytest.mark.parametrize("called", ["text/plain", "application/json", "application/octet-stream", ""])
+async def test_a_stream_is_read_as_lines_whatever_it_is_called(called: str) -> None:
+    told = [{"message": {"content": "two "}, "done": False}, {"message": {"content": "lines"}, "done": True}]
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in told)
+    head = NDJSON_HEAD.replace(b"application/x-ndjson", called.encode())
+    async with FaultServer(raw(head + body, _close)) as server:
+        assert await ask(model(server), "stream") == "two lines"
+
+
+def test_a_server_that_sends_anything_gets_an_answer_or_a_typed_error_made_of_it() -> None:
+    reply = {"thinking": "hm", "content": "hi", "tool_calls": [CALL], "logprobs": [{"token": "h", "logprob": -0.5}]}
+    end = {"model": "m", "done": True, "done_reason": "stop", **FIGURES}
+    whole = {**end, "message": {**reply, "role": "assistant"}, "logprobs": reply["logprobs"]}
+    assert answers_or_typed_errors(parse_chat, whole) > 300
+    told = [{"model": "m", **line} for line in lines(reply)]
+    assert answers_or_typed_errors(streamed(ChatLines), told) > 500
 
 
 async def _close(writer: Any, request: Any) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import email.utils
 import gc
 import gzip
+import json
 import logging
 import math
 import os
@@ -214,6 +215,45 @@ async def test_refusals_are_not_retried_and_show_no_key(
     assert KEY not in told
     assert "the key *** is not welcome" in str(error)
     assert error.__context__ is None
+
+
+SSE = b"data: %s\n\n"
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": f"the key {KEY} is not welcome", "type": "server_error"}},
+        {"error": f"the key {KEY} is not welcome"},
+        {"error": {"message": "x" * 985 + KEY}},  # the message is cut within it
+        {"nothing": KEY},
+        f"no JSON {KEY}".encode(),
+        b"x" * 1000 + KEY.encode(),  # what is kept is cut within it
+    ],
+)
+async def test_errors_that_come_with_status_200_show_no_key(
+    way: str, body: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with FaultServer(events(SSE % sent) if way == "stream" else reply(sent)) as server:
+        with pytest.raises(LLMError) as caught:
+            await ask(model(server, retry=1), way)
+    error = caught.value
+    told = "".join(traceback.format_exception(error)) + repr(error) + error.raw + caplog.text
+    assert KEY[:12] not in told
+
+
+async def test_an_error_within_a_stream_shows_no_key() -> None:
+    said = {"error": {"message": f"the key {KEY} is not welcome", "type": "server_error"}}
+    stream = [chunk({"content": "half"}), SSE % json.dumps(said).encode()]
+    pieces: list[str] = []
+    async with FaultServer(events(stream, pause=0.05)) as server:
+        with pytest.raises(ServerError, match=r"the key \*\*\* is not welcome") as caught:
+            await read_into(pieces, model(server))
+    assert (pieces, caught.value.partial) == (["half"], "half")
+    assert KEY not in caught.value.raw
 
 
 @both_ways
