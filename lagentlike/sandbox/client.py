@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -22,6 +22,9 @@ BEAT_SECONDS = 5.0
 
 MISSED_BEATS = 3
 """After how many of them without an answer it counts as gone."""
+
+PAUSE_SECONDS = 0.2
+"""How long after one of them the next is asked for."""
 
 SPARE_SECONDS = 10.0
 """How much longer than the call an answer may take."""
@@ -121,11 +124,13 @@ class RemoteHost(SlotHost):
         return name
 
     async def alive(self) -> bool:
-        try:
-            await self._request("GET", "/slots", None, BEAT_SECONDS)
-        except SandboxError:
-            return False
-        return True
+        """Whether it answers, if not at once, then when it is asked again: others' work is in it."""
+        for pause in (*[PAUSE_SECONDS] * (MISSED_BEATS - 1), 0.0):
+            with suppress(SandboxError):
+                await self._request("GET", "/slots", None, BEAT_SECONDS)
+                return True
+            await asyncio.sleep(pause)
+        return False
 
     async def ended(self) -> str:
         waits = [asyncio.ensure_future(self._silent())]
@@ -148,15 +153,11 @@ class RemoteHost(SlotHost):
 
     async def _silent(self) -> str:
         """Ask now and then, and at once when a connection breaks, until it does not answer."""
-        missed = 0
-        while missed < MISSED_BEATS:
-            missed = 0 if await self.alive() else missed + 1
+        while await self.alive():
             self._broken.clear()
-            try:
-                async with asyncio.timeout(BEAT_SECONDS if not missed else 0.2):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
                     await self._broken.wait()
-            except TimeoutError:
-                continue
         return "the sandbox server does not answer any more"
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:

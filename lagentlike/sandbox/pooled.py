@@ -54,6 +54,7 @@ class PooledBackend(ToolBackend):
         self._launching = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._working: dict[str, set[asyncio.Task[None]]] = {}  # by host
+        self._closing: set[asyncio.Task[None]] = set()
         self._counts: Counter[str] = Counter()
         self._running = False
 
@@ -99,14 +100,18 @@ class PooledBackend(ToolBackend):
         hosts, self._hosts = list(self._hosts.values()), {}
         self._places.clear()
         self._kept.clear()
-        for outcome in await asyncio.gather(*(host.close() for host in hosts), return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                logger.warning("a sandbox could not be closed: %s", outcome)
+        for host in hosts:
+            self._close_host(host)
+        if self._closing:
+            await asyncio.wait(self._closing)
         await self._close(purge)
 
     async def acquire(self, trajectory_id: str, timeout_s: float | None = None) -> Slot:
         if not self._running:
             raise SandboxError("the sandbox backend is not running: await start(), or use async with")
+        held = self._pool.held_by(trajectory_id)
+        if held is not None:
+            return held
         kept = self._kept.pop(trajectory_id, None)
         if kept is not None and not kept.lost:
             self._pool.take(kept, trajectory_id)
@@ -143,27 +148,23 @@ class PooledBackend(ToolBackend):
     ) -> AsyncIterator[tuple[int, ExecutionResult]]:
         self._counts["batches"] += 1
         self._counts["calls"] += len(requests)
-        by_host: dict[str, list[int]] = {}
+        by_host: dict[str, dict[int, SlotRequest]] = {}
         for index, request in enumerate(requests):
             if request.slot.lost or request.slot not in self._places:
                 yield index, ExecutionResult.slot_lost(request.slot.lost or "the slot was given back")
             else:
-                by_host.setdefault(request.slot.container, []).append(index)
+                by_host.setdefault(request.slot.container, {})[index] = request
         arrived: asyncio.Queue[tuple[int, ExecutionResult]] = asyncio.Queue()
-        tasks = [
-            self._spawn(self._run_on(host, {index: requests[index] for index in indices}, timeout_s, arrived))
-            for host, indices in by_host.items()
-        ]
-        for task, host in zip(tasks, by_host, strict=True):
-            self._working.setdefault(host, set()).add(task)
+        count = sum(map(len, by_host.values()))
+        tasks = {host: self._run_on(host, missing, timeout_s, arrived) for host, missing in by_host.items()}
         try:
-            for _ in range(sum(map(len, by_host.values()))):
+            for _ in range(count):
                 yield await arrived.get()
         finally:
-            for task, host in zip(tasks, by_host, strict=True):
+            for host, task in tasks.items():
                 task.cancel()
                 self._working.get(host, set()).discard(task)
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def read_artifact(self, slot: Slot, path: str, max_bytes: int = MAX_ARTIFACT) -> Artifact:
         if max_bytes < 0:
@@ -198,19 +199,18 @@ class PooledBackend(ToolBackend):
             **counts,
         }
 
-    async def _run_on(
+    def _run_on(
         self,
         host_id: str,
-        requests: Mapping[int, SlotRequest],
+        missing: dict[int, SlotRequest],
         timeout_s: float,
         arrived: asyncio.Queue[tuple[int, ExecutionResult]],
-    ) -> None:
-        """Run what is for one host; each request gets its result, also when the host ends meanwhile."""
-        missing = dict(requests)
-        indices = list(requests)
-        calls = [HostCall(self._places[slot], tool, arguments) for slot, tool, arguments in requests.values()]
-        fault, lost = "the sandbox gave no result", True
-        try:
+    ) -> asyncio.Task[None]:
+        """Run what is for one host; each request gets its result, also when the host ends before it has begun."""
+
+        async def run() -> None:
+            indices = list(missing)
+            calls = [HostCall(self._places[slot], tool, arguments) for slot, tool, arguments in missing.values()]
             stream = self._hosts[host_id].run_batch(calls, timeout_s)
             async with aclosing(stream) as arriving:  # type: ignore[type-var]
                 async for place, result in arriving:
@@ -220,14 +220,21 @@ class PooledBackend(ToolBackend):
                     if result.lost:
                         self._lost(request.slot, result.error)
                     arrived.put_nowait((indices[place], result))
-        except SandboxError as error:
-            fault, lost = str(error), isinstance(error, SlotLost)
-        finally:
+
+        def settle(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()
+            fault = str(error) if isinstance(error, SandboxError) else "the sandbox gave no result"
+            lost = isinstance(error, SlotLost) or not isinstance(error, SandboxError)
             for index, request in missing.items():
                 if lost:
                     self._lost(request.slot, fault)
                 result = ExecutionResult.slot_lost(request.slot.lost) if lost else ExecutionResult.unavailable(fault)
                 arrived.put_nowait((index, result))
+
+        task = self._spawn(run())
+        task.add_done_callback(settle)
+        self._working.setdefault(host_id, set()).add(task)
+        return task
 
     async def _ask(self, slot: Slot, action: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         slot.check()
@@ -297,6 +304,9 @@ class PooledBackend(ToolBackend):
             host = await self._launch()
         finally:
             self._launching -= 1
+        if not self._running:  # it was stopped meanwhile, and does not know of this one
+            await asyncio.wait([self._close_host(host)])
+            raise SandboxError("the sandbox backend was stopped")
         self._hosts[host.id] = host
         self._spawn(self._watch(host))
         for name in host.slots():
@@ -335,10 +345,21 @@ class PooledBackend(ToolBackend):
         self._pool.forget_lost()
         for task in self._working.pop(host.id, ()):
             task.cancel()
-        try:
-            await host.close()
-        except SandboxError as error:
-            logger.warning("the sandbox host %s could not be ended: %s", host.id, error)
+        await asyncio.wait([self._close_host(host)])
+
+    def _close_host(self, host: SlotHost) -> asyncio.Task[None]:
+        """Close a host, also if who waits for that gives up."""
+
+        async def close() -> None:
+            try:
+                await host.close()
+            except Exception as error:  # noqa: BLE001  # it is not ours any more, however it ends
+                logger.warning("the sandbox host %s could not be closed: %s", host.id, error)
+
+        closing = asyncio.get_running_loop().create_task(close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        return closing
 
     def _patience(self) -> float:
         return self.settings.acquire_timeout_s

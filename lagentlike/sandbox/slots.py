@@ -45,6 +45,10 @@ class SlotPool:
         """How many wait for one."""
         return len(self._waiting)
 
+    def held_by(self, trajectory_id: str) -> Slot | None:
+        """The slot that a trajectory has."""
+        return self._leased.get(trajectory_id)
+
     async def lease(self, trajectory_id: str, timeout_s: float) -> Slot:
         """A slot for a trajectory, which keeps the one that it has.
 
