@@ -28,6 +28,7 @@ FOLDER = Path(__file__).resolve().parent
 ANSWER_S, TOOL_S, REWARD_S = 0.05, 0.02, 0.03
 CHAIN_S = 2 * ANSWER_S + TOOL_S
 WAVES = 5
+TEMPERATURES = (1.0, 1.5, 2.0, 2.5)
 
 
 @tool
@@ -76,12 +77,16 @@ async def overlap(number: int = 64) -> dict[str, float]:
     return {"wall_s": wall, "of_ideal": (WAVES * CHAIN_S + REWARD_S) / wall}
 
 
-async def drift(chains: int = 64) -> dict[str, float]:
-    """Tokens that differ from what was sampled: in our rows, and in rows tokenized again from the text."""
+async def drift(temperature: float, chains: int = 64) -> dict[str, float]:
+    """Tokens that differ from what was sampled: in our rows, and in rows tokenized again from the text.
+
+    The embedded model is so sure of itself that it writes what its tokenizer would until the temperature is high;
+    larger models leave that way sooner.
+    """
     agent = HFAgent(tools=[calculator])
-    config = {"temperature": 1.3, "seed": 5, "max_new_tokens": 64}
+    config = {"temperature": temperature, "seed": 5, "max_new_tokens": 64}
     questions = [f"What is {n} * {n + 7}?" for n in range(chains // 2)]
-    questions += [f"Tell me about zor{chr(97 + n % 26)}vik{n}." for n in range(chains // 2)]
+    questions += [f"Write about zor{chr(97 + n % 26)}vik{n} and tea." for n in range(chains // 2)]
     said: dict[tuple[int, int], list[int]] = {}
 
     def watch(event: RolloutEvent) -> None:
@@ -89,16 +94,23 @@ async def drift(chains: int = 64) -> dict[str, float]:
             said.setdefault((event.query, event.chain), []).extend(event.message.tokens.ids)
 
     result = await agent.run(questions, max_turns=4, generation_config=config, on_event=watch)
-    sampled = ours = again = 0
+    sampled = ours = again = chains_again = 0
     for trajectory in result:
         truth = said[trajectory.query, trajectory.chain]  # as the engine gave them, answer by answer
         rows = tokenize_trajectories([trajectory], tensors="np")
         spliced = rows["input_ids"][rows["action_mask"] == 1].tolist()
         written = agent.tokenize_trajectories([trajectory.messages], tensors="np")
+        other = _differing(truth, written["input_ids"][written["action_mask"] == 1].tolist())
         sampled += len(truth)
         ours += _differing(truth, spliced)
-        again += _differing(truth, written["input_ids"][written["action_mask"] == 1].tolist())
-    return {"sampled": sampled, "ours_percent": 100 * ours / sampled, "again_percent": 100 * again / sampled}
+        again += other
+        chains_again += other > 0
+    return {
+        "sampled": sampled,
+        "ours_percent": 100 * ours / sampled,
+        "again_percent": 100 * again / sampled,
+        "chains_again_percent": 100 * chains_again / len(result),
+    }
 
 
 def _differing(truth: list[int], other: list[int]) -> int:
@@ -148,12 +160,11 @@ def main() -> None:
     overlaps = [asyncio.run(overlap()) for _ in range(options.rounds)]
     figures["overlap"] = {name: statistics.median(one[name] for one in overlaps) for name in overlaps[0]}
     print(f"with a reward of {REWARD_S * 1000:.0f} ms, 64 at once: {figures['overlap']['of_ideal']:.2f} of the ideal")
-    figures["drift"] = asyncio.run(drift())
-    drifted = figures["drift"]
-    print(
-        f"token drift over {drifted['sampled']} sampled tokens: ours {drifted['ours_percent']:.2f} %, "
-        f"tokenized again {drifted['again_percent']:.2f} %"
-    )
+    figures["drift"] = {str(temperature): asyncio.run(drift(temperature)) for temperature in TEMPERATURES}
+    print("temperature   tokens sampled   other tokens in our rows   tokenized again   chains that this touches")
+    for temperature, found in figures["drift"].items():
+        shares = [found[f"{name}_percent"] for name in ("ours", "again", "chains_again")]
+        print(f"{temperature:>11}   {found['sampled']:14}   " + "{:22.2f} %   {:13.2f} %   {:22.0f} %".format(*shares))
     both = {"read_again": 0, "reused": None}  # most bytes that are kept
     measured_turns: dict[str, list[dict[str, float]]] = {name: [] for name in both}
     for _ in range(options.rounds):

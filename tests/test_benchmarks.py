@@ -13,6 +13,7 @@ import pytest
 from benchmarks import gpu_check
 from benchmarks import workloads as w
 from benchmarks.report import FIGURES
+from benchmarks.rollouts import drift
 from benchmarks.server import start
 from benchmarks.tracing import measure as measure_tracing
 
@@ -53,6 +54,12 @@ async def test_streams_the_whole_text(name: str) -> None:
 async def test_refines_a_blog_post(name: str) -> None:
     async with _client(name, "1ms/plain") as client:
         assert await client.refine(0, w.BLOG_REQUEST.format(topic="tests")) == w.REPLY
+
+
+async def test_rows_that_are_tokenized_again_drift_and_ours_do_not() -> None:
+    found = await drift(2.0, chains=16)
+    assert found["ours_percent"] == 0
+    assert found["again_percent"] > 0
 
 
 def test_every_workload_has_a_figure() -> None:
