@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import eq, is_
 from typing import Any, Protocol, TypeVar
 
 from ..concurrency import in_thread
@@ -39,11 +40,21 @@ class _Unit(Protocol):
 
 @dataclass
 class _Held:
-    """A session in memory, as the store has it."""
+    """A session in memory, as the store has it.
+
+    Attributes:
+        version, note: as the store has them.
+        marks: how much of each memory the store has.
+        logs: the same for memories of agents elsewhere: the hashes of their messages as JSON.
+        values: the other states, as JSON.
+        users: how many use it at present.
+        used: when it was used last.
+    """
 
     version: int = 0
     note: Any = None
     marks: dict[str, Mark] = field(default_factory=dict)
+    logs: dict[str, list[int]] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     users: int = 0
     used: float = 0.0
@@ -52,7 +63,8 @@ class _Held:
 class Keeper:
     """Keeps the sessions of a unit in a store; `agent.keep(store)` makes one and has it called for each turn.
 
-    What is written of a turn is what is new in it: the messages that were added, and the other states that changed.
+    What is written of a turn is what is new in it: the messages that were added, and the other states that changed. An
+    agent elsewhere is asked for all that it remembers of the session, of which what is new is written as well.
 
     Args:
         unit: whose sessions they are.
@@ -117,9 +129,9 @@ class Keeper:
         held, states = self._held.setdefault(session_id, _Held()), self._states()
         there = sum(_mark(state, session_id)[1] for _, state in states if isinstance(state, MemoryManager))
         new = there - sum(length for _, length in held.marks.values())
-        change, marks = await self._done(states, lambda: self._change(session_id, held, states, note), new)
+        change, marks, logs = await self._done(states, lambda: self._change(session_id, held, states, note), new)
         await self.store.append(session_id, change)
-        held.version, held.note, held.marks = change.version, note, marks
+        held.version, held.note, held.marks, held.logs = change.version, note, marks, logs
         held.values |= change.values
 
     async def delete(self, session_id: SessionId) -> None:
@@ -172,7 +184,7 @@ class Keeper:
     def _take_over(self, session_id: SessionId, held: _Held, states: _States, kept: Kept | None) -> None:
         if kept is None:  # it was deleted
             self._reset(session_id)
-            held.version, held.note, held.marks, held.values = 0, None, {}, {}
+            held.version, held.note, held.marks, held.logs, held.values = 0, None, {}, {}, {}
             return
         spread = {path for path, state in states if state.spreads}
         state: dict[str, Any] = dict(kept.messages)
@@ -180,31 +192,50 @@ class Keeper:
             if path not in spread:
                 state[path] = value
             elif isinstance(value, dict):
-                state |= {path.rpartition(".")[0] + "." * ("." in path) + key: item for key, item in value.items()}
+                state |= {_beside(path, key): item for key, item in value.items()}
             else:
                 raise StateError(f"{path}: expected a dict, got {type(value).__name__}")
         self._unit.load_state_dict(state, session_id)
         held.version, held.note = kept.version, kept.note
         held.marks = {path: _mark(state, session_id) for path, state in states if isinstance(state, MemoryManager)}
+        elsewhere = kept.messages.keys() - held.marks.keys()
+        held.logs = {path: [hash(to_json(one)) for one in kept.messages[path]] for path in elsewhere}
         held.values = {path: to_json(value) for path, value in kept.values.items()}
 
-    def _change(self, session_id: SessionId, held: _Held, states: _States, note: Any) -> tuple[Change, dict[str, Mark]]:
-        tails, values, marks = {}, {}, {}
+    def _change(
+        self, session_id: SessionId, held: _Held, states: _States, note: Any
+    ) -> tuple[Change, dict[str, Mark], dict[str, list[int]]]:
+        """What is new in a session; and its marks and logs when the store has that."""
+        marks: dict[str, Mark] = {}
+        logs: dict[str, list[int]] = {}
+        tails, values = {}, {}
         for path, state in states:
             if isinstance(state, MemoryManager):
                 marks[path] = log, length = _mark(state, session_id)
                 before, known = held.marks.get(path, ([], 0))
-                start = min(known, length) if log is before else _shared(before[:known], log[:length])
+                start = min(known, length) if log is before else _shared(before[:known], log[:length], is_)
                 if start < length or start < known:
                     new = enumerate(log[start:length], start)
                     tails[path] = Tail(start, [to_json(plain_state(one, f"{path}: message {at}")) for at, one in new])
             elif state.persistent:
-                value = to_json(state.dump(session_id))
-                if held.values.get(path) != value:
-                    values[path] = value
-        lengths = {path: length for path, (_, length) in marks.items()}
+                value = state.dump(session_id)
+                if state.spreads:
+                    elsewhere = {_beside(path, key): key for key, item in value.items() if _are_messages(item)}
+                    for where, key in elsewhere.items():
+                        texts = [to_json(one) for one in value[key]]
+                        logs[where] = hashes = [hash(text) for text in texts]
+                        kept = held.logs.get(where, [])
+                        start = _shared(kept, hashes, eq)
+                        if start < len(hashes) or start < len(kept):
+                            tails[where] = Tail(start, texts[start:])
+                    value = {key: item for key, item in value.items() if _beside(path, key) not in elsewhere}
+                text = to_json(value)
+                if held.values.get(path) != text:
+                    values[path] = text
+        tails |= {where: Tail(0, []) for where in held.logs.keys() - logs.keys()}  # that is no memory any more
+        lengths = {path: length for path, (_, length) in marks.items()} | {path: len(log) for path, log in logs.items()}
         version = held.version + random.getrandbits(32) + 1  # drawn, so that no other change makes the same one
-        return Change(held.version, version, lengths, tails, values, to_json(note)), marks
+        return Change(held.version, version, lengths, tails, values, to_json(note)), marks, logs
 
     def _states(self) -> _States:
         return list(self._unit.named_states())
@@ -254,11 +285,17 @@ def unused(entries: OrderedDict[Key, Entry], most: int, ttl: float | None) -> li
     return gone
 
 
-def _shared(first: list[Any], second: list[Any]) -> int:
-    """How many messages two logs have in common, from the beginning on."""
-    count = 0
-    for one, other in zip(first, second, strict=False):
-        if one is not other:
-            break
-        count += 1
-    return count
+def _shared(first: list[T], second: list[T], same: Callable[[T, T], bool]) -> int:
+    """How many items two logs have in common, from the beginning on."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, pair in pairs if not same(*pair)), min(len(first), len(second)))
+
+
+def _beside(path: str, key: str) -> str:
+    """The path of what an agent elsewhere calls `key`, whose state is at a path of this tree."""
+    parent, dot, _ = path.rpartition(".")
+    return f"{parent}{dot}{key}"
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) and "sender" in one for one in value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from lagentlike.errors import (
 )
 from lagentlike.hooks import Hook
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM, ScriptedLLM
+from lagentlike.memory import Change, SQLiteStore, Tail
 from lagentlike.schema import ActionReturn, AgentMessage, AgentStatusCode, ToolCall, ToolResult
 from lagentlike.serving import (
     AgentServer,
@@ -177,6 +179,56 @@ def test_it_nests_behind_another_server_that_keeps_its_sessions(url: str, tmp_pa
             assert await asyncio.to_thread(agent.session_ids) == ["other", "new", "third"]
 
     asyncio.run(main())
+
+
+def test_of_what_an_agent_elsewhere_remembers_a_kept_tree_writes_what_is_new(tmp_path: Path) -> None:
+    store, written = SQLiteStore(tmp_path / "sessions.db"), []
+    append = store.append
+
+    async def watched(session_id: Any, change: Change) -> None:
+        written.append(change)
+        await append(session_id, change)
+
+    store.append = watched  # type: ignore[method-assign]
+    for url in _served(Agent(ScriptedLLM(echo))):
+        team = Sequential(Agent(ScriptedLLM(echo)), HTTPAgentClient(url=url))
+        team.keep(store)
+        for number in range(10):
+            team(f"tea {number}", session_id="ann")
+        tails = [change.tails["1.memory"] for change in written]
+        assert [(tail.start, len(tail.messages)) for tail in tails] == [(2 * number, 2) for number in range(10)]
+        assert [change for change in written[1:] if change.values] == []
+        assert len({one.path for one in store.blocking.search("tea", limit=40)}) > 1
+        before = team.state_dict("ann")
+        team.reset("ann", recursive=True)
+    for url in _served(Agent(ScriptedLLM(echo))):  # another server, where nothing is remembered
+        again = Sequential(Agent(ScriptedLLM(echo)), HTTPAgentClient(url=url))
+        again.keep(store)
+        again("more", session_id="ann")
+        after = again.state_dict("ann")
+        assert {key: value[:-2] for key, value in after.items()} == before
+        assert written[-1].tails["1.memory"].start == 20
+        again[1].sessions.restore("ann", {"memory": [{"content": "short", "sender": "user"}]})
+        again("last", session_id="ann")
+        assert store.blocking.load("ann").lengths["1.memory"] == 3
+    store.blocking.close()
+
+
+def test_what_was_kept_whole_of_an_agent_elsewhere_goes_on(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "sessions.db")
+    said = [{"content": "one", "sender": "user"}, {"content": "heard one", "sender": "Agent"}]
+    own = {"memory": Tail(0, [json.dumps(message) for message in said])}
+    change = Change(0, 5, {"memory": 2}, own, {"0.sessions": json.dumps({"memory": said})})
+    run_in_background(store.append("ann", change))
+    for text, count in (("two", 4), ("three", 6)):
+        for url in _served(Agent(ScriptedLLM(echo))):
+            team = Sequential(HTTPAgentClient(url=url))
+            team.keep(store)
+            assert team(text, session_id="ann").content.startswith("heard one, two")
+            assert len(team.state_dict("ann")["0.memory"]) == count
+    kept = store.blocking.load("ann")
+    assert (kept.lengths["0.memory"], kept.values["0.sessions"]) == (6, {})
+    store.blocking.close()
 
 
 def test_hooks_run_around_it(url: str) -> None:
