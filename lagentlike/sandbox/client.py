@@ -106,7 +106,7 @@ class RemoteHost(SlotHost):
             async for line in _lines(response):
                 value = _loaded(line)
                 index = value.get("index")
-                if index not in waiting:
+                if not isinstance(index, int) or index not in waiting:
                     raise SlotLost("the sandbox server answered what nobody asked")
                 waiting.discard(index)
                 yield index, _result(value.get("result"))

@@ -22,6 +22,7 @@ from ..errors import ArtifactError, InvalidArgument, LagentlikeError, SandboxErr
 __all__ = [
     "Listener",
     "bearer",
+    "checked_port",
     "checked_token",
     "guarded",
     "json_reply",
@@ -46,11 +47,14 @@ class Listener(ABC):
         address: where it listens, with `port`.
         port: the port; 0 takes a free one, which `url` then tells.
         socket: the path of a Unix socket to listen on instead, for its owner alone.
+
+    Raises:
+        InvalidArgument: the port is none.
     """
 
     def __init__(self, address: str, port: int | None, socket: Path | None = None) -> None:
         self.address = address
-        self.port = port
+        self.port = None if port is None else checked_port(port)
         self.socket = socket
         self._runner: web.AppRunner | None = None
 
@@ -74,7 +78,7 @@ class Listener(ABC):
         await runner.setup()
         try:
             if self.socket is not None:
-                if self.socket.is_socket():  # of a server that is gone
+                if self.socket.is_socket() and not _is_served(self.socket):  # of a server that is gone
                     self.socket.unlink()
                 await web.SockSite(runner, _bound(self.socket)).start()
             else:
@@ -82,7 +86,7 @@ class Listener(ABC):
         except OSError as error:
             await runner.cleanup()
             place = str(self.socket) if self.socket is not None else f"{self.address}:{self.port}"
-            raise InvalidArgument("socket, port", place, f"cannot listen there: {error.strerror}") from error
+            raise InvalidArgument("socket, port", place, f"cannot listen there: {error.strerror or error}") from error
         self._runner = runner
         if self.socket is None:
             self.port = runner.addresses[0][1]
@@ -92,8 +96,8 @@ class Listener(ABC):
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-        if self.socket is not None:
-            self.socket.unlink(missing_ok=True)
+            if self.socket is not None:
+                self.socket.unlink(missing_ok=True)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -115,6 +119,23 @@ def _bound(path: Path) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _is_served(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def checked_port(port: Any) -> int:
+    """A port to listen on, if it is one; 0 stands for any that is free.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise InvalidArgument("port", port, "give a number from 0 (any free port) to 65535")
+    return port
 
 
 def checked_token(token: Any) -> str:
@@ -149,6 +170,8 @@ def guarded(token: str, open_paths: frozenset[str] = frozenset()) -> Any:
             return await handler(request)
         except web.HTTPRequestEntityTooLarge:
             return json_reply({"error": f"the body is larger than {MAX_BODY} bytes: send less"}, 413)
+        except web.RequestPayloadError:
+            return json_reply({"error": "the body cannot be unpacked, or broke off"}, 400)
         except web.HTTPException as error:
             return json_reply({"error": f"{request.method} {request.path}: {error.reason}"}, error.status)
         except ConnectionError:  # the client is gone, so there is nobody to tell

@@ -20,6 +20,7 @@ import orjson
 from aiohttp import web
 
 from ..errors import InvalidArgument, SandboxUnavailable
+from .base import MAX_ARTIFACT
 from .bubblewrap import Bwrap
 from .host import HostCall
 from .http import checked_token, guarded, json_reply, Listener, MAX_BODY, read_json
@@ -160,6 +161,8 @@ class SandboxServer(Listener):
         for name, kind in _ARTIFACT_FIELDS[action].items():
             if type(body.get(name)) is not kind:
                 raise InvalidArgument(name, body.get(name), f"give a value of type {kind.__name__}")
+        if not 0 <= body.get("max_bytes", 0) <= MAX_ARTIFACT:
+            raise InvalidArgument("max_bytes", body["max_bytes"], f"give 0 to {MAX_ARTIFACT}")
         reply = await self.host.ask(slot, f"artifacts/{action}", body)
         return json_reply(reply)
 

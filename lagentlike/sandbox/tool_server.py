@@ -8,7 +8,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from ..errors import InvalidArgument, SandboxError
+from ..errors import InvalidArgument, SandboxError, ToolArgumentsError
 from ..schema import ToolCall, ToolResult
 from .http import bearer, checked_token, guarded, json_reply, Listener, MAX_BODY, read_body, read_json
 from .tools import Tools
@@ -106,15 +106,14 @@ class ToolServerClient:
         """Run a call there; the result has the call's id.
 
         Raises:
+            ToolArgumentsError: the arguments are none that can be sent.
             SandboxError: the server cannot be reached, refuses, or answers with what is no result.
         """
-        body = {
-            "name": call.name,
-            "arguments": call.arguments,
-            "id": call.id,
-            "session_id": session_id,
-            "timeout_s": timeout_s,
-        }
+        asked = {"name": call.name, "arguments": call.arguments, "id": call.id}
+        try:
+            body = orjson.dumps({**asked, "session_id": session_id, "timeout_s": timeout_s})
+        except TypeError as error:  # such as numbers of more than 64 bits
+            raise ToolArgumentsError(f"the arguments of {call.name} cannot be sent: {error}") from None
         reply = await self._post("/execute", body, timeout_s + 5)
         success, output, error = reply.get("success"), reply.get("output", ""), reply.get("error", "")
         metadata = reply.get("metadata", {})
@@ -129,14 +128,12 @@ class ToolServerClient:
         if session is not None:
             await session.close()
 
-    async def _post(self, path: str, body: dict[str, Any], seconds: float) -> dict[str, Any]:
+    async def _post(self, path: str, body: bytes, seconds: float) -> dict[str, Any]:
         if self._session is None:
             self._session = aiohttp.ClientSession(headers=self._headers)
         limit = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.post(
-                self.url + path, data=orjson.dumps(body), timeout=limit, allow_redirects=False
-            ) as response:
+            async with self._session.post(self.url + path, data=body, timeout=limit, allow_redirects=False) as response:
                 reply = orjson.loads(await read_body(response))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise SandboxError(f"the ToolServer does not answer: {type(error).__name__}") from error

@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from ..errors import InvalidArgument
-from ..sandbox.http import only_this_machine
+from ..sandbox.http import checked_port, only_this_machine
 from ..tracing.propagation import part_of
 from .auth import Tokens
 from .openai_protocol import BadRequest, error_body, failure
@@ -89,12 +89,10 @@ class HTTPFace(ABC):
         self._tokens = Tokens(token)
         if not self._tokens and not only_this_machine(host):
             raise InvalidArgument("host", host, "others can connect there: set a token as well, or listen on 127.0.0.1")
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-            raise InvalidArgument("port", port, "give a number from 0 (any free port) to 65535")
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise InvalidArgument("max_concurrency", max_concurrency, "give a number of at least 1")
         self.host = host
-        self.port = port
+        self.port = checked_port(port)
         self.limits = limits or Limits()
         self._hosts = {"localhost", "127.0.0.1", "::1", host.lower(), *map(str.lower, hosts)}
         self._any_host = not only_this_machine(host)

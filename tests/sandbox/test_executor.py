@@ -257,6 +257,10 @@ async def test_a_tool_marked_external_runs_in_the_tool_server_and_never_in_the_s
         ) as executor:
             result = await executor.execute("a", call)
             assert (result.success, result.output, result.id) == (True, "found x", "c7")
+            for word in ("\ud800", 10**30):
+                unsent = await executor.execute("a", ToolCall("lookup", {"word": word}))
+                assert "the arguments of lookup cannot be sent" in unsent.error
+                assert unsent.metadata == {}, "a model is to blame for it"
         async with ToolExecutor(
             backend, tools, {"tool_server_url": server.url, "tool_server_token": token + "x"}
         ) as executor:

@@ -120,6 +120,9 @@ async def test_every_route_does_what_it_says() -> None:
         ("/batch", {"calls": [{}] * 2000, "timeout_s": 1}),
         ("/reset", {"slot": "../slot-1"}),
         ("/artifacts/read", {"slot": "slot-1", "path": "f", "max_bytes": True}),
+        ("/artifacts/read", {"slot": "slot-1", "path": "f", "max_bytes": -1}),
+        ("/artifacts/read", {"slot": "slot-1", "path": "f", "max_bytes": 2**62}),
+        ("/artifacts/archive", {"slot": "slot-1", "path": ".", "max_bytes": -1}),
         ("/artifacts/read", {"slot": "slot-1", "path": "", "max_bytes": 1}),
         ("/artifacts/list", {"slot": "slot-1", "path": "x" * 5000, "recursive": False}),
     ],
@@ -138,6 +141,11 @@ async def test_bodies_that_are_no_json_or_too_large_are_refused() -> None:
                 assert response.status == expected
         async with session.get("/execute") as response:
             assert response.status == 405
+        async with session.post("/execute", data=b"no gzip", headers={"Content-Encoding": "gzip"}) as response:
+            assert (response.status, await response.json()) == (
+                400,
+                {"error": "the body cannot be unpacked, or broke off"},
+            )
 
 
 async def test_a_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -148,7 +156,40 @@ async def test_a_socket_is_for_its_owner_alone(tmp_path: Path) -> None:
         await host.connect(10)
         assert list(host.slots()) == ["slot-1", "slot-2"]
         await host.close()
+        with pytest.raises(InvalidArgument, match="cannot listen there: Address already in use"):
+            async with serving(port=None, socket=path):
+                raise AssertionError("two servers on one socket")
+        assert path.exists(), "it is the first one's"
     assert not path.exists()
+    with pytest.raises(InvalidArgument, match="cannot listen there: AF_UNIX path too long"):
+        async with serving(port=None, socket=tmp_path / ("x" * 200)):
+            raise AssertionError
+
+
+@pytest.mark.parametrize("port", [-1, 70_000, True, "8080"])
+def test_a_port_that_is_none_is_refused(port: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"port=.*from 0 \(any free port\) to 65535"):
+        ToolServer(ToolRegistry(), TOKEN, port=port)
+
+
+async def test_a_server_that_misses_a_beat_is_asked_again() -> None:
+    asked = 0
+
+    async def slots(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(status=502, text="<html>Bad gateway") if asked < 3 else web.json_response({"slots": {}})
+
+    app = web.Application()
+    app.router.add_get("/slots", slots)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host = RemoteHost("h", TOKEN, url=f"http://127.0.0.1:{runner.addresses[0][1]}")
+    assert await host.alive()
+    await runner.cleanup()
+    assert not await host.alive()
+    await host.close()
 
 
 async def test_a_client_that_leaves_ends_its_command() -> None:
@@ -173,6 +214,8 @@ HOSTILE = [
     b"garbage\n",
     b'{"index": 0}\n',
     b'{"index": 7, "result": {"success": true}}\n',
+    b'{"index": [], "result": {"success": true}}\n',
+    b'{"index": 0, "result": {"success": true, "outp',
     b'{"index": 0, "result": {"success": "yes"}}\n',
     b'{"index": 0, "result": {"success": true, "output": {"a": 1}}}\n',
     b'{"index": 0, "result": {"success": true, "exit_code": 1e300}}\n',

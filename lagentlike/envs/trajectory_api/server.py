@@ -63,8 +63,6 @@ class TrajectoryServer(Listener):
             raise InvalidArgument("host", host, "others can connect there: set a token as well, or listen on 127.0.0.1")
         if token is not None and not token.strip():
             raise InvalidArgument("token", token, "give a text that clients send as 'Authorization: Bearer …'")
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-            raise InvalidArgument("port", port, "give a number from 0 (any free port) to 65535")
         super().__init__(host, port)
         self.queue = TrajectoryQueue(most_groups)
         self._token = token
