@@ -112,8 +112,8 @@ class ToolServerClient:
         asked = {"name": call.name, "arguments": call.arguments, "id": call.id}
         try:
             body = orjson.dumps({**asked, "session_id": session_id, "timeout_s": timeout_s})
-        except TypeError as error:  # such as numbers of more than 64 bits
-            raise ToolArgumentsError(f"the arguments of {call.name} cannot be sent: {error}") from None
+        except TypeError as wrong:  # such as numbers of more than 64 bits
+            raise ToolArgumentsError(f"the arguments of {call.name} cannot be sent: {wrong}") from None
         reply = await self._post("/execute", body, timeout_s + 5)
         success, output, error = reply.get("success"), reply.get("output", ""), reply.get("error", "")
         metadata = reply.get("metadata", {})
