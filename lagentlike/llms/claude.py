@@ -13,7 +13,7 @@ from .base import Conversation, Params, Part
 from .claude_sdk import KEY_HEADER, SDK
 from .claude_wire import message_request, MessageAssembler, parse_message
 from .codec import encode
-from .openai_wire import check_one_answer, check_parameters, sent_roles
+from .openai_wire import check_one_answer, sent_roles
 from .served import _AsyncServed, _BlockingServed, _Served, server_url
 from .transport import Opener, TransportOptions
 
@@ -25,6 +25,7 @@ class _Claude(_Served):
 
     key_variable: ClassVar[str] = "ANTHROPIC_API_KEY"
     key_host: ClassVar[str] = "api.anthropic.com"
+    own_parameters = frozenset("cache thinking output_config container context_management".split())
 
     def __init__(
         self,
@@ -34,22 +35,11 @@ class _Claude(_Served):
         proxies: Mapping[str, str] | None = None,
         meta_template: Sequence[Mapping[str, Any]] | None = None,
         api_base: str = "https://api.anthropic.com",
-        *,
-        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(model_type, str) or not model_type:
             raise InvalidArgument("model_type", model_type, "give the model's name, such as 'claude-sonnet-4-5'")
-        check_parameters(options, _OWN_PARAMETERS)
-        super().__init__(
-            model_type,
-            _endpoint(api_base),
-            key=key,
-            proxies=proxies,
-            retry=retry,
-            extra_body=dict(extra_body) if extra_body else None,
-            **options,
-        )
+        super().__init__(model_type, _endpoint(api_base), key=key, proxies=proxies, retry=retry, **options)
         self._roles = sent_roles(meta_template, _ROLES)
 
     @staticmethod
@@ -66,7 +56,7 @@ class _Claude(_Served):
         return self._streamed(self._body(messages, params, stream=True), MessageAssembler)
 
     def _body(self, messages: Conversation, params: Params, **more: Any) -> bytes:
-        check_parameters(params, _OWN_PARAMETERS)
+        self._check(params)
         check_one_answer(params)
         return encode({**message_request(self.path, messages, params, self._roles), **more}, "messages")
 
@@ -110,11 +100,6 @@ class ClaudeAPI(_Claude, _BlockingServed):
 class AsyncClaudeAPI(_Claude, _AsyncServed):
     """The async form of `ClaudeAPI`."""
 
-
-_OWN_PARAMETERS = frozenset(
-    "model_type retry key meta_template api_base proxies timeout headers transport limiter cache thinking "
-    "output_config container context_management".split()
-)
 
 _PATH = "/v1/messages"
 

@@ -11,7 +11,7 @@ from ..errors import InvalidArgument
 from ..schema import Completion
 from .base import Conversation, Params, Part
 from .ollama_wire import chat_options, ChatLines, OllamaEncoder, parse_chat
-from .openai_wire import check_one_answer, check_parameters, request_body
+from .openai_wire import check_one_answer, request_body
 from .served import _AsyncServed, _BlockingServed, _Served, server_url
 
 __all__ = ["AsyncOllamaAPI", "OllamaAPI"]
@@ -22,6 +22,10 @@ class _Ollama(_Served):
 
     key_variable: ClassVar[str] = "OLLAMA_API_KEY"
     key_host: ClassVar[str] = "ollama.com"
+    own_parameters = frozenset(
+        "think format truncate shift num_predict num_keep num_batch num_gpu main_gpu num_thread repeat_last_n "
+        "typical_p mirostat mirostat_eta mirostat_tau use_mmap penalize_newline".split()
+    )
 
     def __init__(
         self,
@@ -30,15 +34,11 @@ class _Ollama(_Served):
         api_base: str = "http://127.0.0.1:11434",
         key: str | Sequence[str] | None = "ENV",
         meta_template: Sequence[Mapping[str, Any]] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(model_type, str) or not model_type:
             raise InvalidArgument("model_type", model_type, "give the model's name, such as 'qwen3:8b'")
-        check_parameters(options, _OWN_PARAMETERS)
-        super().__init__(
-            model_type, _endpoint(api_base), key=key, extra_body=dict(extra_body) if extra_body else None, **options
-        )
+        super().__init__(model_type, _endpoint(api_base), key=key, **options)
         self._encoder = OllamaEncoder(meta_template)
 
     def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
@@ -48,7 +48,7 @@ class _Ollama(_Served):
         return self._streamed(self._body(messages, params, stream=True), ChatLines)
 
     def _body(self, messages: Conversation, params: Params, *, stream: bool) -> bytes:
-        check_parameters(params, _OWN_PARAMETERS)
+        self._check(params)
         check_one_answer(params)
         return request_body(messages, chat_options(self.path, params, stream=stream), self._encoder)
 
@@ -76,13 +76,6 @@ class OllamaAPI(_Ollama, _BlockingServed):
 
 class AsyncOllamaAPI(_Ollama, _AsyncServed):
     """The async form of `OllamaAPI`."""
-
-
-_OWN_PARAMETERS = frozenset(
-    "model_type retry key meta_template api_base proxies timeout headers transport limiter think format truncate shift "
-    "num_predict num_keep num_batch num_gpu main_gpu num_thread repeat_last_n typical_p mirostat mirostat_eta "
-    "mirostat_tau use_mmap penalize_newline".split()
-)
 
 
 def _endpoint(api_base: str) -> URL:

@@ -14,7 +14,6 @@ from .base import Conversation, Params
 from .openai_wire import (
     ChatAssembler,
     check_one_answer,
-    check_parameters,
     MessageEncoder,
     parse_completion,
     Part,
@@ -30,6 +29,8 @@ __all__ = ["AsyncGPTAPI", "GPTAPI"]
 class _ChatCompletions(_Served):
     """What both colours share: the calls as coroutines."""
 
+    own_parameters = frozenset(["max_tokens_field"])
+
     def __init__(
         self,
         model_type: str,
@@ -42,13 +43,11 @@ class _ChatCompletions(_Served):
         json_mode: bool = False,
         *,
         response_format: Any = None,
-        extra_body: Mapping[str, Any] | None = None,
         max_tokens_field: str | None = None,
         **options: Any,
     ) -> None:
         if not isinstance(model_type, str) or not model_type:
             raise InvalidArgument("model_type", model_type, "give the model's name, as the server knows it")
-        check_parameters(options, _OWN_PARAMETERS)
         super().__init__(
             model_type,
             _endpoint(api_base),
@@ -58,10 +57,8 @@ class _ChatCompletions(_Served):
             retry=retry,
             json_mode=json_mode or None,
             response_format=response_format,
-            extra_body=dict(extra_body) if extra_body else None,
             **options,
         )
-        self._checked: frozenset[str] = frozenset(self.gen_params)
         self._limit_field = max_tokens_field or _limit_field(model_type)
         self._encoder = MessageEncoder(meta_template)
 
@@ -76,9 +73,7 @@ class _ChatCompletions(_Served):
         return ChatAssembler()
 
     def _body(self, messages: Conversation, params: Params, *, stream: bool) -> bytes:
-        if not params.keys() <= self._checked:
-            check_parameters(params, _OWN_PARAMETERS)
-            self._checked |= params.keys()
+        self._check(params)
         check_one_answer(params)
         options = request_options(self.path, params, self._limit_field, stream=stream)
         return request_body(messages, options, self._encoder)
@@ -131,11 +126,6 @@ class AsyncGPTAPI(_ChatCompletions, _AsyncServed):
     >>> llm.gen_params["temperature"]
     0
     """
-
-
-_OWN_PARAMETERS = frozenset(
-    "model_type retry key org meta_template api_base proxies timeout headers max_tokens_field transport limiter".split()
-)
 
 
 def _endpoint(api_base: str) -> URL:

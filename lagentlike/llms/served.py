@@ -16,6 +16,7 @@ from ..errors import InvalidArgument, QuotaExhausted
 from ..schema import Completion
 from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params, Part, side_by_side
 from .limits import likely_tokens, RateLimiter
+from .parameters import check_parameters
 from .transport import Assembler, Opener, Request, Transport, TransportOptions
 
 __all__ = ["server_url"]
@@ -33,6 +34,9 @@ class _Served(_LLM):
     key_host: ClassVar[str] = "api.openai.com"
     """The host that nobody can ask without a key."""
 
+    own_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that not all models have; a name that looks like a slip of one is refused."""
+
     def __init__(
         self,
         path: str,
@@ -46,15 +50,24 @@ class _Served(_LLM):
         timeout: float | None = None,
         transport: TransportOptions | None = None,
         limiter: RateLimiter | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         **gen_params: Any,
     ) -> None:
+        check_parameters(gen_params, self.own_parameters)
         if limiter is not None and not isinstance(limiter, RateLimiter):
             raise InvalidArgument("limiter", limiter, "give a RateLimiter, the same to all models of an account")
-        super().__init__(path, **gen_params)
+        super().__init__(path, extra_body=dict(extra_body) if extra_body else None, **gen_params)
+        self._known = frozenset(self.gen_params)
         self.url = url
         self._access = _Access(key, org, headers, _proxy(url, proxies), self.key_variable, self._authorization)
         options = _options(transport, retry, timeout)
         self._transport = Transport(options, limiter, self._opener(options))
+
+    def _check(self, params: Params) -> None:
+        """Refuse names that look like slips, each looked at once."""
+        if not params.keys() <= self._known:
+            check_parameters(params, self.own_parameters)
+            self._known |= params.keys()
 
     def _opener(self, options: TransportOptions) -> Opener | None:
         """What sends the requests, where that is not our own HTTP."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from yarl import URL
@@ -12,7 +11,6 @@ from ..prompts.chat.template import ChatTemplate
 from ..schema import Completion
 from .base import Conversation, Params
 from .codec import encode
-from .openai_wire import check_parameters
 from .served import _AsyncServed, _BlockingServed, _Served, server_url
 from .token_model import _TokenModel, chat_tokenizer, of_batch
 from .token_wire import SERVERS
@@ -23,6 +21,8 @@ __all__ = ["AsyncTokenAPI", "TokenAPI"]
 class _TokenAPI(_TokenModel, _Served):
     """What both colours share: the server, and the call as a coroutine."""
 
+    own_parameters = frozenset("tokenizer server template prompt_ids tool_format".split())
+
     def __init__(
         self,
         model_type: str,
@@ -31,23 +31,16 @@ class _TokenAPI(_TokenModel, _Served):
         *,
         api_base: str,
         template: ChatTemplate | str | None = None,
-        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if server not in SERVERS:
             raise InvalidArgument("server", server, f"name the engine that runs there: {', '.join(SERVERS)}")
-        check_parameters(options, _OWN_PARAMETERS)
-        super().__init__(
-            model_type,
-            _endpoint(api_base, SERVERS[server].path),
-            extra_body=dict(extra_body) if extra_body else None,
-            **options,
-        )
+        super().__init__(model_type, _endpoint(api_base, SERVERS[server].path), **options)
         self.server = server
         self.prompts = chat_tokenizer(tokenizer, template)
 
     async def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Completion:
-        check_parameters(params, _OWN_PARAMETERS)
+        self._check(params)
         params, server = of_batch(params, index), SERVERS[self.server]
         prompt = self._prompt(messages, params, index)
         body = {**server.request(self.path, prompt.ids, params), **(params.get("extra_body") or {})}
@@ -102,12 +95,6 @@ class TokenAPI(_TokenAPI, _BlockingServed):
 
 class AsyncTokenAPI(_TokenAPI, _AsyncServed):
     """The async form of `TokenAPI`; a call that is cancelled closes its connection, at which the engine stops."""
-
-
-_OWN_PARAMETERS = frozenset(
-    "model_type tokenizer server template prompt_ids tool_format retry key api_base proxies timeout headers "
-    "transport limiter".split()
-)
 
 
 def _endpoint(api_base: str, path: str) -> URL:
