@@ -18,10 +18,10 @@ __all__ = ["add_options", "main"]
 NAME = "env"
 HELP = """run an RL environment, or the trajectory API that trainers fetch from
 
-serve     sends groups of scored tries to a trainer, as many as it can use, until it has made its steps
-process   writes groups to a file, JSON lines, and a page to read them on beside it
-evaluate  measures the model on the environment's evaluation
-api       the trajectory API itself, in the place of atroposlib's run-api
+  serve     sends groups of scored tries to a trainer, as many as it can use, until it has made its steps
+  process   writes groups to a file, JSON lines, and a page to read them on beside it
+  evaluate  measures the model on the environment's evaluation
+  api       the trajectory API itself, in the place of atroposlib's run-api
 
 The embedded model plays, unless the environment or --model says otherwise. Training needs token ids, which the embedded
 model gives; a model behind a chat server is for process and evaluate."""
@@ -75,7 +75,7 @@ def _run(env: AgentEnv[Any], options: argparse.Namespace) -> int:
     from ..envs.command import run_action, told
 
     done = asyncio.run(run_action(env, options))
-    for line in told(done):
+    for line in told(env, done):
         sys.stdout.write(line + "\n")
     for _, why in env.failures[-1:]:
         sys.stderr.write(f"the environment failed, the last time so: {why}\n")

@@ -89,10 +89,12 @@ def _save(folder: Path, title: str, metrics: dict[str, float], seconds: float) -
     (folder / "metrics.json").write_text(written + "\n", encoding="utf-8")
 
 
-def told(done: RunSummary | dict[str, float]) -> list[str]:
+def told(env: AgentEnv[Any], done: RunSummary | dict[str, float]) -> list[str]:
     """What was done, in lines for a person."""
+    unanswered = [f"{count} tries came to no answer: {why}" for why, count in env.unanswered.most_common(3)]
     if isinstance(done, dict):
-        return [f"{name}: {value:.4g}" for name, value in done.items()] or ["this environment evaluates nothing"]
+        found = [f"{name}: {value:.4g}" for name, value in done.items()] or ["this environment evaluates nothing"]
+        return found + unanswered
     lines = [f"{done.groups} groups of {done.rows} rows"]
     if done.mean_score is not None:
         lines[0] += f", mean score {done.mean_score:.3f}"
@@ -103,6 +105,7 @@ def told(done: RunSummary | dict[str, float]) -> list[str]:
     ):
         if count:
             lines.append(f"{count} {why}")
+    lines += unanswered
     for step, metrics in done.evaluations:
         lines.append(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     if done.path is not None:
@@ -119,4 +122,5 @@ def run_command(env_class: type[AgentEnv[Any]], arguments: Sequence[str] | None 
     add_settings(parser)
     options = parser.parse_args(arguments)
     config, servers = config_of(env_class, options)
-    return told(asyncio.run(run_action(env_class(config, servers), options)))
+    env = env_class(config, servers)
+    return told(env, asyncio.run(run_action(env, options)))

@@ -64,19 +64,19 @@ class AgentEnvConfig(BaseModel):
     disabled_toolsets: list[str] = Field(default_factory=list)
 
     group_size: int = Field(default=4, ge=1)
-    max_token_length: int = 2048
-    max_num_workers: int = -1
-    max_num_workers_per_node: int = 8
+    max_token_length: int = Field(default=2048, ge=1)
+    max_num_workers: int = Field(default=-1, ge=-1)
+    max_num_workers_per_node: int = Field(default=8, ge=1)
     max_eval_workers: int = 16
     rollout_server_url: str = "http://localhost:8000"
     total_steps: int = 1000
     batch_size: int = -1
     steps_per_eval: int = 100
     eval_handling: Literal["STOP_TRAIN", "LIMIT_TRAIN", "NONE"] = "STOP_TRAIN"
-    eval_limit_ratio: float = 0.5
-    inference_weight: float = 1.0
-    min_batch_allocation: float | None = None
-    max_batches_offpolicy: int = 3
+    eval_limit_ratio: float = Field(default=0.5, ge=0, le=1)
+    inference_weight: float = Field(default=1.0, ge=0)
+    min_batch_allocation: float | None = Field(default=None, ge=0, le=1)
+    max_batches_offpolicy: int = Field(default=3, ge=1)
     ensure_scores_are_not_same: bool = True
     include_messages: bool = False
     worker_timeout: float = 600

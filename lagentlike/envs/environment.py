@@ -10,6 +10,7 @@ import numbers
 import sys
 import uuid
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,7 @@ class AgentEnv(ABC, Generic[C]):
     Attributes:
         tools: what the model is offered.
         failures: what became of groups that were not sent: `(item, why)`, the last thousand.
+        unanswered: why tries came to no answer, which makes them worth 0.0, and how many did.
 
     `async with env:` sets it up and closes it.
     """
@@ -106,6 +108,7 @@ class AgentEnv(ABC, Generic[C]):
         self.tokenizer = tokenizer
         self.tools: ToolRegistry = self.build_tools()
         self.failures: list[tuple[Item, str]] = []
+        self.unanswered: Counter[str] = Counter()
         self._sandboxes = Sandboxes(self.config.sandbox, self.tools)
         self._entered = 0
 
@@ -255,6 +258,8 @@ class AgentEnv(ABC, Generic[C]):
                 task, config = self.build_task(item), self.build_agent_config(item)
             result = await self._agent(config, of_model).run(task)
             if not result.success:
+                why = str(result.error)[:500]
+                self.unanswered[why if len(self.unanswered) < 100 else "other errors"] += 1
                 return Try(result, 0.0, {"error": result.error})
             with _part("verify_and_score_trajectory"):
                 score, metadata = await self.verify_and_score_trajectory(

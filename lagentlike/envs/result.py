@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from ..errors import InvalidArgument
 from ..ledger import Segment
 from ..schema import ToolCall, ToolResult
 
@@ -32,6 +34,9 @@ class AgentConfig:
         working_dir: where tools work, which the model is told.
         tool_responses: how results are written between `<tool_response>` tags: "json", or "text" as the chat templates
             of Hermes and Qwen write them, which small models may know alone.
+
+    Raises:
+        InvalidArgument: a value is none that is allowed.
     """
 
     temperature: float | None = 0.7
@@ -41,6 +46,20 @@ class AgentConfig:
     tool_delay_s: float = 0.0
     working_dir: str | None = None
     tool_responses: str = "json"
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "max_tokens"):
+            value = getattr(self, name)
+            if value is None and name == "max_tokens":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidArgument(name, value, "give a whole number of at least 1")
+        if self.temperature is not None and not 0 <= self.temperature < math.inf:
+            raise InvalidArgument("temperature", self.temperature, "give 0 or more, or None for the model's own")
+        if not 0 <= self.tool_delay_s < math.inf:
+            raise InvalidArgument("tool_delay_s", self.tool_delay_s, "give seconds, 0 for no wait")
+        if self.tool_responses not in ("json", "text"):
+            raise InvalidArgument("tool_responses", self.tool_responses, "give json or text")
 
 
 @dataclass

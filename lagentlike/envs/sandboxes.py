@@ -38,8 +38,7 @@ class Sandboxes:
         self._settings = settings
         self._tools = tools
         self._executor: ToolExecutor | None = None
-        self._starting = asyncio.Lock()
-        self._places = asyncio.Semaphore(_slots(settings))
+        self._begin()
 
     async def start(self) -> None:
         """Start them, if the tools that models are offered need some.
@@ -47,8 +46,14 @@ class Sandboxes:
         Raises:
             SandboxUnavailable: there are none here.
         """
+        self._begin()
         if any(self._tools.where(name) != "host" for name in self._tools.list_tools()):
             await self._started()
+
+    def _begin(self) -> None:
+        """What belongs to one event loop; there may be another one the next time."""
+        self._starting = asyncio.Lock()
+        self._places = asyncio.Semaphore(_slots(self._settings))
 
     async def close(self) -> None:
         """End them."""

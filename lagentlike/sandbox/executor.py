@@ -64,7 +64,7 @@ class ToolExecutor:
         self._server: ToolServerClient | None = None
         self._running = False
         self._has_backend = False
-        self._starting = asyncio.Lock()
+        self._starting = asyncio.Lock()  # of the event loop in which it is started
 
     async def start(self) -> None:
         """Start what the tools need.
@@ -73,6 +73,7 @@ class ToolExecutor:
             SandboxUnavailable: the backend cannot work here.
             InvalidArgument: there is a ToolServer, and no token for it.
         """
+        self._starting = asyncio.Lock()
         url = self.settings.tool_server_url
         if url is not None and url != IN_PROCESS:
             self._server = ToolServerClient(url, self.settings.tool_server_token)

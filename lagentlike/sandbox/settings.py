@@ -92,12 +92,16 @@ class SandboxSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidArgument(name, value, "give a whole number of at least 1")
-        for name in _SECONDS:
+        for name in _AMOUNTS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise InvalidArgument(name, value, "give a number of seconds above 0")
-        if isinstance(self.tool_batch_window_ms, bool) or not 0 <= self.tool_batch_window_ms < math.inf:
-            raise InvalidArgument("tool_batch_window_ms", self.tool_batch_window_ms, "give milliseconds, 0 for no wait")
+            if not _is_number(value) or not 0 < value < math.inf:
+                raise InvalidArgument(name, value, "give a number above 0")
+        window = self.tool_batch_window_ms
+        if not _is_number(window) or not 0 <= window < math.inf:
+            raise InvalidArgument("tool_batch_window_ms", window, "give milliseconds, 0 for no wait")
+        for item in fields(self):
+            if item.type == "bool" and not isinstance(getattr(self, item.name), bool):
+                raise InvalidArgument(item.name, getattr(self, item.name), "give True or False")
         for least, most in (("min_containers", "max_containers"), ("modal_min_sandboxes", "modal_max_sandboxes")):
             if getattr(self, least) > getattr(self, most):
                 raise InvalidArgument(least, getattr(self, least), f"{most} is {getattr(self, most)}: give no more")
@@ -144,4 +148,8 @@ _COUNTS = (
     "modal_idle_timeout",
     "modal_max_lifetime",
 )
-_SECONDS = ("tool_timeout_s", "acquire_timeout_s", "modal_acquire_timeout", "modal_execution_timeout", "modal_cpu")
+_AMOUNTS = ("tool_timeout_s", "acquire_timeout_s", "modal_acquire_timeout", "modal_execution_timeout", "modal_cpu")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

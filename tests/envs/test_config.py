@@ -91,6 +91,14 @@ def test_a_flat_name_can_be_set() -> None:
         ({"agent": {"max_stepz": 1}}, "max_stepz"),
         ({"agent_max_steps": "many"}, "max_steps"),
         ({"group_size": 0}, "group_size"),
+        ({"agent_max_steps": 0}, "max_steps=0"),
+        ({"agent_max_tokens": 0}, "max_tokens=0"),
+        ({"agent_temperature": -0.1}, "temperature=-0.1"),
+        ({"agent_tool_delay_s": float("inf")}, "tool_delay_s=inf"),
+        ({"agent_tool_responses": "xml"}, "give json or text"),
+        ({"max_num_workers_per_node": 0}, "max_num_workers_per_node=0"),
+        ({"max_batches_offpolicy": 0}, "max_batches_offpolicy=0"),
+        ({"min_batch_allocation": 2}, "min_batch_allocation=2"),
     ],
 )
 def test_a_wrong_setting_is_told(given: dict[str, Any], told: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lagentlike.envs import AgentEnv, AgentEnvConfig, ScoredGroup
+from lagentlike.envs.command import told
 from lagentlike.envs.groups import group_of
 from lagentlike.errors import EnvironmentFailed, InvalidArgument, RewardError
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM
@@ -160,8 +161,8 @@ async def test_tools_that_are_not_offered_are_the_hooks_alone() -> None:
 
 async def test_an_answer_to_a_task_of_no_data_set() -> None:
     async with Notes(DONE) as env:
-        text, told = await env.run_agent("Write it")
-        assert (text, told) == ("It is written.", {"success": True, "error": None, "tool_calls": 1})
+        text, more = await env.run_agent("Write it")
+        assert (text, more) == ("It is written.", {"success": True, "error": None, "tool_calls": 1})
         check_free(env)
         await env.run_agent("Write it", trajectory_id="mine")
         assert executor_of(env).get_stats()["trajectories"] == 1, "this try goes on"
@@ -240,6 +241,30 @@ async def test_each_run_of_tokens_is_a_row_in_groups_that_compare_the_same_score
     assert one["scores"] == two["scores"] == [0.0, 1.0]
     for group in (one, two):
         ScoredGroup.read(group)
+
+
+def test_an_environment_runs_in_one_event_loop_after_another() -> None:
+    env = Notes(DONE, slots_per_container=1, max_containers=1)  # so that tries wait for each other
+
+    async def once() -> list[float]:
+        async with env:
+            group = await one_group(env, "x")
+            return list(group["scores"])
+
+    assert [asyncio.run(once()) for _ in range(2)] == [[1.0, 1.0]] * 2
+
+
+async def test_why_there_was_no_answer_is_counted() -> None:
+    def away(messages: list[dict[str, Any]], params: dict[str, Any]) -> str:
+        raise ConnectionError("the server is away")
+
+    async with Notes(away) as env:
+        group = await one_group(env, "x")
+        assert group["scores"] == [0.0, 0.0]
+        (why,) = env.unanswered
+        assert "the server is away" in why
+        assert told(env, {"eval/right": 0.0}) == ["eval/right: 0", f"2 tries came to no answer: {why}"]
+    assert env.failures == [], "it is no fault of the environment"
 
 
 async def test_a_model_without_tokens_gives_groups_to_read_alone() -> None:

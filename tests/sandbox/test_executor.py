@@ -322,7 +322,9 @@ def test_a_backend_that_is_no_boundary_is_refused_where_a_sandbox_is_required() 
     [
         ({"tool_pool_mode": "none"}, "give one of bwrap, local"),
         ({"slots_per_container": 0}, "at least 1"),
-        ({"acquire_timeout_s": float("nan")}, "seconds above 0"),
+        ({"acquire_timeout_s": float("nan")}, "number above 0"),
+        ({"tool_batch_window_ms": "20"}, "milliseconds"),
+        ({"allow_network": "no"}, "allow_network='no': give True or False"),
         ({"min_containers": 5, "max_containers": 2}, "max_containers is 2"),
         ({"driver": "lxc"}, "docker or singularity"),
     ],
