@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import hashlib
 import importlib
 import os
 import re
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -22,11 +22,12 @@ from ..concurrency import background, run_in_background
 from ..errors import InvalidArgument, KernelDied
 from ..memory import SessionId
 from ..sandbox import Isolation, isolation_of, Mount
+from ..sandbox.folders import OwnedFolder
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .code import extract_code
 from .function import checked_max_length, checked_timeout
-from .kernel import Cell, Kernel
+from .kernel import Cell, end_all, Kernel
 from .running import on_background
 from .session import Unsaved
 from .workers import when_given_up
@@ -49,8 +50,9 @@ class IPythonInterpreter(BaseAction):
         timeout: seconds that a call may take.
         user_data_dir: folder that code can read, and finds as `data` in its working directory; `"ENV"` for the
             environment variable `USER_DATA_DIR`.
-        work_dir: folder with a folder for each session, where its code runs and its images are kept; by default one in
-            the system's folder for temporary files.
+        work_dir: folder with a folder for each session, where its code runs and its images are kept; by default a
+            temporary one, which is removed when this process ends, also if it is killed (by the next one, then). Give
+            one to keep what code writes.
         max_out_len: most characters of output.
         max_kernels: most kernels at a time. When one more is needed, the idle kernel that was used longest ago is
             closed; if all are at work, the call waits.
@@ -243,32 +245,40 @@ class _Kernels(Unsaved):
             raise
 
     async def _run(self, slot: _Slot, session_id: SessionId, code: str, stop: threading.Event) -> _Done:
-        async with slot.lock:
-            if stop.is_set():
-                return _Done([], "cancelled")
-            if slot.timer is not None:
-                slot.timer.cancel()
-            if slot.kernel is not None and not slot.kernel.is_alive:
-                await self._dispose(slot, f"the kernel died ({slot.kernel.process.epitaph()})")
-            try:
-                if slot.kernel is None:
-                    slot.kernel = await self._start(session_id)
-                news, slot.lost = slot.lost, ""
-                cell = await slot.kernel.run(code, self.timeout, stop, self.max_length)
-            except KernelDied as error:
-                return _Done([], str(error))
-            done = self._done(slot, session_id, cell, news)
-            if cell.ending in ("killed", "died"):
-                await self._dispose(slot)
-            slot.used = time.monotonic()
-            if self._slots.get(session_id) is not slot:  # reset meanwhile
-                await self._dispose(slot)
-            else:
-                slot.timer = asyncio.get_running_loop().call_later(
-                    self.idle_timeout, _reap, weakref.ref(self), session_id
-                )
-        await self._make_known()
-        return done
+        """Run code when it is the session's turn."""
+        try:
+            async with slot.lock:
+                if stop.is_set():
+                    return _Done(_NOTHING, "cancelled")
+                try:
+                    return await self._run_now(slot, session_id, code, stop)
+                except KernelDied as error:
+                    return _Done(_NOTHING, str(error))
+                finally:
+                    await self._put_back(slot, session_id)
+        finally:
+            await self._make_known()
+
+    async def _run_now(self, slot: _Slot, session_id: SessionId, code: str, stop: threading.Event) -> _Done:
+        if slot.timer is not None:
+            slot.timer.cancel()
+        if slot.kernel is not None and not slot.kernel.is_alive:
+            await self._dispose(slot, f"the kernel died ({slot.kernel.process.epitaph()})")
+        if slot.kernel is None:
+            slot.kernel = await self._start(session_id)
+        news, slot.lost = slot.lost, ""
+        cell = await slot.kernel.run(code, self.timeout, stop, self.max_length)
+        if cell.ending in ("killed", "died"):
+            await self._dispose(slot)
+        return self._done(slot, session_id, cell, news)
+
+    async def _put_back(self, slot: _Slot, session_id: SessionId) -> None:
+        """Let a kernel that is idle again end when nobody uses it for long, or now if its session is gone."""
+        slot.used = time.monotonic()
+        if self._slots.get(session_id) is not slot:  # reset meanwhile
+            await self._dispose(slot)
+        elif slot.kernel is not None:
+            slot.timer = asyncio.get_running_loop().call_later(self.idle_timeout, _reap, weakref.ref(self), session_id)
 
     def _done(self, slot: _Slot, session_id: SessionId, cell: Cell, news: str) -> _Done:
         """A cell's outputs as items, its images as files."""
@@ -361,7 +371,9 @@ class _Kernels(Unsaved):
     def work_dir(self) -> Path:
         with self._guard:
             if self._work_dir is None:
-                self._work_dir = Path(tempfile.mkdtemp(prefix="lagentlike-work-"))
+                owned = OwnedFolder("kernels")
+                atexit.register(_remove, owned)
+                self._work_dir = owned.path
         return self._work_dir
 
     def session_dir(self, session_id: SessionId) -> Path:
@@ -407,6 +419,13 @@ def _folder_name(session_id: SessionId) -> str:
     if isinstance(session_id, str) and _PLAIN_NAME.fullmatch(session_id) and not session_id.startswith("-"):
         return f"session-{session_id}"
     return f"session-{hashlib.sha256(repr(session_id).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def _remove(folder: OwnedFolder) -> None:
+    """Remove the folder at the end of this process."""
+    end_all()  # or they would write there meanwhile
+    with suppress(OSError):  # the next process tries again
+        folder.remove()
 
 
 def _later(coroutine: Coroutine[Any, Any, Any]) -> None:

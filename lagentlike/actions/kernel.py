@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import functools
+import inspect
+import json
 import os
 import re
 import shutil
@@ -17,15 +21,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
-from typing import Any, IO
+from typing import Any, cast, IO
 
 from ..errors import KernelDied, SandboxUnavailable
 from ..sandbox import Isolation, Mount, Process
 from ..sandbox.folders import OwnedFolder
+from .deep_traceback import show_ends
 from .result import as_seen, shortened
 from .workers import submit_from_loop
 
-__all__ = ["Cell", "Kernel"]
+__all__ = ["Cell", "Kernel", "end_all"]
 
 START_SECONDS = 60.0
 """How long a kernel may take to come up."""
@@ -37,7 +42,7 @@ MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes of the largest message that is taken from a kernel."""
 
 MAX_IMAGES = 32
-"""Most images that are taken from one cell."""
+"""Most images that are taken from one cell, and most displays that it may change later."""
 
 _POLL_SECONDS = 0.05
 
@@ -212,14 +217,23 @@ class Kernel:
         return False
 
     async def _next(self, request: str, channel: str) -> dict[str, Any] | None:
-        """The next message that answers a request, if one comes soon."""
+        """The next message that answers a request, if one comes soon; code may send anything there."""
         receive = self._client.get_iopub_msg if channel == "iopub" else self._client.get_shell_msg
         try:
             message: dict[str, Any] = await receive(timeout=_POLL_SECONDS)
         except Empty:
             return None
-        parent = message.get("parent_header") or {}
-        return message if parent.get("msg_id") == request else {"msg_type": "", "content": {}}
+        except asyncio.CancelledError:
+            if cast(asyncio.Task[Any], asyncio.current_task()).cancelling():
+                raise
+            return None  # the channel was closed meanwhile
+        except Exception:  # noqa: BLE001  # it is no message
+            await asyncio.sleep(0)
+            return None
+        parent, content = message.get("parent_header"), message.get("content")
+        if isinstance(parent, dict) and parent.get("msg_id") == request and isinstance(content, dict):
+            return message
+        return {"msg_type": "", "content": {}}
 
     async def _come_up(self, stderr: IO[bytes]) -> None:
         """Wait until it answers on both channels, and prepare it."""
@@ -229,10 +243,12 @@ class Kernel:
             if not self.is_alive:
                 break
             if not request or (message := await self._next(request, "shell")) is None:
-                request = request or self._client.execute(_PREPARATION, silent=True, store_history=False)
+                request = request or self._client.execute(_preparation(), silent=True, store_history=False)
                 continue
             if message["msg_type"] != "execute_reply":
                 continue
+            if message["content"].get("status") != "ok":
+                raise KernelDied(f"the kernel could not be prepared: {_traceback(message['content'])}")
             for _ in range(int(0.5 / _POLL_SECONDS)):
                 status = await self._next(request, "iopub")
                 if status is not None and status["content"].get("execution_state") == "idle":
@@ -252,11 +268,19 @@ _OPTIONS = (
     "--IPKernelApp.log_level=ERROR",
 )
 
-# Run in the kernel first.
+
+@functools.cache
+def _preparation() -> str:
+    """The code that is run in the kernel first."""
+    return f"from typing import Any\n{inspect.getsource(show_ends)}{_PREPARATION}"
+
+
 # On Linux, orphans of its children become its own, so that they can be found where there is no sandbox.
-# Messages cannot hold lone surrogates: they become U+FFFD.
+# Messages cannot hold lone surrogates: they become U+FFFD. Of those that are larger than is taken, long texts are cut.
+# What code writes is sent before there is much of it: the kernel would keep it, four bytes for each character.
 # What programs write to the kernel's own descriptors comes through a pipe: a cell ends when that is empty. A copy of it
 # would go to the file that is read when a kernel does not start.
+# A child that the code forked ends with its cell: it is no kernel.
 _PREPARATION = """
 def _prepare():
     import ctypes, os, sys, time
@@ -276,12 +300,46 @@ def _prepare():
         if isinstance(value, dict):
             return {clean(key): clean(item) for key, item in value.items()}
         return [clean(item) for item in value] if isinstance(value, (list, tuple)) else value
-    def pack_cleaned(value):
+    def cut(value):
+        if isinstance(value, str) and len(value) > 1_000_000:
+            left_out = f"{len(value) - 1_000_000:,} characters are left out here"
+            return f"{value[:500_000]}\\n… {left_out} …\\n{value[-500_000:]}"
+        if isinstance(value, dict):
+            return {key: cut(item) for key, item in value.items() if not key.startswith("image/")}
+        return [cut(item) for item in value] if isinstance(value, (list, tuple)) else value
+    def pack_what_is_taken(value):
         try:
-            return pack(value)
+            packed = pack(value)
         except (TypeError, ValueError):
-            return pack(clean(value))
-    session.pack = pack_cleaned
+            value = clean(value)
+            packed = pack(value)
+        return packed if len(packed) < 48 << 20 else pack(cut(value))
+    session.pack = pack_what_is_taken
+    def send_often(stream):
+        write = stream.write
+        pending = 0
+        def write_piece(text):
+            nonlocal pending
+            pending += len(text)
+            write(text)
+            if pending >= 1 << 20:
+                stream.flush()
+                pending = 0
+        def write_all(text):
+            for at in range(0, len(text), 1 << 20):
+                write_piece(text[at : at + (1 << 20)])
+            return len(text)
+        stream.write = lambda text: write_all(text) if isinstance(text, str) else write(text)
+    send_often(sys.stdout)
+    send_often(sys.stderr)
+    shell.set_custom_exc((RecursionError,), show_ends)
+    kernel = os.getpid()
+    def end_child(*_):
+        if os.getpid() != kernel:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+    shell.events.register("post_run_cell", end_child)
     try:
         import fcntl, termios
     except ImportError:
@@ -298,7 +356,7 @@ def _prepare():
                 time.sleep(0.001)
     shell.events.register("post_run_cell", settle)
 _prepare()
-del _prepare
+del Any, _prepare, show_ends
 """
 
 
@@ -348,23 +406,31 @@ def _take(message: Mapping[str, Any], cell: Cell, output: _Output) -> bool:
     """Take what a message says; whether it says that the code has ended."""
     kind, content = message["msg_type"], message["content"]
     if kind == "status":
-        return bool(content["execution_state"] == "idle")
+        return bool(content.get("execution_state") == "idle")
     if kind == "stream":
-        output.add_text(str(content["text"]))
+        output.add_text(str(content.get("text", "")))
     elif kind in ("display_data", "execute_result"):
-        output.add_shown(content["data"])
+        output.add_shown(_object(content, "data"), _object(content, "transient").get("display_id"))
+    elif kind == "update_display_data":
+        output.change(_object(content, "transient").get("display_id"), _object(content, "data"))
     elif kind == "clear_output":
-        output.clear()
+        output.clear(wait=bool(content.get("wait")))
     elif kind == "error":
         cell.error = _traceback(content)
     return False
 
 
+def _object(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = content.get(name)
+    return value if isinstance(value, dict) else {}
+
+
 def _traceback(content: Mapping[str, Any]) -> str:
     """The traceback without colours, rulers and the kernel's own frames."""
-    frames = [as_seen(str(frame)).strip() for frame in content["traceback"]]
+    given = content.get("traceback")
+    frames = [as_seen(str(frame)).strip() for frame in given] if isinstance(given, list) else []
     kept = [frame for frame in frames if frame.strip("-") and not _OWN_FRAME.match(frame)]
-    return "\n".join(kept) or f"{content['ename']}: {content['evalue']}"
+    return "\n".join(kept) or f"{content.get('ename')}: {content.get('evalue')}"
 
 
 _OWN_FRAME = re.compile(r"File \S*[/\\](?:ipykernel|IPython)[/\\]")
@@ -373,37 +439,70 @@ _OWN_FRAME = re.compile(r"File \S*[/\\](?:ipykernel|IPython)[/\\]")
 class _Output:
     """What a cell writes and shows, in order and bounded."""
 
+    _parts: list[tuple[str, Any]]
+    _places: dict[str, int]  # of the parts that may change, by the ids of their displays
+    _images: int
+    _pending: list[str]
+    _pending_length: int
+    _clears: bool  # before what comes next
+
     def __init__(self, max_length: int) -> None:
         self._max_length = max_length
-        self._parts: list[tuple[str, Any]] = []
-        self._pending: list[str] = []
-        self._pending_length = 0
-        self._images = 0
+        self._forget()
 
     def add_text(self, text: str) -> None:
+        if self._clears:
+            self._forget()
         self._pending.append(text)
         self._pending_length += len(text)
         if self._pending_length > 4 * self._max_length:
             self._pending = [shortened("".join(self._pending), 2 * self._max_length)]
             self._pending_length = len(self._pending[0])
 
-    def add_shown(self, bundle: Mapping[str, Any]) -> None:
-        """What was displayed: an image if it has one, else its text."""
-        for kind, mime in _IMAGES.items():
-            if mime in bundle and self._images < MAX_IMAGES:
-                self._flush()
-                self._images += 1
-                self._parts.append((kind, bundle[mime]))
-                return
-        text = str(bundle.get("text/plain", ""))
-        self.add_text(text if text.endswith("\n") else text + "\n")
+    def add_shown(self, bundle: Mapping[str, Any], display_id: object = None) -> None:
+        """What was displayed: an image if it has one, else its text; with an id, it may change later."""
+        if self._clears:
+            self._forget()
+        changes = isinstance(display_id, str) and len(self._places) < MAX_IMAGES
+        kind, content = self._shown(bundle)
+        if kind == "text" and not changes:
+            self.add_text(content)
+            return
+        self._flush()
+        if changes:
+            self._places[str(display_id)] = len(self._parts)
+        self._images += kind != "text"
+        self._parts.append((kind, content))
 
-    def clear(self) -> None:
-        self._parts, self._pending, self._pending_length = [], [], 0
+    def change(self, display_id: object, bundle: Mapping[str, Any]) -> None:
+        """Show something else in the place of what was displayed with that id."""
+        place = self._places.get(str(display_id))
+        if place is not None and not self._clears:
+            self._images -= self._parts[place][0] != "text"
+            self._parts[place] = kind, _ = self._shown(bundle)
+            self._images += kind != "text"
+
+    def clear(self, wait: bool) -> None:
+        """Forget it all; with `wait`, when something else comes."""
+        self._clears = True
+        if not wait:
+            self._forget()
 
     def parts(self) -> list[tuple[str, Any]]:
         self._flush()
         return self._parts
+
+    def _forget(self) -> None:
+        self._parts, self._places, self._images = [], {}, 0
+        self._pending, self._pending_length = [], 0
+        self._clears = False
+
+    def _shown(self, bundle: Mapping[str, Any]) -> tuple[str, Any]:
+        for kind, mime in _IMAGES.items():
+            if mime in bundle and self._images < MAX_IMAGES:
+                return kind, bundle[mime]
+        text = shortened(_text(bundle), 2 * self._max_length)
+        return "text", text if text.endswith("\n") else text + "\n"
 
     def _flush(self) -> None:
         text = as_seen("".join(self._pending))
@@ -412,6 +511,17 @@ class _Output:
             self._parts.append(("text", text))
 
 
+def _text(bundle: Mapping[str, Any]) -> str:
+    """What was displayed as text: the plain one, unless that tells only its class."""
+    plain = str(bundle.get("text/plain", ""))
+    said = next((bundle[mime] for mime in _MARKUP if mime in bundle), None) if _NAMELESS.fullmatch(plain) else None
+    if said is None:
+        return plain
+    return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+
+
+_NAMELESS = re.compile(r"<IPython\.\w+\.display\.\w+ object>")
+_MARKUP = ("text/markdown", "text/latex", "text/html", "application/json")
 _IMAGES = {"png": "image/png", "jpeg": "image/jpeg", "svg": "image/svg+xml"}
 
 
@@ -421,7 +531,8 @@ _live: set[Kernel] = set()
 
 
 @atexit.register
-def _end_all() -> None:
+def end_all() -> None:
+    """End all kernels of this process."""
     for kernel in list(_live):
         kernel.kill()
         _remove(kernel._folder)

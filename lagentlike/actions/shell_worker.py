@@ -19,8 +19,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = _private_pipes()
     shells = Shells()
-    shells.run("", "")  # imports IPython, before anybody counts the seconds
-    shells.reset("")
+    shells.prepare()  # before anybody counts the seconds
     _answer(answers, ShellResult("", failed=False), 0)
     for line in requests:
         request = json.loads(line)
@@ -32,7 +31,7 @@ def main() -> None:
 def _run(shells: Shells, request: dict[str, Any]) -> ShellResult:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return shells.run(request["session"], request["code"])
+        return shells.run(request["session"], request["code"], request["max_length"])
     except KeyboardInterrupt:
         return ShellResult("KeyboardInterrupt", failed=True)
     finally:

@@ -17,8 +17,9 @@ from ..memory import SessionId
 from ..schema import ActionReturn, ActionStatusCode
 from .base import BaseAction, tool_api
 from .code import extract_code
+from .deep_traceback import show_ends
 from .function import checked_max_length, checked_timeout
-from .result import as_seen
+from .result import as_seen, shortened
 from .session import Unsaved
 from .workers import run_within
 
@@ -65,7 +66,8 @@ class UnsafeIPythonInteractive(BaseAction):
             command: The Python code.
         """
         try:
-            result = run_within(self.seconds, self.shells.run, session_id, extract_code(command))
+            code = extract_code(command)
+            result = run_within(self.seconds, self.shells.run, session_id, code, self.max_length)
         except ToolTimeout as error:
             return ActionReturn(type=self.name, errmsg=str(error), state=ActionStatusCode.API_ERROR)
         return result.as_return(self.name)
@@ -92,6 +94,7 @@ class Shells(Unsaved):
 
     def __init__(self) -> None:
         self._shells: dict[SessionId, Any] = {}
+        self._spare: Any = None
         self._guard = threading.Lock()
 
     def session_ids(self) -> list[SessionId]:
@@ -100,13 +103,19 @@ class Shells(Unsaved):
     def reset(self, session_id: SessionId) -> None:
         self._shells.pop(session_id, None)
 
-    def run(self, session_id: SessionId, code: str) -> ShellResult:
-        """Run code in the session's shell, in this thread."""
+    def prepare(self) -> None:
+        """Make the shell of the next new session now."""
+        self._spare = _new_shell()
+        with _captured(1):
+            self._spare.run_cell("", store_history=False)
+
+    def run(self, session_id: SessionId, code: str, max_length: int) -> ShellResult:
+        """Run code in the session's shell, in this thread; of what it writes, the head and the tail are kept."""
         with self._guard:
             if session_id not in self._shells:
-                self._shells[session_id] = _new_shell()
+                self._shells[session_id], self._spare = self._spare or _new_shell(), None
             shell = self._shells[session_id]
-        with _captured() as written:
+        with _captured(max_length) as written:
             result = shell.run_cell(code, store_history=False)
         text = as_seen(written.getvalue()).strip("\n")
         if result.success:
@@ -141,6 +150,7 @@ def _new_shell() -> Any:
     module = types.ModuleType(f"lagentlike_session_{next(_numbers)}")
     shell = Shell(config=config, user_module=module)
     del sys.modules[module.__name__]
+    shell.set_custom_exc((RecursionError,), show_ends)
     shell.user_ns.update(__name__="__main__", input=_no_input)
     return shell
 
@@ -150,6 +160,23 @@ def _no_input(prompt: object = "") -> str:
 
 
 _buffer: ContextVar[io.StringIO | None] = ContextVar("lagentlike_shell_output", default=None)
+
+
+class _Written(io.StringIO):
+    """A text of which the head and the tail are kept, each as long as a result may be."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self._max_length = max_length
+
+    def write(self, text: str) -> int:
+        super().write(shortened(text, 2 * self._max_length))
+        if self.tell() > 4 * self._max_length:
+            kept = shortened(self.getvalue(), 2 * self._max_length)
+            self.seek(0)
+            self.truncate()
+            super().write(kept)
+        return len(text)
 
 
 class _Router:
@@ -199,9 +226,9 @@ _routing = _Routing()
 
 
 @contextmanager
-def _captured() -> Iterator[io.StringIO]:
+def _captured(max_length: int) -> Iterator[io.StringIO]:
     """What this thread writes to stdout and stderr meanwhile."""
-    written = io.StringIO()
+    written = _Written(max_length)
     token = _buffer.set(written)
     _routing.begin()
     try:

@@ -214,6 +214,74 @@ def test_output_is_bounded(tmp_path: Path) -> None:
 # When code misbehaves
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("for n in range(40):\n    clear_output(wait=True)\n    display(Image(data=PNG))", "image"),
+        ("print('a'); clear_output(wait=True); print('b')", "b"),
+        ("print('a'); clear_output(wait=True)", "a"),
+        ("print('a'); clear_output()", "(no output)"),
+        ("print('<'); h = display('first', display_id=True); print('>'); h.update('last')", "<\n'last'\n>"),
+        ("h = display('first', display_id=True); h.update(Image(data=PNG))", "image"),
+        ("h = display('first', display_id=True); clear_output(); h.update('last')", "(no output)"),
+        ("display(Markdown('# Result')); display(HTML('<b>7</b>')); display(Math('x^2'))", None),
+        ("display(JSON({'a': 'é'}))", '{"a": "é"}'),
+    ],
+)
+def test_what_is_displayed_is_shown_as_a_notebook_shows_it_in_the_end(
+    shared: IPythonInterpreter, code: str, shown: str | None
+) -> None:
+    setting = """
+import base64
+from IPython.display import clear_output, display, HTML, Image, JSON, Markdown, Math
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+"""
+    result = shared({"command": setting + code})
+    if shown == "image":
+        [item] = result.result
+        assert item["type"] == "image"
+        assert Path(item["content"]).read_bytes().startswith(b"\x89PNG")
+    else:
+        assert result.text == (shown or "# Result\n<b>7</b>\n$\\displaystyle x^2$")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        '"stream", {}',
+        '"stream", [1]',
+        '"display_data", {"data": ["a"], "transient": 3}',
+        '"update_display_data", {"data": {}, "transient": {"display_id": [1]}}',
+        '"status", {}',
+        '"error", {"traceback": 7}',
+    ],
+)
+def test_messages_that_code_makes_up_do_no_harm(shared: IPythonInterpreter, message: str) -> None:
+    code = f"kernel = get_ipython().kernel\nkernel.session.send(kernel.iopub_socket, {message}, kernel.get_parent())"
+    assert "here" in text(shared, f"{code}\nprint('here')")
+    garbage = "kernel.iopub_socket.send_multipart([b'a', b'<IDS|MSG>', b'bad', b'{}', b'{', b'[]', b'7'])"
+    assert text(shared, f"{garbage}\nprint('there')") == "there"
+
+
+@pytest.mark.parametrize("code", ["print('a' * 70_000_000)", "'a' * 70_000_000", "raise ValueError('a' * 70_000_000)"])
+def test_a_text_larger_than_any_message_is_shortened(shared: IPythonInterpreter, code: str) -> None:
+    text(shared, "kept = 7")
+    assert "aaa\n… " in text(shared, code)
+    assert text(shared, "kept") == "7"
+
+
+def test_code_that_calls_itself_without_end_is_told_so_shortly(shared: IPythonInterpreter) -> None:
+    told = text(shared, "def f():\n    f()\nf()")
+    assert "RecursionError: maximum recursion depth exceeded" in told
+    assert told.count("Cell In") < 25
+
+
+def test_a_forked_child_that_runs_on_ends_with_its_cell(shared: IPythonInterpreter) -> None:
+    told = text(shared, "import os\nif child := os.fork():\n    os.waitpid(child, 0)\nprint('both')")
+    assert told.split() == ["both", "both"]
+    assert text(shared, "child > 0") == "True"
+
+
 def test_code_that_takes_too_long_is_interrupted_and_variables_are_kept(interpreter: IPythonInterpreter) -> None:
     text(interpreter, "x = 3")
     started = time.monotonic()
@@ -358,6 +426,23 @@ def test_no_kernel_outlives_its_process(tmp_path: Path, ending: str) -> None:
     shutil.rmtree(folder)
 
 
+def test_a_temporary_folder_goes_with_its_process(tmp_path: Path) -> None:
+    program = "import os; from lagentlike.actions import IPythonInterpreter as Tool; print(Tool().work_dir, flush=True)"
+
+    def left_after(ending: str) -> bool:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{program}\n{ending}"],
+            capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "TMPDIR": str(tmp_path)},
+        )  # fmt: skip
+        folder = Path(done.stdout.strip())
+        assert folder.parent == tmp_path
+        return folder.exists()
+
+    assert left_after("os.kill(os.getpid(), 9)")
+    assert not left_after("os.fork()")  # nor does a child disturb it, but it removes what the first has left
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_forked_children_leave_the_kernels_alone(interpreter: IPythonInterpreter) -> None:
     kernel = pid(interpreter)
@@ -442,6 +527,25 @@ async def test_more_calls_than_kernels_wait_for_their_turn(tmp_path: Path) -> No
     interpreter = AsyncIPythonInterpreter(max_kernels=1, work_dir=tmp_path)
     done = await asyncio.gather(*(interpreter(f"{n} + 1", session_id=n) for n in range(3)))
     assert [returned.text for returned in done] == ["1", "2", "3"]
+    await interpreter.aclose()
+
+
+async def test_a_kernel_that_does_not_start_lets_others_have_its_place() -> None:
+    interpreter = AsyncIPythonInterpreter(max_kernels=1, env={"PYTHONHOME": "/nowhere"})
+    async with asyncio.timeout(30):
+        results = await asyncio.gather(*(interpreter.run("1", session_id=number) for number in range(3)))
+    assert all(result.errmsg.startswith("the kernel did not start") for result in results)
+
+
+async def test_a_session_that_is_reset_while_code_runs_ends_it(tmp_path: Path) -> None:
+    interpreter = AsyncIPythonInterpreter(work_dir=tmp_path)
+    await interpreter.run("kept = 7")
+    running = asyncio.create_task(interpreter.run("import time; open('begun', 'w'); time.sleep(15)"))
+    while not (interpreter.session_dir() / "begun").exists():
+        await asyncio.sleep(0.02)
+    interpreter.kernels.reset(0)
+    assert "the kernel died" in (await running).errmsg
+    assert "NameError" in (await interpreter.run("kept")).errmsg
     await interpreter.aclose()
 
 

@@ -105,6 +105,22 @@ def test_what_is_written_is_shown(shell: Shell, code: str, shown: str) -> None:
     assert ActionExecutor([shell])(message).content.text == shown
 
 
+def test_of_a_flood_the_head_and_the_tail_are_kept(shell: Shell) -> None:
+    code = "for n in range(300):\n    print(f'{n:06}' + 'x' * 1_000_000)"
+    shown = text(shell, code)
+    assert len(shown) <= 8192
+    assert shown.startswith("000000xxx")
+    assert shown.endswith("xxx")
+    assert "characters are left out here" in shown
+    assert text(shell, "n") == "299"
+
+
+def test_a_traceback_without_end_has_its_ends_only(shell: Shell) -> None:
+    told = text(shell, "def f():\n    f()\nf()")
+    assert "RecursionError: maximum recursion depth exceeded" in told
+    assert told.count("in f()") < 25
+
+
 def test_the_own_streams_and_main_module_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     shell = UnsafeIPythonInteractive()
     out, err, main = sys.stdout, sys.stderr, sys.modules["__main__"]
