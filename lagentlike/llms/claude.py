@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any, ClassVar
 
 from yarl import URL
 
-from ..errors import InvalidArgument
+from ..budget import charge_request
+from ..errors import InvalidArgument, LLMError
 from ..schema import Completion
 from .base import Conversation, Params, Part
 from .claude_sdk import KEY_HEADER, SDK
-from .claude_wire import message_request, MessageAssembler, parse_message
+from .claude_wire import as_message, joined, message_request, MessageAssembler, parse_message, PAUSED
 from .codec import encode
 from .openai_wire import check_one_answer, sent_roles
 from .served import _AsyncServed, _BlockingServed, _Served, server_url
@@ -49,11 +51,38 @@ class _Claude(_Served):
     def _opener(self, options: TransportOptions) -> Opener:
         return SDK(str(self.url.with_path(self.url.path.removesuffix(_PATH))), self._access.proxy, options)
 
-    def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Coroutine[Any, Any, Completion]:
-        return self._ask(self._body(messages, params), self._transport.post, parse_message)
+    async def _complete(self, messages: Conversation, params: Params, index: int = 0) -> Completion:
+        answer = await self._ask(self._body(messages, params), self._transport.post, parse_message)
+        for _ in range(_MOST_PAUSES):
+            if answer.finish_reason != PAUSED:
+                break
+            charge_request()
+            body = self._body([*messages, as_message(answer)], params)
+            with _after(answer):
+                answer = joined(answer, await self._ask(body, self._transport.post, parse_message))
+        return answer
 
-    def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
-        return self._streamed(self._body(messages, params, stream=True), MessageAssembler)
+    async def _arriving(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
+        answer, before = Completion(), None
+        for pauses_left in range(_MOST_PAUSES, -1, -1):
+            asked = messages
+            if before is not None:
+                charge_request()
+                asked = [*messages, as_message(before)]
+            lists = self._streamed(self._body(asked, params, stream=True), MessageAssembler)
+            async with aclosing(lists):  # type: ignore[type-var]  # generators close
+                with _after(before):
+                    async for parts in lists:
+                        if before is not None:
+                            parts = [(chunk, joined(before, so_far)) for chunk, so_far in parts]
+                        answer = parts[-1][1]
+                        if answer.finish_reason == PAUSED and pauses_left:
+                            parts = parts[:-1]  # it goes on
+                        if parts:
+                            yield parts
+            if answer.finish_reason != PAUSED:
+                return
+            before = answer
 
     def _body(self, messages: Conversation, params: Params, **more: Any) -> bytes:
         self._check(params)
@@ -67,6 +96,7 @@ class ClaudeAPI(_Claude, _BlockingServed):
     Tools, several calls in one answer and their results, images and documents, thinking, streaming, structured output
     and prompt caching are native. What an answer holds beside text and calls (signed thinking, results of the API's own
     tools) is kept in its `blocks`, remembered by agents, and sent back as it was: the API asks for it in a tool loop.
+    An answer that the API pauses while its own tools work is gone on with, up to ten times; each time is a request.
 
     Args:
         model_type: the model's name.
@@ -102,6 +132,17 @@ class AsyncClaudeAPI(_Claude, _AsyncServed):
 
 
 _PATH = "/v1/messages"
+_MOST_PAUSES = 10  # of one answer
+
+
+@contextmanager
+def _after(paused: Completion | None) -> Iterator[None]:
+    """Have errors keep the text before a pause too."""
+    try:
+        yield
+    except LLMError as error:
+        error.partial = (paused or "") + error.partial
+        raise
 
 
 def _endpoint(api_base: str) -> URL:

@@ -21,7 +21,10 @@ from .prompting import wanted_tool
 from .refusals import refusal_in_stream
 from .told import count, text_or_none, unreadable
 
-__all__ = ["MessageAssembler", "message_request", "parse_message"]
+__all__ = ["PAUSED", "MessageAssembler", "as_message", "joined", "message_request", "parse_message"]
+
+PAUSED = "pause_turn"
+"""Why an answer ended that goes on when it is sent back as it is: the API's own tools took long."""
 
 Block = dict[str, Any]
 
@@ -347,6 +350,36 @@ def _to_keep(blocks: list[Block]) -> list[Block] | None:
         if block["type"] in ("tool_use", "server_tool_use", "mcp_tool_use"):
             block["input"] = arguments_object(block.get("input"))
     return kept
+
+
+def as_message(answer: Completion) -> dict[str, Any]:
+    """An answer as the message that it is sent back as, to be gone on with."""
+    return {"role": "assistant", "content": answer.text, "blocks": answer.blocks}
+
+
+def joined(paused: Completion, rest: Completion) -> Completion:
+    """An answer that was paused and what it went on with, as one."""
+    answer = Completion(
+        paused.text + rest.text,
+        tool_calls=rest.tool_calls,
+        reasoning=(paused.reasoning or "") + (rest.reasoning or "") or None,
+        model=rest.model,
+        finish_reason=rest.finish_reason,
+    )
+    if rest.finish_reason is not None:
+        answer.blocks = _to_keep(_blocks(paused) + _blocks(rest))
+        answer.usage = (paused.usage or Usage(1)) + (rest.usage or Usage(1))
+    return answer
+
+
+def _blocks(answer: Completion) -> list[Block]:
+    if answer.blocks is not None:
+        return answer.blocks
+    calls: list[Block] = [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+        for call in answer.tool_calls or ()
+    ]
+    return [{"type": "text", "text": answer.text}, *calls]
 
 
 def _usage(told: Any) -> Usage | None:

@@ -226,6 +226,8 @@ def _check_turns(turns: list[dict[str, Any]], thinks: bool) -> None:
         answered = [block["tool_use_id"] for block in turn["content"] if block["type"] == "tool_result"]
         if sorted(answered) != sorted(open_calls):
             raise Refused(f"messages.{place}: `tool_use` ids were found without `tool_result` blocks: {open_calls}")
+        if not answered and place and turn["role"] == "user":
+            _check_own_tools(turns[place - 1]["content"], place - 1)
         open_calls = [block["id"] for block in turn["content"] if block["type"] == "tool_use"]
         if thinks and open_calls and kinds[0] not in ("thinking", "redacted_thinking"):
             raise Refused(
@@ -235,6 +237,16 @@ def _check_turns(turns: list[dict[str, Any]], thinks: bool) -> None:
             _check_block(block)
     if turns[-1]["role"] == "assistant" and turns[-1]["content"][-1].get("text", "").endswith(" "):
         raise Refused("messages: final assistant content cannot end with trailing whitespace")
+
+
+def _check_own_tools(blocks: list[dict[str, Any]], place: int) -> None:
+    done = {block["tool_use_id"] for block in blocks if block["type"].endswith("_tool_result")}
+    for block in blocks:
+        if block["type"] == "server_tool_use" and block["id"] not in done:
+            raise Refused(
+                f"messages.{place}: `{block['name']}` tool use with id `{block['id']}` was found without a "
+                f"corresponding `{block['name']}_tool_result` block"
+            )
 
 
 def _check_block(block: dict[str, Any]) -> None:

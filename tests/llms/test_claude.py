@@ -348,6 +348,57 @@ async def test_results_of_the_apis_own_tools_go_back_with_what_cites_them(way: s
         assert server.bodies[1]["messages"][1]["content"] == [asked, found, cited]
 
 
+SEARCH = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}}
+FOUND = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []}
+
+
+@WAYS
+async def test_an_answer_that_is_paused_is_gone_on_with(way: str) -> None:
+    paused = {"content": [thought("hm"), text("Let me look."), SEARCH], "stop_reason": "pause_turn"}
+    rest = [FOUND, thought("so"), text(" It is so.")]
+    async with ClaudeServer(paused, rest, [text("Gladly.")]) as server:
+        llm = model(server)
+        agent = AsyncAgent(llm)
+        with Budget(requests=3) as budget:
+            if way == "chat":
+                reply = await agent("Look it up.")
+                answer = reply.content
+            else:
+                items = await drained(llm.stream_chat(HI))
+                assert "".join(chunk for _, chunk, _ in items) == items[-1][2].text
+                assert [len(so_far.text) for _, _, so_far in items] == sorted(
+                    len(so_far.text) for _, _, so_far in items
+                )
+                answer, reply = items[-1][2].text, items[-1][2]
+            assert answer == "Let me look. It is so."
+            assert (reply.reasoning, reply.finish_reason) == ("hmso", "stop")
+            assert reply.blocks == [*paused["content"], *rest]
+            assert server.bodies[1]["messages"][1] == {"role": "assistant", "content": paused["content"]}
+            assert budget.used == llm.usage == Usage(2, 20, 10)
+            if way == "chat":
+                assert (await agent("More?")).content == "Gladly."
+                assert server.bodies[2]["messages"][1]["content"] == reply.blocks
+
+
+@WAYS
+async def test_an_answer_that_is_paused_for_ever_or_without_budget_ends(way: str) -> None:
+    async with ClaudeServer({"content": [text("on ")], "stop_reason": "pause_turn"}) as server:
+        answer = await ask(model(server), way)
+        assert (answer.finish_reason, len(server.bodies)) == ("pause_turn", 11)
+        assert answer.text == "on " * 11
+        with Budget(requests=2), pytest.raises(BudgetExceeded):
+            await ask(model(server), way)
+    assert len(server.bodies) == 13
+
+
+@WAYS
+async def test_an_error_after_a_pause_keeps_what_came_before(way: str) -> None:
+    async with ClaudeServer({"content": [text("half ")], "stop_reason": "pause_turn"}, error(400, "x")) as server:
+        with pytest.raises(RequestRefused) as failure:
+            await ask(model(server), way)
+    assert failure.value.partial == "half "
+
+
 @pytest.mark.parametrize("space", ["", " ", "\n\n"])
 async def test_white_space_between_blocks_does_not_keep_them_from_going_back(space: str) -> None:
     blocks = [thought("hm"), text("It is so"), text(space), {**text("here."), "citations": [{"type": "char_location"}]}]
