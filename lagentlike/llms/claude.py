@@ -112,10 +112,11 @@ class ClaudeAPI(_Claude, _BlockingServed):
         headers, timeout, transport, limiter: as for `GPTAPI`; `headers={"anthropic-beta": …}` asks for what is new.
         max_new_tokens: most tokens an answer may have, thinking included; it must be given.
         temperature, top_p, top_k, stop_words: as for any model; those that are not set are not sent.
-        **gen_params: `thinking` (most tokens it may take, True for as many as the model finds right, False, or the
-            API's dict), `reasoning_effort`, `response_format` (a pydantic class or a JSON schema), `cache=True` (or
-            `"5m"`, `"1h"`), which caches tools, system prompt and the conversation so far, and any other field of the
-            body. `tools` takes JSON schemas, and the API's own tools as they are.
+        **gen_params: `thinking` (most tokens it may take; True for as many as the model finds right, which is all that
+            Opus 4.7 and later models take; False; or the API's dict), `reasoning_effort`, `response_format` (a pydantic
+            class or a JSON schema), `cache=True` (or `"5m"`, `"1h"`), which caches tools, system prompt and the
+            conversation so far, and any other field of the body. `tools` takes JSON schemas, and the API's own tools as
+            they are.
 
     Raises:
         MissingExtra: the SDK is not installed.

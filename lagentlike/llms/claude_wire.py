@@ -343,13 +343,22 @@ def _call(block: Block, room: Room) -> ToolCall:
 
 def _to_keep(blocks: list[Block]) -> list[Block] | None:
     """The blocks in the form in which the API takes them back, if there is more in them than text and calls."""
-    if all(block["type"] in ("text", "tool_use") and not block.get("citations") for block in blocks):
+    if all(map(_is_plain, blocks)):
         return None
     kept = [{name: value for name, value in block.items() if value is not None} for block in blocks]
     for block in kept:
         if block["type"] in ("tool_use", "server_tool_use", "mcp_tool_use"):
             block["input"] = arguments_object(block.get("input"))
     return kept
+
+
+def _is_plain(block: Block) -> bool:
+    """Whether a block is a text or a call that the model made by itself, and tells nothing beside it."""
+    told = {name for name, value in block.items() if value and value != {"type": "direct"}}  # who made the call
+    return told <= _PLAIN.get(block["type"], frozenset())
+
+
+_PLAIN = {"text": frozenset(("type", "text")), "tool_use": frozenset(("type", "id", "name", "input"))}
 
 
 def as_message(answer: Completion) -> dict[str, Any]:

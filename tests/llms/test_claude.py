@@ -319,6 +319,15 @@ async def test_plain_answers_need_no_blocks_and_may_be_empty(way: str) -> None:
     assert (empty, empty.tool_calls, empty.finish_reason) == ("", None, "stop")
 
 
+@WAYS
+async def test_what_a_call_tells_beside_itself_goes_back_with_it(way: str) -> None:
+    plain = {**use("add", a=1), "caller": {"type": "direct"}}
+    async with ClaudeServer([text("x"), plain], [{**use("screenshot"), "toolset_name": "computer"}]) as server:
+        assert (await ask(model(server), way, tools=[ADD])).blocks is None
+        told = await ask(model(server), way, tools=[ADD])
+    assert told.blocks == [{**use("screenshot"), "toolset_name": "computer"}]
+
+
 @pytest.mark.parametrize("form", ["whole", "streamed"])
 def test_a_server_that_sends_anything_gets_an_answer_or_a_typed_error_made_of_it(form: str) -> None:
     asked = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}}
