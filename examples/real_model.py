@@ -11,7 +11,9 @@ import sys
 from lagentlike import GPTAPI, ReAct
 from lagentlike.actions import calculator
 
-model, api_base = sys.argv[1:3]
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
+model, api_base = sys.argv[1:]
 llm = GPTAPI(model, api_base=api_base, temperature=0)
 
 agent = ReAct(llm, actions=[calculator])

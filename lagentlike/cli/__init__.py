@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib.metadata
 import os
+import re
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -30,7 +34,7 @@ _EXAMPLES = """examples:
   lagentlike run my_agents.py:coder "What is 12 * 34?"
   lagentlike summary my_agents.py:coder --mermaid
   lagentlike trace trace.jsonl                     what happened in a run with --trace trace.jsonl
-  lagentlike rollout --data questions.jsonl --chains 8 --temperature 1 --reward exact_match --out trajectories.jsonl
+  lagentlike rollout --data questions.jsonl --chains 8 --temperature 1 --reward math_equality --out trajectories.jsonl
   lagentlike batch --dataset_file prompts.jsonl --num_workers 4 --run_name my_run
   lagentlike train grpo --data questions.jsonl --reward math_equality --out runs/grpo
   lagentlike serve my_agents.py:coder              your agent behind a server, with sessions
@@ -80,10 +84,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and (rest[0].startswith("-") or not hasattr(options, "message")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        _refuse(rest, options.parser)
     if rest:  # words of a message that stand after an option
         options.message += rest
     return options
+
+
+def _refuse(unknown: list[str], command: argparse.ArgumentParser) -> NoReturn:
+    """Say which arguments a command does not have, and what may have been meant."""
+    known = command.format_usage().translate(str.maketrans("[]", "  ")).split()
+    close = difflib.get_close_matches(unknown[0], [word for word in known if word.startswith("--")], n=1)
+    meant = f", did you mean {close[0]}?" if close else ""
+    command.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
 
 
 def _report(error: Exception, debug: bool) -> int:
@@ -135,12 +147,19 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             module.NAME,
             help=text.partition("\n")[0],
-            description=text,
+            description=_wrapped(text),
             epilog=module.EXAMPLES,
             parents=[shared, traced] if module in _TRACED else [shared],
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         module.add_options(command)
-        command.set_defaults(command=module.main)
+        command.set_defaults(command=module.main, parser=command)
     return parser
+
+
+def _wrapped(text: str) -> str:
+    """A text as wide as the terminal, but for its indented lines, which are tables."""
+    width = shutil.get_terminal_size().columns - 2  # as argparse has it
+    paragraphs = re.sub(r"(?<=\S)\n(?=\S)", " ", text).splitlines()
+    return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in paragraphs)

@@ -34,7 +34,7 @@ EXAMPLES = """examples:
   lagentlike batch --dataset_file=prompts.jsonl --batch_size=20 --num_workers=4 --run_name=my_run
   lagentlike batch --dataset_file=prompts.jsonl --run_name=my_run --resume
   lagentlike batch --dataset_file=prompts.jsonl --run_name=served --model qwen3 --base_url http://127.0.0.1:8000/v1
-  lagentlike batch --dataset_file=prompts.jsonl --run_name=mine --agent my_agents.py:make --reward exact_match
+  lagentlike batch --dataset_file=prompts.jsonl --run_name=mine --agent my_agents.py:make --reward math_equality
   lagentlike batch --dataset_file=prompts.jsonl --run_name=wide --engine ray --ray_address auto --num_workers=64
 """
 

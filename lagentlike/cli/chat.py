@@ -29,7 +29,7 @@ lists them. Standard input may be a pipe: then only the answers are printed."""
 
 EXAMPLES = """examples:
   lagentlike chat
-  lagentlike chat --tool calculator --tool python         python runs code in a kernel, as you
+  lagentlike chat --tool calculator --tool python         python runs code, in a sandbox
   lagentlike chat --tool my_tools.py:get_weather
   lagentlike chat --store talks.db --session travel       go on with it another day; /search finds what was said
   lagentlike chat --store redis://127.0.0.1:6379/0

@@ -30,7 +30,7 @@ they are in FILE.part."""
 
 EXAMPLES = """examples:
   lagentlike rollout "What is the result of 12 * 34?" --chains 4 --temperature 1
-  lagentlike rollout --data questions.jsonl --reward exact_match --out trajectories.jsonl
+  lagentlike rollout --data questions.jsonl --reward math_equality --out trajectories.jsonl
   lagentlike rollout --data questions.jsonl --agent my_agents.py:team --reward my_rewards.py:score
   lagentlike rollout --data questions.jsonl --model qwen3 --backend client --api-base http://127.0.0.1:8000/v1
 """

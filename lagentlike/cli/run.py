@@ -37,8 +37,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "agent", help="module:name or file.py:name of an agent, or of a class or function that makes one"
     )
-    parser.add_argument("message", nargs="*", help="the message; its words may stand without quotes")
-    parser.add_argument("--session", default="0", help="the session that the turn belongs to (0)")
+    parser.add_argument("message", nargs="*", default=None, help="the message; its words may stand without quotes")
+    parser.add_argument("--session", default="0", metavar="NAME", help="the session that the turn belongs to (0)")
     parser.add_argument("--stream", action="store_true", help="print the reply as it comes; needs a streaming agent")
     parser.add_argument("--json", action="store_true", help="print whole messages as JSON, one a line")
     parser.add_argument("--state", type=Path, metavar="FILE", help="keep the agent's memory in a JSON file")

@@ -26,6 +26,7 @@ make more likely what was worth more:
   rloo       the same, with a plain policy gradient
   reinforce  compared with a running mean of earlier rewards
   ppo        compared with all chains of the step, with a clipped ratio
+
 It trains for real on a CPU, models of some million parameters; for large models, export the trajectories instead."""
 
 EXAMPLES = """examples:

@@ -102,6 +102,16 @@ def test_each_command_teaches_by_example(lagentlike: Callable[..., Outcome], com
     assert f"lagentlike {command}" in out
 
 
+def test_a_description_is_as_wide_as_the_terminal_and_its_tables_stay(
+    lagentlike: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    out = lagentlike("train", "--help").out
+    description = out[out.index("sft learns") : out.index("positional arguments")].splitlines()
+    assert "  ppo        compared with all chains of the step, with a clipped ratio" in description
+    assert max(len(line) for line in description if not line.startswith(" ")) <= 60
+
+
 def test_version(lagentlike: Callable[..., Outcome]) -> None:
     assert lagentlike("--version").out.startswith("lagentlike ")
 
@@ -112,10 +122,12 @@ def test_version(lagentlike: Callable[..., Outcome]) -> None:
         ((), "COMMAND"),
         (("frobnicate",), "invalid choice: 'frobnicate'"),
         (("chat", "--frobnicate"), "--frobnicate"),
+        (("chat", "--frobnicate"), "(see lagentlike chat --help)"),
+        (("chat", "--strore", "talks.db"), "did you mean --store?"),
         (("chat", "words"), "words"),
         (("run", "my_agents:agent", "--frobnicate", "hi"), "--frobnicate"),
         (("chat", "--temperature", "hot"), "--temperature"),
-        (("run",), "agent"),
+        (("run",), "required: agent ("),
         (("run", "nowhere:agent", "hi"), "no module 'nowhere'"),
         (("run", "nowhere.py:agent", "hi"), "no file 'nowhere.py'"),
         (("run", "my_agents.py:nobody", "hi"), "its agents are Async, Broken, agent, blocking"),
