@@ -61,18 +61,19 @@ class JSONLTracer(Tracer):
             os.write(self._file, b"\n")
 
     def end(self, span: Span) -> None:
-        told = span.plain(self.content)
-        content = told.get("content")
-        if content is not None:
-            told["content"] = self._sent.shortened(span, content)
+        earlier = self._sent.before(span) if self.content else None
+        span_id, before = earlier or ("", [])
+        told = span.plain(self.content, after=len(before))
+        if before:
+            told["content"]["after"] = {"span_id": span_id, "messages": len(before)}
         line = json.dumps(mask(told, self._secrets), separators=(",", ":"), default=str).encode() + b"\n"
         with _guard:
             line, self._torn = b"\n" * self._torn + line, True
             while line and self._file >= 0:  # one that is closed takes no more
                 line = line[os.write(self._file, line) :]
             self._torn = False
-            if content is not None:
-                self._sent.wrote(span, content)
+            if earlier is not None:
+                self._sent.wrote(span, before + told["content"]["messages"])
 
     def close(self) -> None:
         """Be told no more, and close the file."""

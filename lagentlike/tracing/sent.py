@@ -11,9 +11,6 @@ from .spans import Span
 
 __all__ = ["Sent", "restore"]
 
-Content = dict[str, Any]
-"""What was said in a request, as plain data: its `messages`, among others."""
-
 
 class Sent:
     """The requests that were written last, one of each conversation.
@@ -28,29 +25,30 @@ class Sent:
         self._held = 0
         self._guard = threading.RLock()  # garbage that is collected meanwhile may end a span
 
-    def shortened(self, span: Span, content: Content) -> Content:
-        """What is new in a request, and, as `after`, how many messages of which other one it follows."""
-        earlier = self._last.get(_conversation(span))
-        if earlier is None or not _is_conversation(span, content):
-            return content
-        span_id, before = earlier
-        messages = content["messages"]
-        common = next(
-            (at for at, (one, other) in enumerate(zip(before, messages, strict=False)) if one != other),
-            min(len(before), len(messages)),
-        )
-        if not common:
-            return content
-        return {**content, "after": {"span_id": span_id, "messages": common}, "messages": messages[common:]}
+    def before(self, span: Span) -> tuple[str, list[Any]] | None:
+        """What a request goes on from: the id of an earlier one's span, and the messages that both begin with.
 
-    def wrote(self, span: Span, content: Content) -> None:
-        """Remember a request that was written, of which `content` is the whole."""
-        if not _is_conversation(span, content):
-            return
+        Args:
+            span: any span; what comes back is None where it is no request with one conversation.
+        """
+        messages = span.content.get("messages")
+        if span.kind != "request" or "batch" in span.attributes or not isinstance(messages, list | tuple):
+            return None
+        span_id, before = self._last.get(_conversation(span), ("", []))
+        try:
+            if [*messages[: len(before)]] == before:
+                return span_id, before
+            pairs = enumerate(zip(before, messages, strict=False))
+            return span_id, before[: next((at for at, (one, other) in pairs if one != other), len(messages))]
+        except Exception:  # noqa: BLE001  # a value that cannot be compared, whatever it raises
+            return span_id, []
+
+    def wrote(self, span: Span, messages: list[Any]) -> None:
+        """Remember a request that was written, by all its messages as plain data."""
         with self._guard:
             _, before = self._last.pop(_conversation(span), ("", []))
-            self._last[_conversation(span)] = span.span_id, content["messages"]
-            self._held += len(content["messages"]) - len(before)
+            self._last[_conversation(span)] = span.span_id, messages
+            self._held += len(messages) - len(before)
             while self._held > self._most:
                 _, (_, gone) = self._last.popitem(last=False)
                 self._held -= len(gone)
@@ -72,15 +70,9 @@ def restore(span: dict[str, Any], sent: dict[str, list[Any]]) -> None:
         case {"span_id": str(span_id), "messages": int(count)} if span_id in sent:
             content["messages"] = sent[span_id][:count] + content["messages"]
         case after:
-            content["missing"] = (
-                f"the messages before these are not in this file; they follow {after}"
-            )
+            content["missing"] = f"the messages before these are not in this file; they follow {after}"
             return
     sent[span["span_id"]] = content["messages"]
-
-
-def _is_conversation(span: Span, content: Content) -> bool:
-    return span.kind == "request" and "batch" not in span.attributes and isinstance(content.get("messages"), list)
 
 
 def _conversation(span: Span) -> Hashable:

@@ -190,10 +190,12 @@ class Span:
         self.content = {}  # the contexts of tasks and connections may keep a span for long
         self.outer = self.unit = None
 
-    def plain(self, content: bool = False) -> dict[str, Any]:
-        """The span as a dict of plain data; without `content`, nothing of what was said is in it.
+    def plain(self, content: bool = False, after: int = 0) -> dict[str, Any]:
+        """The span as a dict of plain data; secrets in it are as they are: see `mask`.
 
-        Secrets in it are as they are: see `mask`.
+        Args:
+            content: what was said, too, and the text of an error.
+            after: of its messages, only those after the first so many.
         """
         told: dict[str, Any] = {
             "kind": self.kind,
@@ -209,7 +211,8 @@ class Span:
         if self.error is not None:
             told["error"] = dict(self.error) if content else {"type": self.error["type"]}
         if content and self.content:
-            told["content"] = {name: shown(value) for name, value in self.content.items()}
+            said = {**self.content, "messages": self.content["messages"][after:]} if after else self.content
+            told["content"] = {name: shown(value) for name, value in said.items()}
         return told
 
     # What it came to

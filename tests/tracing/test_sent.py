@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
@@ -88,6 +89,14 @@ def test_whatever_is_sent_is_read(tmp_path: Path, conversations: list[Any], most
             messages[:] = conversation  # the same list, which somebody edits
             model.chat(messages)
     assert list(sent(path).values()) == conversations
+
+
+def test_values_that_cannot_be_compared_are_written(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": np.arange(3)}]
+    with JSONLTracer(tmp_path / "trace.jsonl", content=True) as tracer:
+        for _ in range(2):
+            ScriptedLLM(lambda messages, params: "Hello").chat(messages)
+    assert list(sent(tracer.path).values()) == [[{"role": "user", "content": "[0 1 2]"}]] * 2
 
 
 def test_threads_keep_their_conversations(tmp_path: Path) -> None:
