@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import importlib
+import os
 import ssl
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
@@ -90,13 +91,13 @@ class SDK:
             await kept[1].aclose()
 
     def _key(self, loop: asyncio.AbstractEventLoop) -> _Key:
-        return loop, self._base_url, self._proxy, self._options
+        return os.getpid(), loop, self._base_url, self._proxy, self._options
 
     async def _client(self, loop: asyncio.AbstractEventLoop) -> Any:
         key = self._key(loop)
         kept = _kept.get(key)
         if kept is None:
-            for closed in [key for key in _kept if key[0].is_closed()]:
+            for closed in [key for key in _kept if key[1].is_closed()]:
                 del _kept[closed]  # of a loop that was closed without a word to its async generators
             client = self._made()
             keeper = _closed_with_loop(client, key)
@@ -113,7 +114,7 @@ class SDK:
         return sdk.AsyncAnthropic(api_key=_NO_KEY, base_url=self._base_url, max_retries=0, http_client=http)
 
 
-_Key = tuple[asyncio.AbstractEventLoop, str, str | None, TransportOptions]
+_Key = tuple[int, asyncio.AbstractEventLoop, str, str | None, TransportOptions]
 _kept: dict[_Key, tuple[Any, AsyncGenerator[None, None]]] = {}
 
 
@@ -130,8 +131,8 @@ async def _closed_with_loop(client: Any, key: _Key) -> AsyncGenerator[None, None
 @atexit.register
 def _close_what_still_runs() -> None:
     """The background loop never ends by itself: close its clients with the process."""
-    for (loop, *_), (_, keeper) in list(_kept.items()):
-        if loop.is_running():
+    for (pid, loop, *_), (_, keeper) in list(_kept.items()):
+        if pid == os.getpid() and loop.is_running():  # after a fork those of the parent only seem to
             asyncio.run_coroutine_threadsafe(_finish(keeper), loop).result(timeout=2)
 
 

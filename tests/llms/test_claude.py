@@ -737,6 +737,22 @@ def test_a_program_ends_without_a_word_about_open_connections() -> None:
     assert "Warning" not in ran.stderr
 
 
+def test_a_fork_asks_by_clients_of_its_own_and_ends_at_once() -> None:
+    with FaultServer(reply(whole({"model": "m"}, [text("whole")]))) as server:
+        program = (
+            "import os, sys; from lagentlike.llms import ClaudeAPI\n"
+            f"llm = ClaudeAPI('m', key='k', api_base={server.url!r})\n"
+            "def ask(): print(llm.chat([{'role': 'user', 'content': 'hi'}]), flush=True)\n"
+            "ask()\n"
+            "child = os.fork()\n"
+            "ask()\n"
+            "child and sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.split() == ["whole"] * 3
+    assert ran.stderr == ""
+
+
 def test_models_can_be_copied_pickled_and_made_from_a_dict() -> None:
     made = create_object({"type": "lagentlike.llms.ClaudeAPI", "model_type": "m", "key": "k", "thinking": 100})
     for twin in (made, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
