@@ -71,7 +71,7 @@ def _written(command: list[str], most: int) -> list[str]:
         errors.seek(0)
         said = errors.read(65536).decode("utf-8", "replace").strip().splitlines()
     if not lines and process.returncode != 0 and said:
-        raise ToolError(said[-1])
+        raise ToolError(next((line for line in said if line.startswith("error:")), said[0]))
     return lines
 
 
@@ -118,9 +118,13 @@ def _changed(path: Path) -> float:
 
 
 def _glob(pattern: str) -> Callable[[str], bool]:
-    """Whether a path fits: by its name alone if the pattern has no slash; `**/` stands for any folders."""
+    """Whether a path fits: by its name alone if the pattern has no slash.
+
+    `**/` stands for any folders, and `{a,b}` for a or b.
+    """
+    pattern = pattern.removeprefix("./")
     if "/" not in pattern:
-        match = re.compile(fnmatch.translate(pattern)).match
+        match = re.compile(_with_choices(fnmatch.translate(pattern))).match
         return lambda path: match(path.rpartition("/")[2]) is not None
     pieces = ["/".join(_part(part) for part in piece.split("/")) for piece in pattern.split("**/")]
     match = re.compile("(?:.*/)?".join(pieces) + r"\Z", re.DOTALL).match
@@ -130,4 +134,12 @@ def _glob(pattern: str) -> Callable[[str], bool]:
 def _part(part: str) -> str:
     """A part of a path as an expression; its stars stop at slashes."""
     inner = re.sub(r"\A\(\?s:|\)\\[Zz]\Z", "", fnmatch.translate(part)) if part else ""
-    return inner.replace(".*", "[^/]*")
+    return _with_choices(inner.replace(".*", "[^/]*"))
+
+
+def _with_choices(expression: str) -> str:
+    """What `fnmatch` made of a glob, which knows no braces, with those of the glob."""
+    return _BRACES.sub(lambda found: f"(?:{found[1].replace(',', '|')})", expression)
+
+
+_BRACES = re.compile(r"\\\{((?:[^\\]|\\[^{}])*,(?:[^\\]|\\[^{}])*)\\\}")

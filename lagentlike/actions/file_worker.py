@@ -6,18 +6,16 @@ It needs the standard library only, so that it starts fast.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
-import stat
 import sys
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import ToolError
 from .file_search import lines_that_fit, names_that_fit
+from .file_tree import FileTree
 from .unified_diff import apply_hunks, FilePatch, parse_diff
 
 __all__ = ["FileWorker", "main"]
@@ -33,9 +31,6 @@ MAX_LINE = 2000
 MAX_SHOWN = 30_000
 """Most characters of a file that are shown at once."""
 
-_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | os.O_NOFOLLOW
-
 
 def main(root: str, confined: bool) -> None:
     """Answer requests `{"action", …}` on stdin with `{"text"}` or `{"error"}` on stdout, which are one socket."""
@@ -50,11 +45,8 @@ def main(root: str, confined: bool) -> None:
     sys.exit(0)
 
 
-class FileWorker:
-    """Reads, writes, changes and searches files below a directory.
-
-    A path is taken from there. One that leads out, by itself or through links, is refused; so is a link that was put in
-    the way after that was looked at, since programs of a terminal may work in the same directory.
+class FileWorker(FileTree):
+    """Reads, writes, changes and searches files below a directory, for models.
 
     Args:
         root: the directory.
@@ -62,8 +54,7 @@ class FileWorker:
     """
 
     def __init__(self, root: Path, confined: bool = True) -> None:
-        self.root = root
-        self.confined = confined
+        super().__init__(root, confined)
         self._actions: dict[str, Callable[..., str]] = {
             "read": self._read,
             "write": self._write,
@@ -82,22 +73,6 @@ class FileWorker:
         except Exception as error:  # noqa: BLE001  # the next request is another one
             return {"error": f"{type(error).__name__}: {error}"}
 
-    def find(self, path: str) -> Path:
-        """Where a path leads in the end.
-
-        Raises:
-            ToolError: out of the directory, in a circle, or nowhere that a path can lead.
-        """
-        try:
-            if not path:
-                raise ValueError("it is empty")
-            found = (self.root / Path(path).expanduser()).resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ToolError(f"{path[:200]!r} is no path: {error}") from None
-        if self.confined and not found.is_relative_to(self.root):
-            raise ToolError(f"{path!r} leads out of {self.root}, where this tool works")
-        return found
-
     # What the tools ask for
 
     def _read(self, path: str, offset: int, limit: int) -> str:
@@ -106,7 +81,7 @@ class FileWorker:
             return self._listing(found)
         if offset < 1 or not 1 <= limit <= MAX_LINES:
             raise ToolError(f"offset begins at 1, and limit is from 1 to {MAX_LINES}")
-        lines = self._text(found, path).split("\n")
+        lines = self._text(found).split("\n")
         if lines[-1] == "":
             lines.pop()
         shown: list[str] = []
@@ -126,14 +101,15 @@ class FileWorker:
 
     def _write(self, path: str, content: str) -> str:
         found = self.find(path)
-        there = self._put(found, content, path)
-        return f"{'wrote over' if there else 'wrote'} {self._shown(found)}: {content.count(chr(10)) + 1} lines"
+        there = self.put({found: _encoded(content)})
+        lines = content.count("\n") + (content[-1:] not in ("", "\n"))
+        return f"{'wrote over' if there else 'wrote'} {self.shown(found)}: {lines} line{'' if lines == 1 else 's'}"
 
     def _replace(self, path: str, old: str, new: str, everywhere: bool) -> str:
         if not old or old == new:
             raise ToolError("old_string must be a text, and another one than new_string")
         found = self.find(path)
-        text = self._text(found, path)
+        text = self._text(found)
         if "\r\n" in text and "\r" not in old:  # as models write such lines
             old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
         places = _places(text, old)
@@ -145,21 +121,15 @@ class FileWorker:
                 f"old_string is in {path} {len(places)} times, at lines {', '.join(map(str, lines))}: give more around "
                 "it, or replace_all"
             )
-        self._put(found, text.replace(old, new), path)
-        return f"replaced {len(places)} in {self._shown(found)}, line {', '.join(map(str, lines))}"
+        self.put({found: _encoded(text.replace(old, new))})
+        return f"replaced {len(places)} in {self.shown(found)}, line {', '.join(map(str, lines))}"
 
     def _apply(self, diff: str) -> str:
         texts: dict[Path, str | None] = {}  # all of it is worked out before any of it is written
         for patch in parse_diff(diff):
             self._apply_to_file(patch, texts)
-        for path, text in texts.items():
-            if text is not None:
-                self._put(path, text, str(path))
-        for path, text in texts.items():
-            if text is None:
-                with self._folder(path.parent) as folder:
-                    os.unlink(path.name, dir_fd=folder)
-        return "\n".join(f"{'deleted' if text is None else 'changed'} {self._shown(p)}" for p, text in texts.items())
+        self.put({path: None if text is None else _encoded(text) for path, text in texts.items()})
+        return "\n".join(f"{'deleted' if text is None else 'changed'} {self.shown(p)}" for p, text in texts.items())
 
     def _apply_to_file(self, patch: FilePatch, texts: dict[Path, str | None]) -> None:
         source, target = patch.old_path, patch.new_path
@@ -169,7 +139,7 @@ class FileWorker:
             known = texts.get(old, ...)
             if known is None:
                 raise ToolError(f"the diff changes {source}, which it deletes")
-            before = known if isinstance(known, str) else self._text(old, source)
+            before = known if isinstance(known, str) else self._text(old)
             if target != source:
                 texts[old] = None
         elif target is not None and self.find(target).exists():
@@ -190,10 +160,12 @@ class FileWorker:
         if not found.exists():
             raise ToolError(f"there is no {path!r}")
         start = Path(found.name if found.is_file() else ".")
-        with self._folder(found.parent if found.is_file() else found) as folder:
+        with self.folder(found.parent if found.is_file() else found) as folder:
             os.fchdir(folder)
         most = limit + 1
         lines = names_that_fit(start, pattern, most) if names else lines_that_fit(start, pattern, glob, most)
+        if found.is_dir() and found != self.root:  # with paths that can be read
+            lines = [f"{self.shown(found)}/{line}" for line in lines]
         if not lines:
             return "nothing was found"
         more = [f"(there is more: the first {limit} are shown)"] if len(lines) > limit else []
@@ -201,7 +173,7 @@ class FileWorker:
 
     def _embed(self, path: str) -> str:
         """An image file as a URL that holds it."""
-        content = self._bytes(self.find(path), path, MAX_IMAGE)
+        content = self.content(self.find(path), MAX_IMAGE)
         kind = next((kind for mark, kind in _IMAGES.items() if content.startswith(mark)), None)
         if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
             kind = "image/webp"
@@ -211,33 +183,8 @@ class FileWorker:
 
     # Files
 
-    @contextlib.contextmanager
-    def _folder(self, path: Path, make: bool = False) -> Iterator[int]:
-        """A descriptor of a directory where `find` led; links that were put on the way since are not followed.
-
-        Args:
-            path: the directory.
-            make: whether those that are missing are made.
-
-        Raises:
-            OSError: there is none, or a link in its place.
-        """
-        start = self.root if path.is_relative_to(self.root) else Path(path.anchor)
-        descriptor = os.open(start, _FOLDER)
-        try:
-            for part in path.relative_to(start).parts:
-                if make:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(part, dir_fd=descriptor)
-                inner = os.open(part, _FOLDER, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = inner
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
     def _listing(self, path: Path) -> str:
-        with self._folder(path) as folder:
+        with self.folder(path) as folder:
             descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
         try:
             with os.scandir(descriptor) as entries:
@@ -247,59 +194,31 @@ class FileWorker:
         more = [f"({len(names) - MAX_LINES} more)"] if len(names) > MAX_LINES else []
         return "\n".join([*names[:MAX_LINES], *more]) or "(an empty directory)"
 
-    def _text(self, path: Path, given: str) -> str:
+    def _text(self, path: Path) -> str:
         """A file's text.
 
         Raises:
             ToolError: it is not there, no file, too large, or no text.
         """
-        content = self._bytes(path, given, MAX_FILE)
+        content = self.content(path, MAX_FILE)
         if b"\0" in content:
-            raise ToolError(f"{given!r} is no text: it holds NUL bytes")
+            raise ToolError(f"{self.shown(path)!r} is no text: it holds NUL bytes")
         try:
             return content.decode()
         except UnicodeDecodeError as error:
-            raise ToolError(f"{given!r} is no UTF-8 text (byte {error.start})") from None
+            raise ToolError(f"{self.shown(path)!r} is no UTF-8 text (byte {error.start})") from None
 
-    def _bytes(self, path: Path, given: str, most: int) -> bytes:
-        """What is in a file.
 
-        Raises:
-            ToolError: it is not there, no file, or too large.
-        """
-        try:
-            with self._folder(path.parent) as folder:
-                descriptor = os.open(path.name, _READ, dir_fd=folder)
-        except FileNotFoundError:
-            raise ToolError(f"there is no file {given!r}") from None
-        except OSError as error:
-            raise ToolError(f"{given!r} cannot be read: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as source:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ToolError(f"{given!r} is no file")
-            if status.st_size > most:
-                raise ToolError(
-                    f"{given!r} has {status.st_size:,} bytes, more than {most:,}: take parts of it otherwise"
-                )
-            return source.read(most)
+def _encoded(text: str) -> bytes:
+    """A text as it is written.
 
-    def _put(self, path: Path, text: str, given: str) -> bool:
-        """Put a text in a file's place, whole or not at all; whether there was one, whose permissions stay."""
-        content = text.encode()
-        if len(content) > MAX_FILE:
-            raise ToolError(f"the text has {len(content):,} bytes, more than {MAX_FILE:,}")
-        if path.exists() and not path.is_file():
-            raise ToolError(f"{given!r} is no file")
-        try:
-            with self._folder(path.parent, make=True) as folder:
-                return _put(folder, path.name, content)
-        except OSError as error:
-            raise ToolError(f"{given!r} cannot be written: {error.strerror}") from None
-
-    def _shown(self, path: Path) -> str:
-        """A path as a model is told it."""
-        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+    Raises:
+        ToolError: it is too large.
+    """
+    content = text.encode()
+    if len(content) > MAX_FILE:
+        raise ToolError(f"the text has {len(content):,} bytes, more than {MAX_FILE:,}")
+    return content
 
 
 _IMAGES = {
@@ -308,37 +227,6 @@ _IMAGES = {
     b"GIF87a": "image/gif",
     b"GIF89a": "image/gif",
 }
-
-
-def _put(folder: int, name: str, content: bytes) -> bool:
-    """Write a file of a directory beside it first, and then put it in its place; whether there was one."""
-    temporary = f".{name[:100]}.{uuid.uuid4().hex}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as target:
-            target.write(content)
-            target.flush()
-            os.fsync(descriptor)
-            there = True
-            try:
-                mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-            except FileNotFoundError:
-                there = False
-                mode = 0o666 & ~_umask()
-            os.fchmod(descriptor, mode)
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
-    return there
-
-
-def _umask() -> int:
-    """The permissions that new files do not get; to ask for it sets it, which no other thread is there to see."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _places(text: str, part: str) -> list[int]:

@@ -151,13 +151,22 @@ def _ended(new: list[str], more_follows: bool) -> list[str]:
 
 def _path(line: str) -> str | None:
     path = line[4:].split("\t")[0].strip()
+    if len(path) > 1 and path[0] == path[-1] == '"':  # as git writes names that are not plain
+        path = _ESCAPE.sub(_meant, path[1:-1].encode()).decode("utf-8", "replace")
     if path == "/dev/null":
         return None
     return path[2:] if path.startswith(("a/", "b/")) else path
+
+
+def _meant(escape: re.Match[bytes]) -> bytes:
+    letter = escape[1]
+    return bytes([int(letter, 8) & 255]) if len(letter) == 3 else _ESCAPED.get(letter, letter)
 
 
 def _shown(lines: Sequence[str], place: int) -> str:
     return repr(lines[place].rstrip("\n")[:200]) if 0 <= place < len(lines) else "not there"
 
 
+_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
+_ESCAPED = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _HEADER = re.compile(r"@@ -(?P<start>\d+)(?:,(?P<olds>\d+))? \+\d+(?:,(?P<news>\d+))? @@")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import uuid
 from pathlib import Path
 
-from ..errors import InvalidArgument, ToolError
-from .file_worker import FileWorker
+from ..errors import InvalidArgument
+from .file_tree import FileTree
 
 __all__ = ["WorkFolder"]
 
 MAX_LISTED = 1000
 
 
-class WorkFolder(FileWorker):
+class WorkFolder(FileTree):
     """The directory that a tool of this process works in; no path leaves it, and no link.
 
     Args:
@@ -36,7 +34,7 @@ class WorkFolder(FileWorker):
         Raises:
             ToolError: it leads out of it, or nowhere that a path can lead.
         """
-        return self._shown(self.find(path))
+        return self.shown(self.find(path))
 
     def read(self, path: str, most: int) -> bytes:
         """What is in a file.
@@ -44,7 +42,7 @@ class WorkFolder(FileWorker):
         Raises:
             ToolError: it is not there, no file, larger than that many bytes, or outside.
         """
-        return self._bytes(self.find(path), path, most)
+        return self.content(self.find(path), most)
 
     def write(self, path: str, content: bytes) -> None:
         """Put content in the place of a file, whole or not at all; directories that are missing are made.
@@ -52,30 +50,14 @@ class WorkFolder(FileWorker):
         Raises:
             ToolError: it cannot be written, or is outside.
         """
-        found = self.find(path)
-        temporary = f".{found.name[:100]}.{uuid.uuid4().hex}"
-        try:
-            with self._folder(found.parent, make=True) as folder:
-                try:
-                    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
-                    with os.fdopen(descriptor, "wb") as target:
-                        target.write(content)
-                        target.flush()
-                        os.fsync(descriptor)
-                    os.replace(temporary, found.name, src_dir_fd=folder, dst_dir_fd=folder)
-                except BaseException:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(temporary, dir_fd=folder)
-                    raise
-        except OSError as error:
-            raise ToolError(f"{path!r} cannot be written: {error.strerror}") from None
+        self.put({self.find(path): content})
 
     def names(self) -> list[str]:
         """The files below it, with their paths from there; hidden ones are left out, and more than a thousand."""
         found: list[str] = []
         for folder, folders, files in os.walk(self.root):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            found += [self._shown(Path(folder, name)) for name in sorted(files) if not name.startswith(".")]
+            found += [self.shown(Path(folder, name)) for name in sorted(files) if not name.startswith(".")]
             if len(found) >= MAX_LISTED:
                 break
         return found[:MAX_LISTED]

@@ -122,6 +122,20 @@ def test_a_write_that_fails_leaves_the_old_file(tools: ActionExecutor, root: Pat
     assert (root / "a").read_text() == "old"
 
 
+def test_names_may_be_as_long_as_the_file_system_has_them(tools: ActionExecutor, root: Path) -> None:
+    name = "文" * 85  # of three bytes each
+    assert call(tools, "write_file", path=name, content="a\n").text == f"wrote {name}: 1 line"
+    assert names_in(root) == [name]
+    assert "File name too long" in call(tools, "write_file", path=name + "x", content="").text
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"), [("", "0 lines"), ("a", "1 line"), ("a\n", "1 line"), ("a\nb", "2 lines")]
+)
+def test_a_write_tells_how_many_lines_there_are(tools: ActionExecutor, content: str, lines: str) -> None:
+    assert call(tools, "write_file", path="a", content=content).text == f"wrote a: {lines}"
+
+
 def test_replaces_a_text_that_is_there_once(tools: ActionExecutor, root: Path) -> None:
     (root / "a.py").write_text("x = 1\ny = 1\n  z = 1\n")
     assert "2 times, at lines" not in call(tools, "patch", path="a.py", old_string="x = 1", new_string="x = 2").text
@@ -154,6 +168,22 @@ def test_a_diff_changes_makes_renames_and_deletes_files_all_or_none(tools: Actio
     assert call(tools, "patch", diff=diff).success
     assert {name: (root / name).read_text() for name in names_in(root)} == {"new.txt": "one\n2\n", "made.txt": "hi\n"}
     assert "is there already" in call(tools, "patch", diff="--- /dev/null\n+++ made.txt\n@@ -0,0 +1 @@\n+x\n").text
+
+
+@pytest.mark.parametrize("last", ["-two\n+2\n", "-two\n"])
+def test_a_diff_of_which_a_file_cannot_be_written_changes_none(tools: ActionExecutor, root: Path, last: str) -> None:
+    (root / "a").write_text("one\n")
+    (root / "in").mkdir()
+    (root / "in/b").write_text("two\n")
+    (root / "in").chmod(0o555)
+    target, range_ = ("in/b", "+1") if "+2" in last else ("/dev/null", "+0,0")
+    diff = f"--- a\n+++ a\n@@ -1 +1 @@\n-one\n+1\n--- in/b\n+++ {target}\n@@ -1 {range_} @@\n{last}"
+    assert "'in/b' cannot be written" in call(tools, "patch", diff=diff).text
+    assert ((root / "a").read_text(), (root / "in/b").read_text()) == ("one\n", "two\n")
+    assert names_in(root) == ["a", "in"]
+    (root / "in").chmod(0o755)
+    assert call(tools, "patch", diff=diff).success
+    assert (root / "a").read_text() == "1\n"
 
 
 def test_a_patch_without_its_arguments_says_what_it_takes(tools: ActionExecutor) -> None:
@@ -207,11 +237,21 @@ def test_searches_names(searched: ActionExecutor) -> None:
     assert names("src/*.py") == ["src/a.py"]
     assert names("src/**/*.py") == ["src/a.py", "src/deep/b.py"]
     assert names("**/[bc].*") == ["c.md", "src/deep/b.py"]
+    assert names("*.{py,md}") == ["c.md", "src/a.py", "src/deep/b.py"]
+    assert names("{src,lib}/**/{b,c}.*") == ["src/deep/b.py"]
+    assert names("./c.md") == ["c.md"]
+
+
+def test_what_is_found_in_a_directory_can_be_read(searched: ActionExecutor) -> None:
+    assert call(searched, "search_files", pattern="sys", path="src").text == "src/deep/b.py:1:import sys"
+    assert call(searched, "search_files", pattern="b.*", target="files", path="src/deep").text == "src/deep/b.py"
+    assert call(searched, "search_files", pattern="sys", file_glob="*.{py,md}").text == "src/deep/b.py:1:import sys"
 
 
 def test_a_wrong_expression_is_an_error(searched: ActionExecutor) -> None:
     result = call(searched, "search_files", pattern="(unclosed")
     assert not result.success
+    assert "unclosed group" in result.text or "unterminated subpattern" in result.text
 
 
 def test_an_expression_that_never_ends_is_stopped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

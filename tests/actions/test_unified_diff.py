@@ -31,6 +31,11 @@ def test_applies_where_the_line_numbers_are_off_if_the_lines_are_there_once() ->
         apply_hunks("x\n", hunks)
 
 
+def test_names_are_read_as_git_writes_them() -> None:
+    [patch] = parse_diff('--- "a/n\\303\\251 \\"q\\".txt"\n+++ b/plain "x" y\n@@ -1 +1 @@\n-a\n+b\n')
+    assert (patch.old_path, patch.new_path) == ('né "q".txt', 'plain "x" y')
+
+
 def test_keeps_windows_line_ends_and_a_missing_last_one() -> None:
     hunks = parse_diff("--- f\n+++ f\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n")[0].hunks
     assert apply_hunks("a\r\nb\r\n", hunks) == "a\r\nc\r\n"
