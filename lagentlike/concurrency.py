@@ -7,11 +7,12 @@ loop (HTTP, an async tool under a blocking executor) runs on one background loop
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from contextvars import ContextVar, copy_context, Token
 from types import TracebackType
@@ -577,7 +578,7 @@ def in_threads(calls: Sequence[Callable[[], T]], most: int = 64) -> list[T]:
     """
     if len(calls) == 1:
         return [calls[0]()]
-    with ThreadPoolExecutor(min(len(calls), most) or 1, "lagentlike-call") as pool:
+    with concurrent.futures.ThreadPoolExecutor(min(len(calls), most) or 1, "lagentlike-call") as pool:
         work = [pool.submit(copy_context().run, call) for call in calls]
         try:
             return [one.result() for one in work]

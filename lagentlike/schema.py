@@ -461,7 +461,7 @@ def _plain_key(key: Any, where: str) -> str:
 
 
 def _plain_text(value: str, where: str) -> str:
-    if _SPLIT_CHARACTER.search(value):
+    if re.search(_SPLIT_CHARACTER, value):
         raise TypeError(
             f"{where} is {shown(value, 80)}, with a character in two surrogate halves, which JSON would join: "
             "join them, by value.encode('utf-16', 'surrogatepass').decode('utf-16')"
@@ -469,7 +469,7 @@ def _plain_text(value: str, where: str) -> str:
     return value
 
 
-_SPLIT_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SPLIT_CHARACTER = "[\ud800-\udbff][\udc00-\udfff]"  # compiled once there is text to look at that is not ASCII
 
 
 class Completion(str):

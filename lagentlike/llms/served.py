@@ -7,7 +7,7 @@ import re
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TYPE_CHECKING, TypeVar
 
 from yarl import URL
 
@@ -15,9 +15,11 @@ from ..concurrency import iterate_in_background, run_in_background
 from ..errors import InvalidArgument, QuotaExhausted
 from ..schema import Completion
 from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params, Part, side_by_side
-from .limits import likely_tokens, RateLimiter
 from .parameters import check_parameters
 from .transport import Assembler, Opener, Request, Transport, TransportOptions
+
+if TYPE_CHECKING:
+    from .limits import RateLimiter
 
 __all__ = ["server_url"]
 
@@ -54,8 +56,11 @@ class _Served(_LLM):
         **gen_params: Any,
     ) -> None:
         check_parameters(gen_params, self.own_parameters)
-        if limiter is not None and not isinstance(limiter, RateLimiter):
-            raise InvalidArgument("limiter", limiter, "give a RateLimiter, the same to all models of an account")
+        if limiter is not None:
+            from .limits import RateLimiter  # what only this needs
+
+            if not isinstance(limiter, RateLimiter):
+                raise InvalidArgument("limiter", limiter, "give a RateLimiter, the same to all models of an account")
         super().__init__(path, extra_body=dict(extra_body) if extra_body else None, **gen_params)
         self._known = frozenset(self.gen_params)
         self.url = url
@@ -106,6 +111,8 @@ class _Served(_LLM):
         request = self._access.request(self.url, body, key)
         if self._transport.limiter is None:
             return request
+        from .limits import likely_tokens  # what only this needs
+
         return request._replace(tokens=likely_tokens(body) + (self.gen_params.get("max_new_tokens") or 0))
 
     def _in_turn(self, ask: Callable[[str | None], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:

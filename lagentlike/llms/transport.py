@@ -11,7 +11,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TYPE_CHECKING, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -31,10 +31,12 @@ from ..errors import (
 )
 from ..tracing import spans
 from .exchange import pool_of_loop, pools_of_process, post, Response
-from .limits import Lease, RateLimiter
 from .ndjson import LineParser
 from .refusals import mask_error, masked, refusal, retry_after
 from .sse import EventParser
+
+if TYPE_CHECKING:
+    from .limits import Lease, RateLimiter
 
 __all__ = ["Assembler", "Call", "Opener", "PartStream", "Request", "Transport", "TransportOptions"]
 
