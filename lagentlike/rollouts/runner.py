@@ -304,9 +304,19 @@ async def _call_once(agent: AsyncAgent, chain: Chain) -> FinishReason:
         raise InvalidArgument(
             "messages", chain.messages, f"{type(agent).__name__} is called with one user message; HFAgent takes any"
         )
-    reply = await agent(text_of(chain.messages[0]), session_id=chain.session_id, **chain.generation_config)
+    reply = await agent(asked_by(chain.messages[0]), session_id=chain.session_id, **chain.generation_config)
     chain.tell("answer", reply)
     return "terminal"
+
+
+def asked_by(message: Mapping[str, Any]) -> str | AgentMessage:
+    """What an agent is called with for a chat message: its text; with its parts where some are no text."""
+    content = message["content"]
+    if isinstance(content, str) or all(
+        isinstance(part, Mapping) and part.get("type", "text") == "text" for part in content
+    ):
+        return text_of(message)
+    return AgentMessage(content=content)
 
 
 def _check(agent: Any, num_chains: Any, max_concurrency: Any, settings: _Settings) -> None:

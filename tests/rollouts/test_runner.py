@@ -60,6 +60,14 @@ async def test_a_chain_whose_model_fails_ends_alone() -> None:
     assert agent.session_ids() == []
 
 
+async def test_a_picture_in_a_question_reaches_an_agent_that_is_called_once() -> None:
+    llm = AsyncScriptedLLM(lambda messages, params: "a picture")
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    content = [{"type": "text", "text": "What is this?"}, picture]
+    await rollout(AsyncAgent(llm), [{"messages": [{"role": "user", "content": content}]}])
+    assert llm.requests[0].last == content
+
+
 async def test_strict_raises_the_first_failure() -> None:
     def answer(messages: list[dict[str, Any]], params: dict[str, Any]) -> str:
         raise ServerError("the server is down", status=503)

@@ -26,7 +26,7 @@ from ...records import ConversationRecord, to_trajectory
 from ...records.files import sharegpt_line
 from ...schema import AgentMessage
 from ..rewards import score
-from ..runner import Chain
+from ..runner import asked_by, Chain
 from .statistics import summary_of
 
 __all__ = ["LINES", "STOPPING", "WorkerSettings", "work"]
@@ -232,7 +232,7 @@ async def _reply(agent: Agent, row: Mapping[str, Any], key: str) -> AgentMessage
         carried = {name: value for name, value in row.items() if name not in _WITHOUT_PROMPT}
         await agent.play(Chain(0, 0, key, messages, carried))
         return None
-    content = messages[-1]["content"]
+    content = asked_by(messages[-1])
     if len(messages) == 1:
         reply: AgentMessage | None = await _called(agent, agent, content, session_id=key)
         return reply

@@ -70,6 +70,17 @@ def test_agents_of_every_kind_leave_their_tool_calls(tmp_path: Path, agent: Any)
     assert record.metadata["input"] == {"answer": "408"}
 
 
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+
+
+def test_content_in_parts_is_asked_as_text_or_with_what_is_no_text(tmp_path: Path) -> None:
+    said = {"type": "text", "text": "What is this?"}
+    rows = [{"messages": [{"role": "user", "content": content}]} for content in ([said], [said, PICTURE])]
+    llm = ScriptedLLM(lambda messages, params: "a picture")
+    run_batch(Agent(llm), write_rows(tmp_path / "rows.jsonl", rows), "run", folder=tmp_path, batch_size=1)
+    assert [request.last for request in llm.requests] == ["What is this?", [said, PICTURE]]
+
+
 def test_streaming_agents_run_too(tmp_path: Path) -> None:
     agent = AsyncStreamingAgent(AsyncScriptedLLM(echo, chunk_size=2))
     run_batch(agent, prompts(tmp_path / "rows.jsonl", 2), "run", folder=tmp_path)
