@@ -7,14 +7,13 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, IO, Literal
+from typing import Any, Literal, Self
 
 from ..errors import InvalidArgument, ToolError
 from ..memory import SessionId
@@ -133,17 +132,18 @@ class Terminal(BaseAction):
     def _run(self, session_id: SessionId, command: str, seconds: float, stop: threading.Event) -> ActionReturn:
         with self.processes.turn(session_id):
             place = self.places[session_id]
-            with _memory_file() as state:
+            with _State() as state:
                 environment = self._environment(place)
-                program = self.processes.start(session_id, command, place["cwd"], environment, state=state.fileno())
-                ending = program.wait(seconds, stop)
-                written = os.pread(state.fileno(), MAX_STATE, 0)
+                program = self.processes.start(session_id, command, place["cwd"], environment, state=state.sink)
+                ending = program.wait(seconds, stop, state.take)
+                written = state.written()
             if written:
                 self.places[session_id] = _place(written, place, self._environment(None))
         return self._returned(program, ending, seconds)
 
     def _returned(self, program: _Program, ending: str, seconds: float) -> ActionReturn:
         output = shortened(_shown(program.output.content()), self.max_length)
+        news = program.bad_news()
         if ending == "ended" and program.returncode == 0:
             return _text(output or "(no output)")
         problem = {
@@ -154,6 +154,7 @@ class Terminal(BaseAction):
         }[ending]
         if ending == "ended" and program.returncode < 0:
             problem = f"killed by signal {-program.returncode}"
+        problem = "; ".join(filter(None, (problem, news)))
         message = f"{output}\n({problem})" if output else f"({problem})"
         items = [{"type": "text", "content": output}]
         return ActionReturn(type=self.name, result=items, errmsg=message, state=ActionStatusCode.API_ERROR)
@@ -235,7 +236,7 @@ class _Program:
         cwd: where.
         env: its environment.
         stdin: whether it has an input that can be written to.
-        state: descriptor of a file that gets its last working directory and variables.
+        state: descriptor of a pipe that gets its last working directory and variables.
 
     Raises:
         ToolError: it cannot be started.
@@ -251,6 +252,7 @@ class _Program:
             room.close()  # what fills it has to go, or nothing will ever run again
             raise ToolError("there were too many processes: all programs of this session were ended")
         self.command = command
+        self._room = room
         self.output = Output(2 * MAX_KEPT)
         script = 'eval "$1"' if state is None else _SCRIPT
         try:
@@ -276,10 +278,11 @@ class _Program:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def wait(self, seconds: float, stop: threading.Event) -> str:
+    def wait(self, seconds: float, stop: threading.Event, meanwhile: Callable[[], None]) -> str:
         """Wait for its end, and kill it when that takes too long: "ended", "timeout", "flood" or "stopped"."""
         ending, until = "", time.monotonic() + seconds
         while not ending:
+            meanwhile()
             try:
                 self._process.wait(min(max(until - time.monotonic(), 0), 0.05))
                 ending = "ended"
@@ -318,6 +321,10 @@ class _Program:
         with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel lets it go in its own time
             self._process.wait(_KILL_SECONDS)
         self._reader.join(_DRAIN_SECONDS)
+
+    def bad_news(self) -> str:
+        """What else is to be said if it went wrong: of the end of its sandbox, or of want of memory or disk there."""
+        return self._room.end if self._process.is_lost else self._room.news()
 
     def news(self) -> str:
         """Its state and what it wrote since the last time."""
@@ -446,7 +453,7 @@ def _place(written: bytes, before: Mapping[str, Any], base: Mapping[str, str]) -
     """A session's place after a command, from what the shell wrote at its end."""
     cwd, _, variables = written.partition(b"\n\0")
     if not variables.endswith(b"\0"):
-        return dict(before)  # the disk is full, or the shell was killed as it wrote
+        return dict(before)  # it is too long, or the shell was killed as it wrote
     now: dict[str, str] = {}
     for line in variables.split(b"\0"):
         name, separator, value = line.partition(b"=")
@@ -462,11 +469,35 @@ def _place(written: bytes, before: Mapping[str, Any], base: Mapping[str, str]) -
     }
 
 
-def _memory_file() -> IO[bytes]:
-    """A file without a name, in memory where there is such a thing."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("state"), "wb", 0)
-    return tempfile.TemporaryFile(buffering=0)
+class _State:
+    """What a shell writes at its end of where it is: to a pipe, since it may be unable to write to files."""
+
+    def __init__(self) -> None:
+        self._source, self.sink = os.pipe()
+        os.set_blocking(self._source, False)
+        with contextlib.suppress(OSError):  # where pipes have no mode
+            os.fchmod(self.sink, 0o622)  # whoever the shell is, it opens its end by name
+        self._written = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._source)
+        os.close(self.sink)
+
+    def take(self) -> None:
+        """Take what is there, so that nobody waits for it to be taken."""
+        with contextlib.suppress(BlockingIOError):
+            piece = os.read(self._source, 65536)
+            if len(self._written) < MAX_STATE:
+                self._written += piece
+
+    def written(self) -> bytes:
+        """All that was written, though others may still be able to write."""
+        for _ in range(MAX_STATE // 65536):
+            self.take()
+        return bytes(self._written)
 
 
 def _shown(written: bytes) -> str:

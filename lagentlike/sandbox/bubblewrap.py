@@ -148,8 +148,8 @@ class Bwrap(Isolation):
                 _schedule_normally(popen.pid)
                 group.add(popen.pid)
                 process = _BwrapProcess(popen, _workspace_of(launch), launch.limits, status, group)
-                if launch.workspace is not None:
-                    watch(process, launch.workspace, launch.limits.disk)
+                if on_disk := _writable_folders(launch):
+                    watch(process, on_disk, launch.limits.disk)
             except OSError as error:
                 raise SandboxUnavailable(f"bwrap cannot be started: {error}. {INSTALL}") from error
             undo.pop_all()
@@ -325,6 +325,13 @@ def _end_all() -> None:
 
 def _workspace_of(launch: Launch) -> str:
     return SCRATCH if launch.workspace is None else str(launch.workspace)
+
+
+def _writable_folders(launch: Launch) -> list[Path]:
+    """The directories of this machine that it can write to."""
+    folders = [mount.source for mount in launch.mounts if mount.writable and mount.source.is_dir()]
+    folders += [] if launch.workspace is None else [launch.workspace]
+    return [folder for folder in folders if not any(other in folder.parents for other in folders)]
 
 
 def _filesystem(launch: Launch) -> list[str]:

@@ -26,6 +26,7 @@ __all__ = [
     "close_quietly",
     "follow",
     "follow_async",
+    "full_disk",
     "killed_for_memory",
     "problem_of",
     "run_to_end",
@@ -62,6 +63,7 @@ class Process(ABC):
         self._closed = False
         self._guard = threading.Lock()
         self._ended = ""
+        self._disk_full = self._disk_was_full = False
 
     def __enter__(self) -> Self:
         return self
@@ -171,6 +173,21 @@ class Process(ABC):
         """How many of its processes were killed since the last time this was asked, for all used too much memory."""
         return 0
 
+    @property
+    def disk_full(self) -> bool:
+        """Whether its workspace has grown by as much as it may: it can write to no file until something is removed."""
+        return self._disk_full
+
+    @disk_full.setter
+    def disk_full(self, full: bool) -> None:
+        self._disk_full = full
+        self._disk_was_full |= full
+
+    def disk_was_full(self) -> bool:
+        """Whether it could write to no file at some time since this was asked last."""
+        was_full, self._disk_was_full = self._disk_was_full, self._disk_full
+        return was_full
+
     def members(self) -> list[int]:
         """All its processes, by their numbers here."""
         return [self.pid, *descendants(self.pid)]
@@ -201,6 +218,7 @@ class Completed:
             (`memory`) or disk (`disk`) than it may; or `stopped`, as the caller wished.
         seconds: how long it took.
         memory_kills: how many of its processes were killed for all together used more memory than they may.
+        disk_full: whether it was refused to write to files, for its workspace had grown by as much as it may.
     """
 
     returncode: int
@@ -209,6 +227,7 @@ class Completed:
     ending: str
     seconds: float
     memory_kills: int = 0
+    disk_full: bool = False
 
     @property
     def ok(self) -> bool:
@@ -217,8 +236,9 @@ class Completed:
     def problem(self, limits: Limits) -> str:
         """What went wrong, in words for a model; empty if nothing did."""
         problem = problem_of(self.ending, self.returncode, limits)
-        if self.ending == "ended" and problem and self.memory_kills:
-            return f"{problem}; {killed_for_memory(limits)}"
+        if self.ending == "ended" and problem:
+            problem += f"; {killed_for_memory(limits)}" if self.memory_kills else ""
+            problem += f"; {full_disk(limits)}" if self.disk_full else ""
         return problem
 
 
@@ -240,6 +260,11 @@ def problem_of(ending: str, returncode: int, limits: Limits) -> str:
 def killed_for_memory(limits: Limits) -> str:
     """What is said where some process was killed for want of memory, in words for a model."""
     return f"more than {limits.memory // MIB} MiB of memory were used, and what used most of it was killed"
+
+
+def full_disk(limits: Limits) -> str:
+    """What is said where files could not be written, in words for a model."""
+    return f"the disk was full, since no more than {limits.disk // MIB} MiB may be written to it: remove something"
 
 
 def run_to_end(process: Process, given: bytes, limits: Limits, stop: threading.Event | None = None) -> Completed:
@@ -394,8 +419,9 @@ class _Following:
         code = self._process.returncode
         ending = self._ending or self._process.ended or "ended"
         seconds = time.monotonic() - self._began
-        kills = self._process.memory_kills()
-        return Completed(-9 if code is None else code, self.stdout, self.stderr, ending, seconds, kills)
+        code = -9 if code is None else code
+        news = (self._process.memory_kills(), self._process.disk_was_full())
+        return Completed(code, self.stdout, self.stderr, ending, seconds, *news)
 
     def _read(self, fd: int) -> None:
         for _ in range(16):

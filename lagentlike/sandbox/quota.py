@@ -1,13 +1,14 @@
-"""Watches how much is written to workspaces that are directories of this machine, where nothing else limits them."""
+"""Limits what is written to directories of this machine, by a watch: nothing else limits them."""
 
 from __future__ import annotations
 
 import math
 import os
+import resource
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,21 @@ __all__ = ["MOST_ENTRIES", "Amount", "size_of", "unlinked", "watch"]
 
 SECONDS = 0.02
 """How often the free space of a workspace's file system is looked at."""
+
+LEAST_SECONDS = 0.002
+"""How often it is looked at where little more may be written."""
+
+FASTEST = 2 << 30
+"""Bytes that a program may write in a second: the limit can be passed no earlier than what is left divided by that."""
+
+MOST_RESERVE = 64 << 20
+"""Most bytes that are kept back: a program is refused to write that much earlier, since it is noticed late."""
+
+LATE = 4 << 20
+"""Bytes by which a workspace may still grow when nothing more can be written to files: by what was on its way."""
+
+FULL_SECONDS = 0.1
+"""How often a workspace that is full is looked through, for what was removed."""
 
 WHOLE_SECONDS = 0.5
 """How often a workspace is looked through whatever space is free; one that takes long to look through, less often."""
@@ -46,23 +62,31 @@ class Amount(NamedTuple):
         return self.size > other.size or self.entries > other.entries
 
 
-def watch(process: Process, folder: Path, most: int) -> None:
-    """Kill a process when its workspace has grown by more bytes than that, or by more than 200,000 entries.
+def watch(process: Process, folders: Sequence[Path], most: int) -> None:
+    """See to it that the directories of a process grow by no more bytes than that, nor by more than 200,000 entries.
 
-    It is to be called before the program runs. What is free in the file system is looked at every 20 ms, and the
-    workspace itself when enough has been taken from there, by whomever: so a program can write beyond its limit what it
-    writes in these 20 ms and while the workspace is looked through. Where that cannot be done, all that is taken from
-    the file system counts as if the process had taken it.
+    Shortly before (a quarter, at most 64 MiB) what it writes to files fails with `EFBIG`, until something is removed.
+    Where they grow nevertheless, or get too many entries, the process is killed.
+
+    It is to be called before the program runs. What is free in their file systems is looked at every 2 to 20 ms, more
+    often the less is left, and they themselves when enough has been taken from there, by whomever: so what is kept back
+    is what a program can write in these milliseconds and while they are looked through. Where that cannot be done, all
+    that is taken from the file systems counts as if the process had taken it.
+
+    Args:
+        process: the process.
+        folders: its workspace, and whatever else of the disk it can write to; none lies in another one.
+        most: bytes by which all of them together may grow.
     """
-    _watcher.add(_Watched(process, folder, Amount(most, MOST_ENTRIES)))
+    _watcher.add(_Watched(process, folders, Amount(most - min(most // 4, MOST_RESERVE), MOST_ENTRIES)))
 
 
-def size_of(folder: Path, most_entries: float = math.inf) -> Amount | None:
-    """What is on disk below a directory, links not followed; None if that cannot be told.
+def size_of(folders: Iterable[Path], most_entries: float = math.inf) -> Amount | None:
+    """What is on disk below directories, links not followed; None if that cannot be told.
 
     It cannot where there are more entries, paths too long to follow, or a directory that this user closed to itself.
     """
-    size, entries, waiting = 0, 0, [str(folder)]
+    size, entries, waiting = 0, 0, [str(folder) for folder in folders]
     while waiting:
         path = waiting.pop()
         try:
@@ -84,23 +108,38 @@ def size_of(folder: Path, most_entries: float = math.inf) -> Amount | None:
     return Amount(size, entries)
 
 
-def unlinked(pids: Iterable[int], device: int) -> Amount:
-    """What processes hold on a device in files that they have open or mapped, and that are in no directory any more."""
+def unlinked(pids: Iterable[int], devices: Collection[int]) -> Amount:
+    """What processes hold on devices in files that they have open or mapped, and that are in no directory any more."""
     held: dict[int, int] = {}
     for pid in pids:
         with suppress(OSError):  # it has ended
             for descriptor in os.scandir(f"/proc/{pid}/fd"):
                 with suppress(OSError):
                     status = descriptor.stat()
-                    if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
+                    if status.st_nlink == 0 and status.st_dev in devices and stat.S_ISREG(status.st_mode):
                         held[status.st_ino] = status.st_blocks * 512
             for line in Path(f"/proc/{pid}/maps").read_bytes().splitlines():
                 if line.endswith(b" (deleted)"):
                     span, access, _, place, inode = line.split(maxsplit=5)[:5]
-                    if access.endswith(b"s") and os.makedev(*(int(part, 16) for part in place.split(b":"))) == device:
+                    if access.endswith(b"s") and os.makedev(*(int(part, 16) for part in place.split(b":"))) in devices:
                         first, end = (int(address, 16) for address in span.split(b"-"))
                         held[int(inode)] = max(held.get(int(inode), 0), end - first)
     return Amount(sum(held.values()), len(held))
+
+
+def _let_write(process: Process, allowed: bool) -> bool:
+    """Let all that runs in a process write to files, or not; False if that cannot be done."""
+    if process.disk_full or not allowed:
+        process.disk_full = not allowed
+        try:
+            for pid in process.members():
+                with suppress(ProcessLookupError):
+                    most, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+                    if allowed == (most == 0):
+                        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if allowed else 0, hard))
+        except OSError:
+            return False
+    return True
 
 
 def _is_own(path: str) -> bool:
@@ -110,66 +149,92 @@ def _is_own(path: str) -> bool:
         return False
 
 
-def _free(folder: Path) -> Amount:
-    status = os.statvfs(folder)
-    return Amount(status.f_bfree * status.f_frsize, status.f_ffree)
+def _free(places: Iterable[Path]) -> Amount:
+    """What is free in the file systems of directories, each in another one."""
+    all_free = Amount()
+    for place in places:
+        status = os.statvfs(place)
+        all_free = all_free.more(Amount(status.f_bfree * status.f_frsize, status.f_ffree))
+    return all_free
 
 
 class _Watched:
-    """A process whose workspace is looked at."""
+    """A process whose directories are looked at."""
 
-    def __init__(self, process: Process, folder: Path, most: Amount) -> None:
+    def __init__(self, process: Process, folders: Sequence[Path], most: Amount) -> None:
         self._process = process
-        self._folder = folder
+        self._folders = folders
+        self._places = {folder.stat().st_dev: folder for folder in folders}
         self._most = most
-        self._before = size_of(folder, FEW_ENTRIES)
+        self._before = size_of(folders, FEW_ENTRIES)
         self._is_counted = self._before is not None
-        self._free_first = self._free = _free(folder)
+        self._free_first = self._free = _free(self._places.values())
         self._left = most  # before another look has to be taken
         self._looked = time.monotonic()
         self._took = 0.0
+        self._full_at: int | None = None  # bytes by which it had grown when no more could be written
         self.is_looking = False
         self.is_done = False
 
+    def patience(self) -> float:
+        """Seconds after which it is to be looked at again."""
+        return min(max(self._left.size / FASTEST, LEAST_SECONDS), SECONDS)
+
     def tick(self, now: float) -> None:
-        """Have the workspace looked through, if it is time for it."""
+        """Have the directories looked through, if it is time for it."""
         if self.is_looking or now < self._looked + self._took:
             return
-        if now >= self._looked + max(WHOLE_SECONDS, 20 * self._took) or self._is_suspicious():
+        usual = WHOLE_SECONDS if self._full_at is None else FULL_SECONDS
+        if now >= self._looked + max(usual, 20 * self._took) or self._is_suspicious():
             self.is_looking = True
             threading.Thread(target=self._look, name="lagentlike-quota-look", daemon=True).start()
 
     def _is_suspicious(self) -> bool:
-        """Whether so much was taken from the file system that the limit may be passed."""
+        """Whether so much was taken from the file systems, since most was free there, that the limit may be passed."""
         try:
-            return self._free.less(_free(self._folder)).passes(self._left)
-        except OSError:  # it is gone
+            free = _free(self._places.values())
+        except OSError:  # one of them is gone
             return True
+        self._free = Amount(*map(max, self._free, free))  # what others give back must not hide what is taken
+        return self._free.less(free).passes(self._left)
 
     def _look(self) -> None:
-        """Look the workspace through, and kill the process if it wrote too much."""
+        """Look the directories through, and see to it that the process does not write too much."""
         try:
             if self._process.has_ended():
                 self.is_done = True
                 return
             began = time.monotonic()
-            self._free = _free(self._folder)
-            grown = self._grown()
-            self._left = self._most.less(grown)
+            is_suspicious = self._is_suspicious()
+            self._free = _free(self._places.values())
+            grown = self._grown(is_suspicious)
             self._looked = time.monotonic()
             self._took = self._looked - began
-            if grown.passes(self._most):
-                self.is_done = True
-                self._process.end("disk")
-        except OSError:  # the workspace itself is gone
+            self._act_on(grown)
+        except OSError:  # one of them is gone
             self.is_done = True
         finally:
             self.is_looking = False
 
-    def _grown(self) -> Amount:
-        """By how much the workspace has grown since the start."""
-        size = size_of(self._folder)
-        taken = self._free_first.less(_free(self._folder))
+    def _act_on(self, grown: Amount) -> None:
+        self._left = self._most.less(grown)
+        is_full = self._left.size < 0
+        may_go_on = self._left.entries >= 0 and _let_write(self._process, not is_full)
+        if not is_full:
+            self._full_at = None
+        elif may_go_on:
+            grown = self._grown(True)  # since it was refused to write
+            self._full_at = grown.size if self._full_at is None else min(self._full_at, grown.size)
+            self._left = Amount(self._full_at + LATE - grown.size, self._left.entries)
+            may_go_on = self._left.size >= 0
+        if not may_go_on:
+            self.is_done = True
+            self._process.end("disk")
+
+    def _grown(self, is_suspicious: bool) -> Amount:
+        """By how much they have grown since the start, with what is in files that were removed if that may be much."""
+        size = size_of(self._folders)
+        taken = self._free_first.less(_free(self._places.values()))
         if not self._is_counted:  # what was taken since the start may have been taken by the program
             self._is_counted = True
             by_it = Amount(max(taken.size, 0), max(taken.entries, 0))
@@ -177,8 +242,8 @@ class _Watched:
         if size is None or self._before is None:
             return taken
         grown = size.less(self._before)
-        if taken.passes(self._most) and not grown.passes(self._most):
-            grown = grown.more(unlinked(self._process.members(), self._folder.stat().st_dev))
+        if (is_suspicious or taken.passes(self._most)) and not grown.passes(self._most):
+            grown = grown.more(unlinked(self._process.members(), self._places))
         return grown
 
 
@@ -210,7 +275,7 @@ class _Watcher:
             now = time.monotonic()
             for one in watched:
                 one.tick(now)
-            time.sleep(SECONDS)
+            time.sleep(min(one.patience() for one in watched))
 
     def _forget(self) -> None:
         """At first, and in a forked child, nothing is watched."""

@@ -20,6 +20,7 @@ from ..errors import SandboxError, SandboxUnavailable
 from .frames import BrokenFrame, frame, FrameReader
 from .isolation import Isolation
 from .limits import Limits
+from .process import full_disk, killed_for_memory
 
 __all__ = ["Room", "RoomProcess"]
 
@@ -81,6 +82,18 @@ class Room:
         """Whether there are so many processes that hardly another one can be started."""
         return self._process.is_full
 
+    @property
+    def end(self) -> str:
+        """What is said of its end, in words for a model."""
+        return f"the sandbox of this session has ended ({self._process.epitaph()}), and all that ran in it"
+
+    def news(self) -> str:
+        """What went wrong for want of memory or disk since this was asked last, in words for a model; mostly empty."""
+        limits = self._process.limits
+        memory = killed_for_memory(limits) if self._process.memory_kills() else ""
+        disk = full_disk(limits) if self._process.disk_was_full() else ""
+        return "; ".join(filter(None, (memory, disk)))
+
     def start(
         self, argv: Sequence[str], cwd: str, env: Mapping[str, str], *, stdin: bool = False, extra: int | None = None
     ) -> RoomProcess:
@@ -107,7 +120,7 @@ class Room:
             request = {"id": number, "argv": list(argv), "cwd": cwd, "env": dict(env), "descriptors": len(given)}
             self._send(request, given)
             if not program.started.wait(ANSWER_SECONDS) or program.is_lost:
-                raise SandboxError("the sandbox of this session has ended, and all that ran in it")
+                raise SandboxError(self.end)
             if program.error is not None:
                 raise OSError(program.errno, program.error)
         except BaseException:
@@ -138,7 +151,7 @@ class Room:
                 sent = socket.send_fds(self._inside.channel, [content], descriptors) if descriptors else 0
                 self._inside.channel.sendall(content[sent:])
         except OSError as error:
-            raise SandboxError("the sandbox of this session has ended, and all that ran in it") from error
+            raise SandboxError(self.end) from error
 
 
 class RoomProcess:
@@ -155,6 +168,11 @@ class RoomProcess:
     @property
     def returncode(self) -> int | None:
         return self._program.code
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it ended with its room."""
+        return self._program.is_lost
 
     def poll(self) -> int | None:
         """Its exit code, -N where signal N killed it; None while it runs."""

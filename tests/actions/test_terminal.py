@@ -14,6 +14,8 @@ import pytest
 
 from lagentlike.actions import ActionExecutor, AsyncActionExecutor
 from lagentlike.actions.terminal import MAX_PROCESSES, terminal_tools
+from lagentlike.sandbox import Bwrap, Limits
+from lagentlike.sandbox.limits import MIB
 from lagentlike.schema import AgentMessage, ToolCall, ToolResult
 
 from .. import processes
@@ -217,6 +219,27 @@ def test_a_session_that_is_full_of_processes_starts_again(shell: ActionExecutor)
     do(shell, "for i in $(seq 100); do setsid sleep 600 & done", timeout=1)
     assert "too many processes: all programs of this session were ended" in do(shell, "echo on").text
     assert do(shell, "echo on").text == "on"
+
+
+def test_a_full_disk_is_told_and_the_session_goes_on(tmp_path: Path) -> None:
+    isolation = Bwrap(Limits(disk=16 * MIB))
+    place = isolation.scratch_folder(tmp_path / "place")
+    shell = ActionExecutor(terminal_tools(place, isolation=isolation))
+    fill = "for n in $(seq 40); do head -c 1M /dev/zero > $n || exit 3; sleep 0.02; done"
+    filled = do(shell, f"mkdir deep; cd deep; export LEVEL=1; {fill}").text
+    assert "(exit code 3; the disk was full, since no more than 16 MiB may be written to it" in filled
+    assert do(shell, "pwd; echo $LEVEL").text == f"{place}/deep\n1", "where it is was kept"
+    assert "the disk was full" in do(shell, "echo x > more").text
+    try_to_write = "for n in $(seq 200); do sleep 0.05; (echo x > more) 2>/dev/null && break; done"
+    assert do(shell, f"rm *; {try_to_write}; cat more").text.endswith("x")
+    assert do(shell, "exit 4").text.endswith("(exit code 4)"), "that is over"
+    shell["terminal"].close()  # type: ignore[attr-defined]
+
+
+def test_the_end_of_its_sandbox_is_told(shell: ActionExecutor) -> None:
+    ended = do(shell, "kill -9 -1; sleep 10")
+    assert "the sandbox of this session has ended (killed by signal 9), and all that ran in it" in ended.text
+    assert do(shell, "echo again").text == "again"
 
 
 def test_only_the_working_directory_can_be_changed(shell: ActionExecutor, tmp_path: Path) -> None:
