@@ -166,6 +166,8 @@ class _Process:
             raise ToolError(f"the sandbox of the file tools ended or failed, and is started again: {error}") from None
         if not isinstance(answer, dict) or not answer.keys() & {"text", "error"}:
             raise ToolError("the sandbox of the file tools gave no answer, and is started again")
+        if "error" in answer and (news := self._process.news()):
+            answer["error"] = f"{answer['error']} ({news})"
         return answer
 
     def close(self) -> None:

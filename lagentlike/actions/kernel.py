@@ -157,9 +157,11 @@ class Kernel:
             What it gave; the kernel is gone if `ending` is `killed` or `died`.
         """
         cell, aborted = await self._run(code, timeout, stop, max_length)
-        self.process.memory_kills()  # of programs that the code ran: what it dies of later is something else
         if aborted:  # as a kernel may do with code that comes right behind code that failed
             cell, _ = await self._run(code, timeout, stop, max_length)
+        news = self.process.news()  # of programs that the code ran, too
+        if cell.error and news:
+            cell.error += f"\n({news})"
         return cell
 
     async def close(self) -> None:

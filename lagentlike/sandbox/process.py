@@ -188,6 +188,12 @@ class Process(ABC):
         was_full, self._disk_was_full = self._disk_was_full, self._disk_full
         return was_full
 
+    def news(self) -> str:
+        """What it lacked since this was asked last, memory or disk, in words for a model; mostly nothing."""
+        memory = killed_for_memory(self.limits) if self.memory_kills() else ""
+        disk = full_disk(self.limits) if self.disk_was_full() else ""
+        return "; ".join(filter(None, (memory, disk)))
+
     def members(self) -> list[int]:
         """All its processes, by their numbers here."""
         return [self.pid, *descendants(self.pid)]

@@ -20,7 +20,6 @@ from ..errors import SandboxError, SandboxUnavailable
 from .frames import BrokenFrame, frame, FrameReader
 from .isolation import Isolation
 from .limits import Limits
-from .process import full_disk, killed_for_memory
 
 __all__ = ["Room", "RoomProcess"]
 
@@ -88,11 +87,8 @@ class Room:
         return f"the sandbox of this session has ended ({self._process.epitaph()}), and all that ran in it"
 
     def news(self) -> str:
-        """What went wrong for want of memory or disk since this was asked last, in words for a model; mostly empty."""
-        limits = self._process.limits
-        memory = killed_for_memory(limits) if self._process.memory_kills() else ""
-        disk = full_disk(limits) if self._process.disk_was_full() else ""
-        return "; ".join(filter(None, (memory, disk)))
+        """What it lacked since this was asked last; see `Process.news`."""
+        return self._process.news()
 
     def start(
         self, argv: Sequence[str], cwd: str, env: Mapping[str, str], *, stdin: bool = False, extra: int | None = None

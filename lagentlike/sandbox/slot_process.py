@@ -20,7 +20,7 @@ from .bubblewrap import Bwrap
 from .http import MAX_REPLY
 from .isolation import Isolation
 from .limits import Limits
-from .process import killed_for_memory, Process
+from .process import Process
 
 __all__ = ["SlotProcess"]
 
@@ -117,8 +117,8 @@ class SlotProcess:
             return {"success": False, "error": f"the arguments of {tool} are no JSON: {error}"}
         async with self._turn:
             reply = await self._exchange(request, timeout_s + GRACE_SECONDS)
-            if reply.get("success") is False and self._process.memory_kills():
-                reply["error"] = f"{reply.get('error')}; {killed_for_memory(self._process.limits)}"
+            if reply.get("success") is False and (news := self._process.news()):
+                reply["error"] = f"{reply.get('error')}; {news}"
             return reply
 
     def kill(self, why: str) -> None:

@@ -17,7 +17,7 @@ from lagentlike.actions import ActionExecutor, files, Terminal
 from lagentlike.actions.file_worker import FileWorker, MAX_FILE
 from lagentlike.actions.files import file_tools, Root
 from lagentlike.errors import InvalidArgument, ToolError
-from lagentlike.sandbox import Bwrap
+from lagentlike.sandbox import Bwrap, Limits
 from lagentlike.schema import AgentMessage, ToolCall, ToolResult
 
 
@@ -388,3 +388,17 @@ def test_a_read_ends_before_it_is_too_much_for_a_model(tools: ActionExecutor, ro
     text = call(tools, "read_file", path="wide").text
     assert text.endswith("(71 more lines: go on with offset=30)")
     assert len(text) < 31_000
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    isolation = Bwrap(Limits(disk=8 << 20))
+    root = isolation.scratch_folder(tmp_path / "full")
+    tools = ActionExecutor(file_tools(root, isolation=isolation))
+    content = "x" * (1 << 20)
+    errors: list[ToolResult] = []
+    until = time.monotonic() + 60
+    while not errors and time.monotonic() < until:
+        written = call(tools, "write_file", path=f"{len(names_in(root))}", content=content)
+        errors += [] if written.success else [written]
+    assert "File too large (the disk was full, since no more than 8 MiB may be written to it" in errors[0].text
+    assert call(tools, "read_file", path="0").success

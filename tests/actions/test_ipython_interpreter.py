@@ -333,6 +333,34 @@ def test_a_kernel_that_memory_runs_out_for_says_so(tmp_path: Path) -> None:
     interpreter.close()
 
 
+def test_a_kernel_whose_folder_is_full_says_so_and_goes_on(tmp_path: Path) -> None:
+    interpreter = IPythonInterpreter(timeout=30, work_dir=tmp_path, isolation=Bwrap(Limits(disk=16 * 2**20)))
+    fill = """
+import time
+x = 7
+for number in range(40):
+    with open(str(number), "wb", 0) as file:
+        file.write(bytes(1 << 20))
+    time.sleep(0.02)
+"""
+    filled = text(interpreter, fill)
+    assert "OSError: [Errno 27] File too large" in filled
+    assert "(the disk was full, since no more than 16 MiB may be written to it: remove something)" in filled
+    emptied = """
+!rm *
+for _ in range(200):
+    time.sleep(0.05)
+    try:
+        with open("more", "w") as file:
+            print(file.write("it fits"), x)
+        break
+    except OSError: continue
+"""
+    assert text(interpreter, emptied).endswith("7 7")
+    assert text(interpreter, "1 / 0").endswith("ZeroDivisionError: division by zero"), "that is over"
+    interpreter.close()
+
+
 def test_a_kernel_that_dies_between_calls_is_replaced(interpreter: IPythonInterpreter) -> None:
     os.kill(pid(interpreter), signal.SIGKILL)
     time.sleep(0.1)
