@@ -68,13 +68,16 @@ class DockerBackend(PooledBackend):
         (folder / "token").write_text(token)
 
         async def end() -> None:
-            await self._run("rm", "--force", name)
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                await self._run("rm", "--force", name)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
         async def gone() -> str:
             code = (await self._run("wait", name, seconds=None)).strip()
             return f"the container {name} ended (exit code {code})"
 
+        host = RemoteHost(name, token, socket=str(folder / "server"), gone=gone, end=end)
         try:
             await self._run(
                 *("run", "--detach", "--name", name, "--label", f"{_LABEL}={settings.sandbox_job_id}"),
@@ -87,20 +90,21 @@ class DockerBackend(PooledBackend):
                 *server_command(settings, settings.slots_per_container),
                 *("--socket", f"{_RUN_DIRECTORY}/server", "--token-file", f"{_RUN_DIRECTORY}/token"),
             )
+            try:
+                await host.connect(START_SECONDS)
+            except SandboxError as error:
+                raise SandboxError(f"{settings.sandbox_image}: {error}: {await self._said(name)}") from error
         except BaseException:
-            await asyncio.shield(end())
-            raise
-        host = RemoteHost(name, token, socket=str(folder / "server"), gone=gone, end=end)
-        try:
-            await host.connect(START_SECONDS)
-        except SandboxError as error:
-            said = (await self._run("logs", "--tail", "20", name)).strip()[-2000:]
-            await host.close()
-            raise SandboxError(f"{settings.sandbox_image}: {error}: {said}") from error
-        except BaseException:
-            await asyncio.shield(host.close())
+            await self._undone(host.close())
             raise
         return host
+
+    async def _said(self, name: str) -> str:
+        """The last that a container wrote, if Docker keeps that."""
+        try:
+            return (await self._run("logs", "--tail", "20", name)).strip()[-2000:]
+        except SandboxError as error:
+            return str(error)
 
     async def _purge(self) -> None:
         """Remove all containers of the job, whoever started them."""

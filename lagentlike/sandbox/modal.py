@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from typing import Any
 
@@ -15,6 +16,8 @@ from .server import TOKEN_VARIABLE
 from .settings import SandboxSettings
 
 __all__ = ["ModalBackend"]
+
+logger = logging.getLogger(__name__)
 
 PORT = 8080
 
@@ -94,21 +97,28 @@ class ModalBackend(PooledBackend):
                 raise SandboxError(f"Modal did not end {sandbox.object_id}: {error}") from error
 
         async def gone() -> str:
-            await sandbox.wait.aio(raise_on_termination=False)
+            try:
+                await sandbox.wait.aio(raise_on_termination=False)
+            except modal.exception.SandboxTimeoutError:
+                lived = f"it has lived for {settings.modal_max_lifetime} seconds"
+                return f"Modal ended the sandbox {sandbox.object_id}: {lived}"
+            except Exception as error:  # noqa: BLE001  # it may be there all the same: its server tells
+                logger.warning("Modal does not tell of %s: %s: %s", sandbox.object_id, type(error).__name__, error)
+                await asyncio.Event().wait()
             return f"Modal ended the sandbox {sandbox.object_id} (exit code {sandbox.returncode})"
 
         try:
-            tunnel = (await sandbox.tunnels.aio())[PORT]
-            host = RemoteHost(sandbox.object_id, token, url=tunnel.url, gone=gone, end=end)
+            url = (await sandbox.tunnels.aio())[PORT].url
         except BaseException as error:
-            await asyncio.shield(end())
+            await self._undone(end())
             if not isinstance(error, Exception):
                 raise
             raise SandboxError(f"Modal opened no tunnel: {type(error).__name__}: {error}") from error
+        host = RemoteHost(sandbox.object_id, token, url=url, gone=gone, end=end)
         try:
             await host.connect(settings.modal_acquire_timeout)
         except BaseException:
-            await asyncio.shield(host.close())
+            await self._undone(host.close())
             raise
         return host
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 from typing import Any
 from urllib.parse import quote
@@ -49,7 +50,7 @@ class NomadBackend(PooledBackend):
         self._token = secrets.token_urlsafe(32)
         self._session: aiohttp.ClientSession | None = None
         self._count = 0
-        self._adopted: set[str] = set()
+        self._adopted: dict[str, int] = {}  # the number of each in its group
         self._ended: set[str] = set()
         self._starting = asyncio.Lock()
         self._job = f"/v1/job/{quote(settings.sandbox_job_id, safe='')}"
@@ -57,15 +58,17 @@ class NomadBackend(PooledBackend):
     async def _open(self) -> None:
         token = self.settings.nomad_token or os.environ.get("NOMAD_TOKEN")
         self._session = aiohttp.ClientSession(headers={"X-Nomad-Token": token} if token else {})
-        self._count, self._adopted, self._ended = self.settings.min_containers, set(), set()
+        self._count, self._adopted, self._ended = self.settings.min_containers, {}, set()
         try:
             await self._tell("GET", "/v1/agent/health")
             if self.settings.purge_job_on_start:
                 await self._purge()
             await self._tell("POST", "/v1/jobs", {"Job": job_specification(self.settings, self._token)})
-        except SandboxError as error:
-            await self._session.close()
-            self._session = None
+        except BaseException as error:
+            session, self._session = self._session, None
+            await session.close()
+            if not isinstance(error, SandboxError):
+                raise
             raise SandboxUnavailable(f"Nomad at {self.settings.nomad_address} cannot be used: {error}") from error
 
     async def _close(self, purge: bool) -> None:
@@ -87,41 +90,42 @@ class NomadBackend(PooledBackend):
             wanted = len(self._adopted) + 1
             if wanted > self._count:
                 await self._scale(wanted)
-            allocation = await self._next_allocation()
-            self._adopted.add(allocation)
+            allocation, number = await self._next_allocation()
+            self._adopted[allocation] = number
         try:
             url = await self._address(allocation)
-            host = RemoteHost(
-                f"nomad-{allocation[:8]}",
-                self._token,
-                url=url,
-                gone=lambda: self._gone(allocation),
-                end=lambda: self._let_go(allocation),
-            )
-            try:
-                await host.connect(START_SECONDS)
-            except BaseException:
-                await asyncio.shield(host.close())
-                raise
         except BaseException:
-            self._forget(allocation)
+            await self._undone(self._let_go(allocation))
+            raise
+        host = RemoteHost(
+            _host_name(allocation),
+            self._token,
+            url=url,
+            gone=lambda: self._gone(allocation),
+            end=lambda: self._let_go(allocation),
+        )
+        try:
+            await host.connect(START_SECONDS)
+        except BaseException:
+            await self._undone(host.close())
             raise
         return host
 
-    def _forget(self, allocation: str) -> None:
-        """An allocation is not ours any more, and never will be again: Nomad may still call it running."""
-        self._adopted.discard(allocation)
-        self._ended.add(allocation)
+    def _may_end(self, host: SlotHost) -> bool:
+        """Whether it has the highest number: a job that is made smaller loses those, whatever they do."""
+        numbers = {_host_name(allocation): number for allocation, number in self._adopted.items()}
+        return numbers[host.id] == max(numbers.values()) and not self._starting.locked()
 
-    async def _next_allocation(self) -> str:
-        """The id of an allocation that runs and is not ours yet, as soon as there is one."""
+    async def _next_allocation(self) -> tuple[str, int]:
+        """An allocation that runs and is not ours yet, as soon as there is one: its id, and its number in the group."""
         deadline = asyncio.get_running_loop().time() + START_SECONDS
         while True:
             for allocation in await self._allocations():
                 if allocation.get("ClientStatus") == "running" and allocation.get("DesiredStatus") == "run":
                     found = str(allocation.get("ID"))
                     if found not in self._adopted and found not in self._ended:
-                        return found
+                        number = re.search(r"\[(\d+)\]$", str(allocation.get("Name")))
+                        return found, int(number[1]) if number else 0
             if asyncio.get_running_loop().time() > deadline:
                 raise SandboxError(
                     f"Nomad started no container within {START_SECONDS:g} seconds: look at its evaluation"
@@ -151,12 +155,16 @@ class NomadBackend(PooledBackend):
                 return f"the allocation {allocation[:8]} is {states.get(allocation) or 'gone'}"
 
     async def _let_go(self, allocation: str) -> None:
-        """Stop an allocation that is not wanted any more; Nomad starts no other one in its place."""
-        self._forget(allocation)
+        """Stop an allocation that is not wanted any more; if it has not the highest number, another takes its place."""
+        self._ended.add(allocation)  # and never will be ours again, even if Nomad still calls it running
+        number = self._adopted.pop(allocation)
         if not self._running:
             return  # the whole job ends
-        await self._scale(max(len(self._adopted), self._least))
-        await self._tell("POST", f"/v1/allocation/{quote(allocation, safe='')}/stop")
+        wanted = max(self._least, 1 + max(self._adopted.values(), default=-1))
+        if wanted <= number and not self._starting.locked():
+            await self._scale(wanted)
+        else:
+            await self._tell("POST", f"/v1/allocation/{quote(allocation, safe='')}/stop")
 
     async def _scale(self, count: int) -> None:
         body = {"Count": count, "Target": {"Group": GROUP}, "Message": "slots wanted by lagentlike"}
@@ -201,6 +209,10 @@ class NomadBackend(PooledBackend):
             return orjson.loads(content) if content else None
         except ValueError:
             raise SandboxError(f"Nomad answered {method} {path} with what is no JSON") from None
+
+
+def _host_name(allocation: str) -> str:
+    return f"nomad-{allocation[:8]}"
 
 
 def job_specification(settings: SandboxSettings, token: str) -> dict[str, Any]:

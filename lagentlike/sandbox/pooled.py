@@ -54,7 +54,7 @@ class PooledBackend(ToolBackend):
         self._launching = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._working: dict[str, set[asyncio.Task[None]]] = {}  # by host
-        self._closing: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._counts: Counter[str] = Counter()
         self._running = False
 
@@ -65,6 +65,10 @@ class PooledBackend(ToolBackend):
         Raises:
             SandboxError: it cannot be made.
         """
+
+    def _may_end(self, host: SlotHost) -> bool:
+        """Whether a host that nobody uses can be ended without harm to others."""
+        return True
 
     async def _open(self) -> None:
         """Get ready to make hosts."""
@@ -100,10 +104,9 @@ class PooledBackend(ToolBackend):
         hosts, self._hosts = list(self._hosts.values()), {}
         self._places.clear()
         self._kept.clear()
-        for host in hosts:
-            self._close_host(host)
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await asyncio.gather(*(self._undone(host.close()) for host in hosts))
+        if self._ending:  # for somebody who gave up
+            await asyncio.wait(self._ending)
         await self._close(purge)
 
     async def acquire(self, trajectory_id: str, timeout_s: float | None = None) -> Slot:
@@ -305,7 +308,7 @@ class PooledBackend(ToolBackend):
         finally:
             self._launching -= 1
         if not self._running:  # it was stopped meanwhile, and does not know of this one
-            await asyncio.wait([self._close_host(host)])
+            await self._undone(host.close())
             raise SandboxError("the sandbox backend was stopped")
         self._hosts[host.id] = host
         self._spawn(self._watch(host))
@@ -331,7 +334,9 @@ class PooledBackend(ToolBackend):
                 mine = [slot for slot in self._places if slot.container == host.id]
                 if self._pool.waiting or any(slot.trajectory_id is not None for slot in mine):
                     unused.pop(host.id, None)
-                elif clock() - unused.setdefault(host.id, clock()) >= self._idle_s and len(self._hosts) > self._least:
+                    continue
+                idle_s = clock() - unused.setdefault(host.id, clock())
+                if idle_s >= self._idle_s and len(self._hosts) > self._least and self._may_end(host):
                     await self._drop(host, "nobody used it")
 
     async def _drop(self, host: SlotHost, why: str) -> None:
@@ -345,21 +350,21 @@ class PooledBackend(ToolBackend):
         self._pool.forget_lost()
         for task in self._working.pop(host.id, ()):
             task.cancel()
-        await asyncio.wait([self._close_host(host)])
+        await self._undone(host.close())
 
-    def _close_host(self, host: SlotHost) -> asyncio.Task[None]:
-        """Close a host, also if who waits for that gives up."""
+    async def _undone(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Wait until something is ended, which goes on if this is cancelled, and is logged if it fails."""
 
-        async def close() -> None:
+        async def end() -> None:
             try:
-                await host.close()
+                await ending
             except Exception as error:  # noqa: BLE001  # it is not ours any more, however it ends
-                logger.warning("the sandbox host %s could not be closed: %s", host.id, error)
+                logger.warning("a sandbox could not be ended: %s", error)
 
-        closing = asyncio.get_running_loop().create_task(close())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-        return closing
+        task = asyncio.get_running_loop().create_task(end())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        await asyncio.wait([task])
 
     def _patience(self) -> float:
         return self.settings.acquire_timeout_s

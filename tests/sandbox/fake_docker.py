@@ -87,6 +87,9 @@ def wait(names: list[str]) -> int:
 def logs(arguments: list[str]) -> int:
     flag, count, name = arguments
     assert flag == "--tail"
+    if os.environ.get("FAKE_DOCKER_LOGS") == "syslog":
+        write("Error response from daemon: configured logging driver does not support reading", file=sys.stderr)
+        return 1
     write("\n".join((STATE / f"{name}.log").read_text().splitlines()[-int(count) :]), file=sys.stderr)
     return 0
 

@@ -24,6 +24,7 @@ def fake_modal(folder: Path) -> Any:
     """A module in the place of `modal`; `module.sandboxes` are those that were made."""
     module: Any = types.ModuleType("modal")
     module.sandboxes = []
+    module.exception = types.SimpleNamespace(SandboxTimeoutError=type("SandboxTimeoutError", (TimeoutError,), {}))
 
     class App:
         lookup = _Both("App.lookup", lambda name, **options: ("app", name))
@@ -56,6 +57,7 @@ def fake_modal(folder: Path) -> Any:
             self.options = options
             self.process = process
             self.port = port
+            self.expired = False
             self.tunnels = _Both("Sandbox.tunnels", self._tunnels, self)
             self.wait = _Both("Sandbox.wait", self._wait, self)
             self.terminate = _Both("Sandbox.terminate", self._terminate, self)
@@ -63,6 +65,11 @@ def fake_modal(folder: Path) -> Any:
         @property
         def returncode(self) -> int | None:
             return self.process.returncode
+
+        def expire(self) -> None:
+            """What Modal does when the sandbox has lived for its `timeout`."""
+            self.expired = True
+            self.kill()
 
         def kill(self) -> None:
             if self.process.returncode is None:
@@ -74,6 +81,8 @@ def fake_modal(folder: Path) -> Any:
         async def _wait(self, raise_on_termination: bool) -> None:
             assert raise_on_termination is False
             await self.process.wait()
+            if self.expired:
+                raise module.exception.SandboxTimeoutError
 
         async def _terminate(self) -> None:
             self.kill()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -31,6 +32,7 @@ class FakeNomad:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.allocations: dict[str, dict[str, Any]] = {}
         self.processes: dict[str, asyncio.subprocess.Process] = {}
+        self.refusals = 0  # how often it says that it does not know an allocation
         self.requests: list[tuple[str, str]] = []
         self._watching: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
@@ -93,14 +95,17 @@ class FakeNomad:
         return _json({"EvalID": str(uuid.uuid4()), "EvalCreateIndex": 9, "JobModifyIndex": 9})
 
     async def _list(self, request: web.Request) -> web.Response:
-        names = ("ID", "JobID", "TaskGroup", "ClientStatus", "DesiredStatus")
+        names = ("ID", "Name", "JobID", "TaskGroup", "ClientStatus", "DesiredStatus")
         job = request.match_info["job"]
         found = [one for one in self.allocations.values() if one["JobID"] == job]
         return _json([{name: one[name] for name in names} for one in found])
 
     async def _read(self, request: web.Request) -> web.Response:
         one = self.allocations.get(request.match_info["id"])
-        return web.Response(status=404, text="alloc not found") if one is None else _json(one)
+        if one is None or self.refusals:
+            self.refusals -= bool(self.refusals)
+            return web.Response(status=404, text="alloc not found")
+        return _json(one)
 
     async def _stop(self, request: web.Request) -> web.Response:
         one = self.allocations.get(request.match_info["id"])
@@ -128,12 +133,9 @@ class FakeNomad:
         job = self.jobs.get(name)
         if job is None or job["Stop"]:
             return
-        live = [
-            one
-            for one in self.allocations.values()
-            if one["JobID"] == name and one["DesiredStatus"] == "run" and one["ClientStatus"] in ("pending", "running")
-        ]
-        for one in live[job["TaskGroups"][0]["Count"] :]:
+        live = [one for one in self.allocations.values() if _is_live(one, name)]
+        live.sort(key=lambda one: _number(one))
+        for one in live[job["TaskGroups"][0]["Count"] :]:  # Nomad's scheduler stops those of the highest numbers
             one["DesiredStatus"] = "stop"
             _kill(self.processes[one["ID"]])
         for _ in range(job["TaskGroups"][0]["Count"] - len(live)):
@@ -157,9 +159,12 @@ class FakeNomad:
             start_new_session=True,
         )
         name = str(uuid.uuid4())
+        taken = {_number(one) for one in self.allocations.values() if _is_live(one, job["ID"])}
+        number = next(number for number in itertools.count() if number not in taken)
         ports = [{"Label": port["Label"], "Value": value, "To": port["To"], "HostIP": "127.0.0.1"}]
         self.allocations[name] = {
             "ID": name,
+            "Name": f"{job['ID']}.{group['Name']}[{number}]",
             "JobID": job["ID"],
             "TaskGroup": group["Name"],
             "ClientStatus": "running",
@@ -176,6 +181,14 @@ class FakeNomad:
         one = self.allocations[name]
         one["ClientStatus"] = "complete" if one["DesiredStatus"] == "stop" else "failed"
         await self._reconcile(one["JobID"])
+
+
+def _is_live(one: dict[str, Any], job: str) -> bool:
+    return one["JobID"] == job and one["DesiredStatus"] == "run" and one["ClientStatus"] in ("pending", "running")
+
+
+def _number(one: dict[str, Any]) -> int:
+    return int(one["Name"].rpartition("[")[2].rstrip("]"))
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -14,6 +14,7 @@ import pytest
 from lagentlike.errors import InvalidArgument, MissingExtra, SandboxError, SandboxUnavailable
 from lagentlike.sandbox import create_tool_backend, SandboxSettings
 from lagentlike.sandbox.nomad import job_specification
+from lagentlike.sandbox.pooled import PooledBackend
 
 from .places import install_docker, NOMAD_TOKEN, Place
 
@@ -54,6 +55,10 @@ async def test_docker_that_does_not_work_is_no_sandbox(tmp_path: Path, monkeypat
             match=r"broken:local: the container .* ended \(exit code 1\): ModuleNotFoundError: no lagentlike",
         ):
             await broken.start()
+        assert containers(tmp_path) == []
+        monkeypatch.setenv("FAKE_DOCKER_LOGS", "syslog")
+        with pytest.raises(SandboxError, match=r"broken:local: the container .* ended \(exit code 1\)"):
+            await create_tool_backend({"tool_pool_mode": "docker", "sandbox_image": "broken:local"}).start()
         assert containers(tmp_path) == []
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxUnavailable, match="docker is not installed"):
@@ -120,6 +125,70 @@ async def test_a_job_of_nomad_is_scaled_as_slots_are_wanted_and_purged(tmp_path:
     finally:
         await backend.stop(purge=True)
         assert fake.jobs == {}
+        await place.stop()
+
+
+async def test_a_job_of_nomad_is_not_made_smaller_than_what_is_used(tmp_path: Path) -> None:
+    """Nomad stops those of the highest numbers, whatever they do."""
+    place = Place("nomad", tmp_path, slots_per_container=1, max_containers=2)
+    await place.start()
+    fake, backend = place.fake, place.backend
+    shrinking = None
+    try:
+        first = await backend.acquire("a")
+        second = await backend.acquire("b", PATIENCE)
+        await backend.release(first, reset_workspace=True)
+        assert isinstance(backend, PooledBackend)
+        backend._idle_s = 0.2
+        shrinking = asyncio.ensure_future(backend._shrink())
+        await asyncio.sleep(1)
+        call = (second, "bash", {"command": "echo on"})
+        assert [one.output for one in await backend.execute_batch([call], PATIENCE)] == ["on\n"]
+        await backend.release(second, reset_workspace=True)
+        async with asyncio.timeout(PATIENCE):
+            while backend.get_stats()["containers"] > 1:
+                await asyncio.sleep(0.05)
+        (job,) = fake.jobs.values()
+        assert job["TaskGroups"][0]["Count"] == 1
+        call = (await backend.acquire("c", PATIENCE), "bash", {"command": "echo still"})
+        assert [one.output for one in await backend.execute_batch([call], PATIENCE)] == ["still\n"]
+        fake.kill(next(one["ID"] for one in fake.allocations.values() if one["ClientStatus"] == "running"))
+        call = (await backend.acquire("d", PATIENCE), "bash", {"command": "echo again"})
+        assert [one.output for one in await backend.execute_batch([call], PATIENCE)] == ["again\n"]
+    finally:
+        if shrinking is not None:
+            shrinking.cancel()
+        await place.stop()
+
+
+async def test_an_allocation_that_cannot_be_looked_at_is_given_back(tmp_path: Path) -> None:
+    place = Place("nomad", tmp_path, slots_per_container=1, max_containers=2)
+    await place.start()
+    try:
+        first = await place.backend.acquire("a")
+        place.fake.refusals = 1
+        second = await place.backend.acquire("b", PATIENCE)
+        assert second.container != first.container
+        assert place.fake.refusals == 0
+        stopped = [one for one in place.fake.allocations.values() if one["DesiredStatus"] == "stop"]
+        assert len(stopped) == 1
+    finally:
+        await place.stop()
+
+
+async def test_a_sandbox_of_modal_that_has_lived_long_enough_fails_its_trajectories_at_once(tmp_path: Path) -> None:
+    place = Place("modal", tmp_path)
+    await place.start()
+    try:
+        slot = await place.backend.acquire("a")
+        (sandbox,) = place.fake.sandboxes
+        sandbox.expire()
+        async with asyncio.timeout(PATIENCE):
+            while not slot.lost:
+                await asyncio.sleep(0.02)
+        assert "has lived for 3600 seconds" in slot.lost
+        assert not (await place.backend.acquire("b", PATIENCE)).lost
+    finally:
         await place.stop()
 
 
