@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import errors
 from ..errors import LLMError, NotRecorded
 from ..llms.base import Part
 from ..llms.kept_answer import answer_of, parts_of
+from ..records.plain_errors import error_of, fields_of, kind_of
 from ..schema import ActionReturn, ActionStatusCode, ActionValidCode, Completion, to_plain
 
 __all__ = ["Entry", "plain_error", "plain_result"]
@@ -54,9 +54,8 @@ class Entry:
         try:
             request = {name: value.pop(name) for name in _REQUESTS[value["call"]]}
             entry = cls(request=request, **value)
-            if entry.answer is not None:
-                answer_of(entry.answer)
-        except (TypeError, KeyError, AttributeError) as error:
+            entry._try()
+        except (TypeError, KeyError, AttributeError, IndexError) as error:
             raise ValueError(f"it is no entry of a tape ({type(error).__name__}: {error})") from error
         return entry
 
@@ -74,16 +73,12 @@ class Entry:
     def completion(self) -> Completion:
         """The model's answer, or its error."""
         self._fail()
-        assert self.answer is not None
+        assert self.answer is not None  # it was tried
         return answer_of(self.answer)
 
     def played(self) -> Iterator[tuple[float, Part]]:
         """The parts of the model's answer, each with the seconds after which it came; then its error, if it failed."""
-        if self.answer is not None:
-            parts = parts_of(self.parts, answer_of(self.answer))
-            times = self.seconds or []
-            for place, part in enumerate(parts):
-                yield times[place] if place < len(times) else 0.0, part
+        yield from self._came()
         self._fail()
 
     def returned(self, arguments: dict[str, Any]) -> ActionReturn:
@@ -93,11 +88,36 @@ class Entry:
         fields["valid"] = ActionValidCode[fields.get("valid", "OPEN")]
         return ActionReturn(**fields)
 
+    def _try(self) -> None:
+        """Play it once, so that what is damaged in a file is known when the file is read."""
+        if self.call == "tool":
+            self.returned({})
+            return
+        for _ in self._came():
+            continue
+        if self._failure() is None and not self.left and self.answer is None:
+            raise TypeError("it has neither an answer nor an error")
+
+    def _came(self) -> Iterator[tuple[float, Part]]:
+        if self.answer is not None:
+            parts = parts_of(self.parts, answer_of(self.answer))
+            times = self.seconds or []
+            for place, part in enumerate(parts):
+                yield float(times[place]) if place < len(times) else 0.0, part
+
+    def _failure(self) -> LLMError | None:
+        if self.error is None:
+            return None
+        fields = dict(self.error)
+        error = error_of(fields.pop("type", ""), fields.pop("message", ""), fields, LLMError)
+        if not isinstance(error, LLMError):
+            raise TypeError(f"{type(error).__name__} is no error of a model")
+        return error
+
     def _fail(self) -> None:
-        if self.error is not None:
-            fields = dict(self.error)
-            kind = _KINDS.get(fields.pop("type", ""), LLMError)
-            raise kind(fields.pop("message", ""), **fields)
+        failure = self._failure()
+        if failure is not None:
+            raise failure
         if self.left:
             raise NotRecorded(
                 f"line {self.line} of the tape holds a stream that was not read to its end when it was recorded, and "
@@ -106,16 +126,12 @@ class Entry:
 
 
 _REQUESTS = {"model": ("model", "messages", "params"), "tool": ("name", "arguments")}
-_KINDS: dict[str, type[LLMError]] = {
-    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, LLMError)
-}
 
 
 def plain_error(error: LLMError) -> dict[str, Any]:
     """An error of a model, as plain data."""
-    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS)
-    told = {name: value for name, value in vars(error).items() if isinstance(value, str | int | float) and value != ""}
-    return {"type": kind, "message": str(error), **told}
+    told = {name: value for name, value in fields_of(error).items() if value not in (None, "")}
+    return {"type": kind_of(error), "message": str(error), **told}
 
 
 def plain_result(result: ActionReturn) -> dict[str, Any]:

@@ -138,8 +138,13 @@ class Tape:
         self._under_way = 0
         self._overlapped = False
         self._outer: tapes.Tape | None = None
+        self._is_running = False
 
     def __enter__(self) -> Self:
+        if self._is_running:
+            raise InvalidArgument("tape", self, "it runs already: make one for each block")
+        self._entries.clear()
+        self._waiting.clear()
         if self._mode == "record_anew":
             self.path.unlink(missing_ok=True)
         elif self._mode != "record" and not self.path.is_file():
@@ -153,10 +158,12 @@ class Tape:
         if self._mode in ("record", "record_anew"):
             self._file = LineFile(self.path)
         self._outer, tapes.current = tapes.current, self
+        self._is_running = True
         return self
 
     def __exit__(self, *error: object) -> None:
         tapes.current = self._outer
+        self._is_running = False
         with self._guard:
             file, self._file = self._file, None  # what ends later is not written
             if file is not None:

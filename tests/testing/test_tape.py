@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lagentlike import tapes
 from lagentlike.agents import Agent, AIAgent, AsyncAgent, AsyncReAct, AsyncStreamingAgent, ReAct, StreamingAgent
 from lagentlike.budget import Budget
 from lagentlike.errors import (
@@ -47,11 +49,13 @@ from lagentlike.rollouts import rollout
 from lagentlike.rollouts.agents import HFAgent
 from lagentlike.schema import AgentMessage, Completion, TokenSpan, ToolCall, Usage
 from lagentlike.testing import record, replay
+from lagentlike.testing.entry import Entry
 from lagentlike.tools import tool
 from lagentlike.tracing import Tracer
 from tests.llms import claude_server as claude
 from tests.llms.asking import read_into
 from tests.llms.fault_server import answer, completion, events, FaultServer, refuse, reply, stream_of
+from tests.llms.lies import mutants
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -227,6 +231,18 @@ async def test_errors_are_played_as_the_same_errors(path: Path, error: LLMError)
                     await way(llm) if is_async else way(llm)
                 seen.append((type(failed.value), str(failed.value), vars(failed.value)))
             assert seen[0] == seen[1]
+
+
+def test_an_error_of_ones_own_is_played_as_the_nearest_of_ours(path: Path) -> None:
+    class Throttled(RateLimited):
+        def __init__(self, region: str) -> None:
+            super().__init__(f"{region} is busy", retry_after=3.0)
+            self.region = region
+
+    for mode, replies in ((record, [Throttled("eu")]), (replay, [])):
+        with mode(path), pytest.raises(RateLimited, match="eu is busy") as failed:
+            ScriptedLLM(replies).chat(HI)
+    assert (type(failed.value), failed.value.retry_after, failed.value.region) == (RateLimited, 3.0, "eu")
 
 
 async def test_the_parts_before_an_error_come_again(path: Path) -> None:
@@ -776,6 +792,37 @@ def test_a_damaged_line_is_named(path: Path, damage: str) -> None:
     path.write_text(damage + "\n" + path.read_text())
     with pytest.raises(StateError, match=r"one\.jsonl:1: "), replay(path):
         pass
+
+
+def test_whatever_is_wrong_in_a_line_is_found_when_the_file_is_read(path: Path) -> None:
+    request = {"call": "model", "hash": "h", "model": "m", "messages": [], "params": {}}
+    text = {"text": "hello", "tokens": {"ids": [1, 2], "logprobs": [-0.1, -0.2]}, "reasoning": "r"}
+    answered = {**request, "answer": text, "parts": ["he", ["l", 1, 1], "lo"], "seconds": [0.1, 0.2, 0.3]}
+    failed = {**request, "error": {"type": "RateLimited", "message": "m", "retry_after": 1.5}}
+    used = {"call": "tool", "hash": "h", "name": "f", "arguments": {}, "result": {"state": "API_ERROR", "errmsg": "e"}}
+    damaged = 0
+    for line in (one for entry in (answered, failed, used) for one in mutants(entry)):
+        try:
+            entry = Entry.read(json.dumps(line).encode())
+        except ValueError:
+            damaged += 1
+            continue
+        if entry.call == "tool":
+            entry.returned({})
+        else:
+            with suppress(LLMError):
+                list(entry.played())
+    assert damaged > 200
+
+
+def test_a_tape_runs_once_at_a_time_and_begins_anew(path: Path) -> None:
+    recorded(path)
+    tape = replay(path)
+    with tape, pytest.raises(InvalidArgument, match="make one for each block"), tape:
+        pass
+    assert tapes.current is None
+    with tape:
+        assert len(tape.unplayed) == len(lines(path))
 
 
 def test_the_innermost_tape_holds(path: Path, tmp_path: Path) -> None:
