@@ -34,6 +34,18 @@ from lagentlike.tracing import JSONLTracer
 BROWSER = shutil.which("chromium")
 HOSTILE = "<img src=x onerror=\"alert(1)\"><script>alert(2)</script><b id='planted'>&lt;&amp;"
 
+AT_THE_END = """() => {
+  const { scrollHeight, scrollTop, clientHeight } = document.querySelector(".scroller");
+  return scrollHeight - scrollTop - clientHeight < 2;
+}"""
+# What is wider than its place, and not cut where that ends.
+STICKING_OUT = """() => [...document.querySelectorAll("main *")].filter((one) => {
+  const place = one.parentElement.closest(".side, .scroller, .card, .say");
+  if (!place || !one.offsetParent) return false;
+  const cut = one.parentElement.closest(".name, .quiet, .label, select");
+  return !cut && one.getBoundingClientRect().right > place.getBoundingClientRect().right + 1;
+}).map((one) => one.className || one.tagName)"""
+
 expect.set_options(timeout=20_000)
 
 
@@ -360,6 +372,65 @@ def test_a_trace_is_shown_as_it_was(page: Page, tmp_path: Path) -> None:
         expect(page.get_by_label("Your message")).to_be_hidden()
     finally:
         loop.submit(viewer.stop()).result()
+
+
+def test_the_end_of_a_long_trace_says_so_and_its_turns_are_counted(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    agent = Agent(ScriptedLLM(lambda messages, params: "Yes."))
+    with JSONLTracer(path, content=True):
+        for number in range(1600):  # two spans a turn
+            agent(f"Question {number}", session_id=number % 2)
+    for options, turns in (({}, 800), ({"max_spans": 100}, 25)):
+        viewer, loop = TraceViewer(path, **options), LoopThread("viewer")
+        loop.submit(viewer.start()).result()
+        try:
+            page.goto(viewer.page_url)
+            expect(page.locator(".said").last).to_have_text("Question 1599")
+            expect(page.locator(".said")).to_have_count(turns)
+            expect(page.get_by_label("Turn", exact=True).locator("option").last).to_contain_text(f"Turn {turns}:")
+            note = page.get_by_text("3,100 earlier spans are not shown")
+            expect(note).to_be_visible(visible=bool(options))
+        finally:
+            loop.submit(viewer.stop()).result()
+
+
+def test_the_end_is_followed_until_somebody_scrolls_up(page: Page) -> None:
+    agent = Agent(ScriptedLLM(lambda messages, params: "A line.\n" * 60), name="helper")
+    with shown(page, agent):
+        scroller = page.locator(".scroller")
+        for count in (1, 2, 3):
+            agent("Go on", session_id=7)
+            expect(page.locator(".answer")).to_have_count(count)
+            page.wait_for_function(AT_THE_END)
+        scroller.evaluate("(one) => { one.scrollTop = 300; }")
+        page.wait_for_function("() => document.querySelector('.scroller').scrollTop === 300")
+        agent("Go on", session_id=7)
+        expect(page.locator(".answer")).to_have_count(4)
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert scroller.evaluate("(one) => one.scrollTop") == 300
+
+
+def test_names_and_words_of_any_length_and_script_fit(page: Page) -> None:
+    arabic = "مرحبا، كيف حالك؟ English 42."
+    script = [ToolCall("x" * 90, {"y" * 200: "z" * 5000}, id="one"), arabic]
+    with shown(page, AsyncStreamingReAct(AsyncScriptedLLM(script), [calculator], name="n" * 120)):
+        say(page, "w" * 3000)
+        expect(replies(page)).to_have_text(arabic)
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 640})
+            for view in ("left", "talk", "right"):
+                page.evaluate("(view) => { document.body.dataset.view = view; }", view)
+                assert page.evaluate(STICKING_OUT) == []
+        page.set_viewport_size({"width": 1280, "height": 640})
+        sides = replies(page).evaluate(
+            """(block) => {
+              const range = document.createRange();
+              range.selectNodeContents(block);
+              const [words, all] = [range.getBoundingClientRect(), block.getBoundingClientRect()];
+              return [words.left - all.left, all.right - words.right];
+            }"""
+        )
+        assert sides[1] < 2 < sides[0]  # it begins on the right
 
 
 def test_a_page_without_the_token_says_what_to_do(page: Page) -> None:

@@ -25,7 +25,7 @@ class TraceViewer(HTTPFace):
         path: the file.
         port: port to listen on, on this machine alone; 0 takes a free one.
         token: what the page must send; made up by default.
-        max_spans: of a longer trace, only so many of the last spans are shown.
+        max_spans: of a longer trace, only so many of the last spans are shown, and the page says so.
         limits: how much the server takes, and how long it waits.
 
     Raises:
@@ -47,7 +47,9 @@ class TraceViewer(HTTPFace):
         super().__init__(host="127.0.0.1", port=port, token=self._token, max_concurrency=16, limits=limits)
         self.name = Path(path).name
         self._log = SpanLog(Feed(), max_spans)
-        spans = read_trace(path)[-max_spans:]
+        read = read_trace(path)
+        spans = read[-max_spans:]
+        self._left_out = len(read) - len(spans)
         for span in sorted(spans, key=lambda span: (span["start"], -(span["seconds"] or 0.0))):  # what has parts first
             self._log.begin({name: value for name, value in span.items() if name != "content"}, span.get("content", {}))
 
@@ -66,7 +68,7 @@ class TraceViewer(HTTPFace):
         await super().stop()
 
     async def _show_agent(self, http: web.Request) -> web.Response:
-        return json_response({"name": self.name, "live": False, "units": self._units()})
+        return json_response({"name": self.name, "live": False, "left_out": self._left_out, "units": self._units()})
 
     async def _show_sessions(self, http: web.Request) -> web.Response:
         about = {"own": False, "running": False, "origin": None}

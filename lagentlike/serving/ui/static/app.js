@@ -90,7 +90,7 @@ class App {
     const rows = sessions.map((session) => {
       const at = this.shown.findIndex((one) => one.key === session.key);
       const row = el("button", { type: "button", class: "session", "data-key": session.key, "aria-current": at >= 0 ? "true" : null, onclick: () => this.open(session.key) },
-        el("span", { class: "first" }, session.origin ? icon("fork") : null, el("span", { class: "name" }, session.title || name(session.key)), session.running ? el("i", { class: "dot", title: "at work" }) : null),
+        el("span", { class: "first" }, session.origin ? icon("fork") : null, el("span", { class: "name" }, session.title || name(session.key)), session.running ? el("i", { class: "dot", role: "img", "aria-label": "at work", title: "at work" }) : null),
         el("span", { class: "quiet" }, name(session.key), session.origin ? `, from ${name(session.origin)}` : ""));
       row.classList.toggle("running", session.running);
       return el("li", {}, row,

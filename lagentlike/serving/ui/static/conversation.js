@@ -25,7 +25,8 @@ export class Conversation {
     this.forking = button("Fork this session", { symbol: "fork", class: "small", text: "Fork", onclick: () => this.told.fork(this, null) });
     this.earlier = el("button", { type: "button", class: "small earlier", hidden: true, onclick: () => this.more() }, "Show earlier messages");
     this.log = el("div", { class: "log", role: "log", "aria-label": "Conversation", tabindex: "0" });
-    this.scroller = el("div", { class: "scroller" }, this.earlier, this.log);
+    this.scroller = el("div", { class: "scroller", onscroll: () => this.scrolled() }, this.earlier, this.log);
+    Object.assign(this, { follows: true, top: 0 });
     this.area = el("textarea", { rows: "1", placeholder: "Say something…", "aria-label": "Your message", onkeydown: (event) => this.typed(event), oninput: () => this.fit() });
     this.sending = button("Send", { symbol: "send", class: "send", onclick: () => this.send() });
     this.form = el("div", { class: "say" }, this.area, this.sending);
@@ -41,7 +42,7 @@ export class Conversation {
       this.drafts.set(this.key, this.area.value);
       this.area.value = this.drafts.get(key) ?? "";
     }
-    Object.assign(this, { key, spans: new Spans(), turns: new Map(), cards: new Map(), items: [], start: 0, awaited: false, before: [], from: null });
+    Object.assign(this, { key, spans: new Spans(this.agent.live ? undefined : Infinity), turns: new Map(), cards: new Map(), items: [], start: 0, awaited: false, before: [], from: null });
     this.busy(false);
     this.log.replaceChildren();
     this.earlier.hidden = true;
@@ -69,7 +70,9 @@ export class Conversation {
     for (const span of known.spans) this.spans.put(span);
     // A turn that ended after the messages were read is not among them.
     const missing = (turn) => !this.agent.live || turn.status === "running" || turn.start + turn.seconds > told.time;
-    for (const turn of this.spans.turns(this.key)) if (missing(turn)) this.replay(turn);
+    const replayed = this.spans.turns(this.key).filter(missing);
+    for (const turn of replayed) this.replay(turn);
+    if (replayed.length) this.told.select(this, replayed.at(-1));
     this.awaited = Boolean(told.running);
     if (this.awaited) this.busy(true);
     this.measure(known.spans);
@@ -77,8 +80,8 @@ export class Conversation {
     this.before = null;
     for (const [event, place] of heard) this.take(event, place);
     this.form.hidden = !this.own;
-    this.note.hidden = this.own || !this.agent.live;
-    this.note.textContent = "Another part of the program holds this session. Fork it to go on here.";
+    this.note.textContent = this.noted();
+    this.note.hidden = !this.note.textContent;
     this.forking.hidden = !this.agent.live || !this.items.length;
     this.placeholder();
     this.bottom(true);
@@ -96,6 +99,11 @@ export class Conversation {
       if (text(turn.content?.reply?.content) !== block.text) return;
       block.measured(turn);
     }
+  }
+
+  noted() {
+    if (this.agent.left_out) return `This is the end of a long trace: ${count(this.agent.left_out)} earlier spans are not shown.`;
+    return this.own || !this.agent.live ? "" : "Another part of the program holds this session. Fork it to go on here.";
   }
 
   placeholder() {
@@ -200,7 +208,7 @@ export class Conversation {
       this.turns.set(span.span_id, new Turn(this, span));
       this.placeholder();
       this.busy(true);
-      this.told.select(this, span);
+      if (!this.before) this.told.select(this, span); // of many that are replayed only the last one
     } else {
       this.turn(span)?.begun(span);
     }
@@ -365,10 +373,18 @@ export class Conversation {
     this.open(this.key);
   }
 
+  // Who scrolls up leaves the end, however much comes there; who comes near it again follows it.
+  scrolled() {
+    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
+    const isNear = scrollHeight - scrollTop - clientHeight < 160;
+    this.follows = isNear || (this.follows && scrollTop >= this.top);
+    this.top = scrollTop;
+  }
+
   // Keep the end in sight, if it is.
   bottom(always = false) {
-    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-    if (always || scrollHeight - scrollTop - clientHeight < 160) this.scroller.scrollTop = scrollHeight;
+    this.follows ||= always;
+    if (this.follows) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
   // The same, once for all that comes before the next picture.
@@ -389,7 +405,7 @@ class Turn {
     this.cards = new Map();
     if (!root.content?.messages) conversation.append({ element: el("p", { class: "notice" }, "What was said is not in this trace: it was written without its content."), sign: () => "" });
     for (const message of root.content?.messages ?? []) conversation.append(conversation.said(message));
-    this.waiting = el("div", { class: "waiting", "aria-label": "at work" }, el("i"), el("i"), el("i"));
+    this.waiting = el("div", { class: "waiting", role: "img", "aria-label": "at work" }, el("i"), el("i"), el("i"));
     conversation.log.append(this.waiting);
     conversation.pass();
   }

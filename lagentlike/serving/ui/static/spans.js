@@ -1,9 +1,8 @@
 // The spans that the page knows, by turn.
 
-const MOST = 3000;
-
 export class Spans {
-  constructor() {
+  constructor(most = 3000) {
+    this.most = most;
     this.clear();
   }
 
@@ -25,7 +24,7 @@ export class Spans {
       this.below.get(span.parent_id).push(span.span_id);
     }
     for (const old of this.byId.keys()) {
-      if (this.byId.size <= MOST) break;
+      if (this.byId.size <= this.most) break;
       this.byId.delete(old);
       this.below.delete(old);
     }
