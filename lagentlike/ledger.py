@@ -17,6 +17,10 @@ class SampledTurn:
     stop: int
     message: int
 
+    def __len__(self) -> int:
+        """How many there are; 0 where nothing came before a stop word that the engine keeps to itself."""
+        return self.stop - self.start
+
 
 @dataclass(slots=True)
 class Segment:
@@ -50,7 +54,10 @@ class Segment:
         start = len(self.ids)
         self.ids += ids
         self.mask += [True] * len(ids)
-        self.logprobs = None if self.logprobs is None or logprobs is None else self.logprobs + logprobs
+        if self.logprobs is not None and logprobs is not None and len(logprobs) == len(ids):
+            self.logprobs += logprobs
+        else:
+            self.logprobs = None
         self.turns.append(SampledTurn(start, len(self.ids), message))
 
 

@@ -74,7 +74,7 @@ class Trajectory:
     @property
     def token_count(self) -> int:
         """How many tokens the model sampled."""
-        return sum(turn.stop - turn.start for segment in self.segments for turn in segment.turns)
+        return sum(len(turn) for segment in self.segments for turn in segment.turns)
 
     def __getitem__(self, name: str) -> Any:
         if name not in _FIELDS:

@@ -49,6 +49,12 @@ def test_a_segment_has_log_probabilities_only_if_each_answer_in_it_does() -> Non
     assert ledger.segments[0].ids == [1, 7, 3, 8, 3, 9]
 
 
+def test_log_probabilities_that_are_not_one_a_token_are_none() -> None:
+    ledger = TokenLedger()
+    ledger.add(TokenSpan([7, 8], [-0.5], [1]), 1)
+    assert ledger.segments[0].logprobs is None
+
+
 Ids = st.lists(st.integers(0, 4), min_size=1, max_size=6)
 
 

@@ -60,11 +60,13 @@ def tokenize_trajectories(
         batch["logprobs"] = np.zeros((len(rows), length), np.float32)
     for row, (index, segment) in enumerate(rows):
         _fill(batch, row, segment, length)
-        trajectory = listed[index]
-        if trajectory.reward is not None:
-            batch["rewards"][row] = trajectory.reward
-        if segment is trajectory.segments[-1] and segment.turns and segment.turns[-1].stop <= length:
-            batch["reward_mask"][row, segment.turns[-1].stop - 1] = 1
+        reward = listed[index].reward
+        if reward is not None:
+            batch["rewards"][row] = reward
+    ends = {index: (row, turn.stop) for row, (index, one) in enumerate(rows) for turn in one.turns if len(turn)}
+    for row, stop in ends.values():  # of each trajectory the last
+        if stop <= length:
+            batch["reward_mask"][row, stop - 1] = 1
     return _as_tensors(batch, tensors)
 
 

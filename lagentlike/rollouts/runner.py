@@ -128,6 +128,8 @@ async def rollout(
         ColourError: the agent is not async.
     """
     queries = queries_of(messages)
+    if not isinstance(generation_config, Mapping | None):
+        raise InvalidArgument("generation_config", generation_config, "give a dict such as {'temperature': 1.0}")
     settings = _Settings(max_turns, dict(generation_config or {}), timeout, reward, reward_timeout, strict, on_event)
     _check(agent, num_chains, max_concurrency, settings)
     check_reward(reward, [set(query.metadata) for query in queries])

@@ -85,6 +85,7 @@ def token_rewards(trajectories: Sequence[Trajectory], rows: Rows) -> Tensor:
             (turn.message, first + number, turn.stop - 1)
             for number, segment in enumerate(trajectory.segments)
             for turn in segment.turns
+            if len(turn)
         ]
         first += len(trajectory.segments)
         steps: Any = trajectory.step_rewards or []

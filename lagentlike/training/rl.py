@@ -190,7 +190,7 @@ class RLTrainer(Trainer):
         known = [
             one
             for one in result
-            if one.agent in self.paths and one.reward is not None and one.segments and not one.counts.missing
+            if one.agent in self.paths and one.reward is not None and one.token_count and not one.counts.missing
         ]
         if known:
             return known

@@ -12,14 +12,16 @@ from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
 
 from lagentlike.agents import HFAgent
+from lagentlike.ledger import Segment, TokenLedger
 from lagentlike.llms.base import AsyncBaseLLM
 from lagentlike.llms.tiny.engine import WEIGHTS
 from lagentlike.llms.token_model import _TokenModel
 from lagentlike.prompts.chat import ChatTokenizer
-from lagentlike.rollouts import RunResult
+from lagentlike.rollouts import RunResult, tokenize_trajectories
 from lagentlike.rollouts.export import trl_rows, verl_rollouts
 from lagentlike.schema import Completion, TokenSpan, Usage
 from lagentlike.tools import calculator, tool
+from lagentlike.trajectory import Trajectory
 from tests.prompts.chat.families import tokenizer_of
 
 ODD = [
@@ -148,3 +150,24 @@ async def test_a_call_that_must_be_made_is_gone_on_from_and_its_beginning_is_not
     assert tokens.decode(segment.ids[first.start : first.stop]) == ' {"expression": "12 * 3"}}\n</tool_call>'
     assert not any(segment.mask[: first.start])
     assert trl_rows([trajectory])[0]["messages"][1]["content"] == ""
+
+
+def test_the_reward_of_a_chain_whose_last_answer_has_no_token_is_on_the_last_that_was_sampled() -> None:
+    ledger = TokenLedger()
+    ledger.add(TokenSpan([7, 8], [-0.1, -0.2], prompt_ids=[1]), 1)
+    ledger.add(TokenSpan([], [], prompt_ids=[1, 9]), 3)  # in a segment of its own
+    chain = Trajectory([], ledger.segments, reward=1.0, counts=ledger.counts)
+    rows = tokenize_trajectories([chain], tensors="np")
+    assert rows["reward_mask"].tolist() == [[0, 0, 1], [0, 0, 0]]
+    verl = verl_rollouts([chain])
+    assert verl["rm_scores"].tolist() == [[0, 1], [0, 0]]
+    assert verl["response_mask"].tolist() == [[1, 1], [0, 0]]
+
+
+def test_a_conversation_that_nobody_sampled_is_a_row_for_verl_too() -> None:
+    tokens = ChatTokenizer.load(WEIGHTS)
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
+    ids, mask = tokens.rows(chat)
+    batch = verl_rollouts([Trajectory(chat, [Segment(ids, [bool(said) for said in mask], None)])])
+    assert tokens.decode(batch["prompts"][0], False).endswith("<|im_start|>assistant\n")
+    assert tokens.decode(batch["responses"][0][batch["response_mask"][0] == 1], False) == "Hello!<|im_end|>"

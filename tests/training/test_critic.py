@@ -58,6 +58,13 @@ def test_rewards_are_given_at_the_ends_of_answers() -> None:
     assert rewards.tolist() == [[0, 0, 0, 0, 0, 1.0], [0, 0, 0, 0.75, 0, 2.25], [0, 0, 0, 0.5, 0, 1.5]]
 
 
+def test_the_reward_is_on_the_last_token_sampled_where_the_last_answer_has_none() -> None:
+    chain = two_turns(1.0)
+    chain.segments[0].sample([], [], 5)
+    given = token_rewards([chain], tokenize_trajectories([chain], tensors="pt"))
+    assert given.nonzero().tolist() == [[0, chain.segments[0].turns[-2].stop - 1]]
+
+
 def test_rewards_of_a_chain_with_several_segments_are_in_the_right_rows() -> None:
     parts = []
     for message, ids in ((1, [7, 8]), (3, [9])):

@@ -169,7 +169,7 @@ class HFAgent(AsyncReAct):
         options = dict(chain.generation_config)
         if self.offers_tools:
             options["tools"] = self.actions.tools()
-        if "seed" in options:
+        if options.get("seed") is not None:
             options["seed"] += 1_000_003 * chain.query + chain.number
         for _ in range(chain.max_turns or self.max_turn):
             try:
@@ -283,6 +283,8 @@ def _as_written(message: dict[str, Any]) -> dict[str, Any]:
 _OTHER_NAMES = {"max_tokens": "max_new_tokens", "stop": "stop_words"}
 
 
-def _named(config: Mapping[str, Any] | None) -> dict[str, Any]:
+def _named(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Generation parameters by our names."""
-    return {_OTHER_NAMES.get(name, name): value for name, value in (config or {}).items()}
+    if not isinstance(config, Mapping):
+        return config
+    return {_OTHER_NAMES.get(name, name): value for name, value in config.items()}

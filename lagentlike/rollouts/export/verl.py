@@ -119,7 +119,7 @@ def verl_rollouts(
         InvalidArgument: a row is longer than allowed, or only some trajectories have a reward.
     """
     rows = [(trajectory, segment) for trajectory in _checked(list(trajectories)) for segment in trajectory.segments]
-    starts = [segment.turns[0].start for _, segment in rows]
+    starts = [_begin(segment) for _, segment in rows]
     ends = [len(segment) - start for start, (_, segment) in zip(starts, rows, strict=True)]
     before = _width("prompt_length", prompt_length, starts)
     after = _width("response_length", response_length, ends)
@@ -136,11 +136,18 @@ def verl_rollouts(
         batch["rm_scores"] = np.zeros((len(rows), after), np.float32)
     for row, (trajectory, segment) in enumerate(rows):
         _fill(batch, row, segment, starts[row], before)
-        if "rm_scores" in batch:
+        if "rm_scores" in batch and ends[row]:
             batch["rm_scores"][row, ends[row] - 1] = trajectory.reward
     batch["input_ids"] = np.concatenate([batch["prompts"], batch["responses"]], axis=1)
     batch["position_ids"] = np.maximum(np.cumsum(batch["attention_mask"], axis=1) - 1, 0)
     return batch
+
+
+def _begin(segment: Segment) -> int:
+    """Where the first answer begins; of a conversation that nobody sampled here it is what is trained."""
+    if segment.turns:
+        return segment.turns[0].start
+    return segment.mask.index(True) if True in segment.mask else len(segment)
 
 
 def _fill(batch: dict[str, np.ndarray[Any, Any]], row: int, segment: Segment, start: int, before: int) -> None:
