@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, Self
 
+from pydantic import ValidationError
+
 from ..concurrency import run_in_background
 from ..errors import InvalidArgument, MissingExtra, ToolError
 from ..schema import ActionReturn, ActionStatusCode
@@ -136,7 +138,15 @@ class MCPServer:
         return f"MCPServer(command={self.command!r})" if self.command is not None else f"MCPServer(url={self.url!r})"
 
     def _made(self, listed: Sequence[Any]) -> list[MCPTool]:
-        return [MCPTool(self, tool) for tool in listed]
+        tools: dict[str, MCPTool] = {}
+        for one in listed:
+            name = given = _name(self.prefix + one.name)
+            number = 1
+            while name in tools:
+                number += 1
+                name = f"{given[:60]}_{number}"
+            tools[name] = MCPTool(self, one, name)
+        return list(tools.values())
 
 
 class MCPTool(BaseAction):
@@ -145,10 +155,11 @@ class MCPTool(BaseAction):
     Args:
         server: where it is.
         listed: what the server tells of it: a `mcp.Tool`.
+        name: its name here.
     """
 
-    def __init__(self, server: MCPServer, listed: Any) -> None:
-        super().__init__(listed.description or listed.title or "", _name(server.prefix + listed.name))
+    def __init__(self, server: MCPServer, listed: Any, name: str) -> None:
+        super().__init__(listed.description or listed.title or "", name)
         self.remote_name: str = listed.name
         self.timeout = server.timeout
         hints = listed.annotations
@@ -173,7 +184,13 @@ class _GivenSchema(ToolSchema):
 
     def __init__(self, function: Any, name: str, description: str, parameters: Mapping[str, Any]) -> None:
         super().__init__(function, name, description=description)
-        self._given = {"type": "object", "properties": {}, **parameters}
+        properties = {  # the schema `true` is another way to write `{}`
+            name: schema if isinstance(schema, Mapping) else {}
+            for name, schema in (parameters.get("properties") or {}).items()
+        }
+        self._given = {"type": "object", **parameters, "properties": properties}
+        if not self._given.get("required"):
+            self._given.pop("required", None)  # it may be null
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
@@ -203,12 +220,13 @@ class _Wire:
         line = await self._line()
         found: list[Any] = []
         cursor = None
-        while True:
+        for _ in range(_MAX_PAGES):
             page = await self._asked(line, line.client.list_tools(cursor=cursor, cache_mode="refresh"), self._patience)
             found += page.tools
             cursor = page.next_cursor
             if cursor is None:
                 return found
+        raise ToolError(f"the MCP server lists its tools on more than {_MAX_PAGES} pages")
 
     async def call(self, name: str, arguments: dict[str, Any], seconds: float) -> Any:
         """Call a tool: a `mcp.types.CallToolResult`.
@@ -261,6 +279,8 @@ class _Wire:
                     f"the MCP server died during the call ({error}); the next call starts it again{line.said()}"
                 ) from None
             raise ToolError(f"the MCP server refused: {error}") from None
+        except ValidationError as error:
+            raise ToolError(f"the MCP server gave what is no answer: {' '.join(str(error).split())[:500]}") from None
         finally:
             asking.cancel()
 
@@ -333,6 +353,7 @@ class _Line:
         try:
             await asyncio.wait([ready, self.task], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
+            self.broke()
             self.task.cancel()
             raise
         finally:
@@ -340,6 +361,7 @@ class _Line:
         if self._ready.is_set() and not self.task.done():
             return
         if not self.task.done():
+            self.broke()
             self.task.cancel()
             await asyncio.wait([self.task], timeout=_END_SECONDS)
             raise ToolError(f"the MCP server was not ready within {seconds:g} seconds{self.said()}")
@@ -415,6 +437,7 @@ class _Watched:
 _END_SECONDS = 15.0
 """How long a server may take to end before the task that waits for it is cancelled."""
 
+_MAX_PAGES = 1000
 _TIMED_OUT = -32001
 _BROKEN = frozenset({-32000, -32600})
 """Codes of a closed connection, and of a session that a service does not know any more."""
@@ -450,7 +473,7 @@ def _json(value: Any) -> str:
 
 def _name(name: str) -> str:
     """A name that models can call a tool by."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:64]
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:64] or "_"
 
 
 def _without_secrets(url: str) -> str:

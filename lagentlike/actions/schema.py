@@ -374,11 +374,16 @@ def _inlined(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
     return {**whole, "$defs": kept} if kept else whole
 
 
-def _type_of(schema: Mapping[str, Any]) -> str:
-    """The type in a word or two, for people and error messages."""
-    if options := schema.get("anyOf") or schema.get("oneOf"):
+def _type_of(schema: Any) -> str:
+    """The type in a word or two, for people and error messages; the schema may be somebody else's."""
+    if not isinstance(schema, Mapping):
+        return "any"
+    options = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(options, list):
         return " or ".join(dict.fromkeys(_type_of(option) for option in options))
-    if "enum" in schema:
+    if isinstance(schema.get("type"), list):
+        return " or ".join(map(str, schema["type"]))
+    if isinstance(schema.get("enum"), list):
         return "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
     if "const" in schema:
         return json.dumps(schema["const"], ensure_ascii=False)

@@ -113,7 +113,8 @@ def service(program: Path) -> Iterator[Service]:
     service.kill()
 
 
-def call(executor: ActionExecutor, name: str, **arguments: Any) -> ToolResult:
+def call(executor: ActionExecutor, name: str, **given: Any) -> ToolResult:
+    arguments = given.get("arguments", given)
     results = executor(AgentMessage(content="", tool_calls=[ToolCall(name, arguments)])).tool_results
     assert results is not None
     return results[0]
@@ -293,3 +294,81 @@ def test_a_server_is_a_toolset(server: MCPServer) -> None:
 def test_wrong_arguments_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidArgument, match=text):
         MCPServer(**options)
+
+
+LIAR = """
+import json, sys, time
+
+def tool(name, **schema):
+    return {"name": name, "inputSchema": {"type": "object", **schema}}
+
+TOOLS = {
+    "names": [tool(name) for name in ("a b", "a_b", "a_b", "\u641c\u7d22", "\u8ba1\u7b97", "x" * 70, "x" * 71, "")],
+    "schemas": [
+        tool("odd", properties={"a": True, "b": {"type": ["string", "null"]}, "c": {"anyOf": [True]}, "d": {"enum": 7}})
+    ] + [
+        tool("none", properties=None, required=None),
+    ],
+}
+pages = 0
+for line in sys.stdin:
+    message = json.loads(line)
+    method, answer = message.get("method"), {}
+    if method == "initialize":
+        time.sleep(1.0 if sys.argv[1] == "slow" else 0)
+        answer = {"protocolVersion": message["params"]["protocolVersion"], "capabilities": {"tools": {}}}
+        answer["serverInfo"] = {"name": "liar", "version": "1"}
+    elif method == "tools/list":
+        pages += 1
+        answer = {"tools": TOOLS.get(sys.argv[1], [tool("plain")])}
+        if sys.argv[1] == "pages":
+            answer = {"tools": [], "nextCursor": str(pages)}
+        if sys.argv[1] == "nothing":
+            answer = {}
+    elif method == "tools/call":
+        answer = {"content": [{"type": "text", "text": message["params"]["name"]}]}
+        if sys.argv[1] == "result":
+            answer = {"content": [{"type": "text"}]}
+    if "id" in message:
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": answer}), flush=True)
+"""
+
+
+def lying(how: str) -> MCPServer:
+    return MCPServer(sys.executable, ["-c", LIAR, how], timeout=20)
+
+
+def test_tools_whose_names_cannot_be_told_apart_are_numbered() -> None:
+    with lying("names") as server:
+        executor = ActionExecutor(server.tools())
+        assert executor.keys() == ["a_b", "a_b_2", "a_b_3", "__", "___2", "x" * 64, "x" * 60 + "_2", "_"]
+        assert call(executor, "___2").text == "计算"
+        assert call(executor, "x" * 60 + "_2").text == "x" * 71
+
+
+def test_odd_schemas_can_be_shown() -> None:
+    with lying("schemas") as server:
+        executor = ActionExecutor(server.tools())
+        assert [item["name"] for item in executor.description()[0]["parameters"]] == ["a", "b", "c", "d"]
+        assert "It takes a (any, optional), b (string or null, optional)" in call(executor, "odd", arguments="[1]").text
+        assert call(executor, "none").text == "none"
+
+
+@pytest.mark.parametrize(("how", "said"), [("pages", "more than 1000 pages"), ("nothing", "what is no answer")])
+def test_a_server_that_does_not_list_its_tools_is_unavailable(how: str, said: str) -> None:
+    with lying(how) as server:
+        with pytest.raises(ToolError, match=said):
+            server.tools()
+        assert said in str(server.unavailable())
+
+
+def test_an_answer_that_is_none_is_told() -> None:
+    with lying("result") as server:
+        assert "the MCP server gave what is no answer" in call(ActionExecutor(server.tools()), "plain").text
+
+
+async def test_who_gives_up_waiting_for_a_slow_server_may_ask_again() -> None:
+    async with lying("slow") as server:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(server.atools(), 0.3)
+        assert [tool.name for tool in await server.atools()] == ["plain"]
