@@ -137,6 +137,22 @@ async def test_a_workspace_in_memory_is_full_and_the_slot_goes_on() -> None:
     await host.close()
 
 
+async def test_a_workspace_on_disk_is_full_and_the_slot_goes_on(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    host = MachineHost(Bwrap(), 1, Limits(disk=16 * 2**20), root=tmp_path / "slots")
+    fill = "for n in $(seq 40); do head -c 1M /dev/zero > $n || break; sleep 0.02; done; exit 3"
+    full = "the disk was full, since no more than 16 MiB may be written to it: remove something"
+    filled = await host.run("slot-1", "terminal_stateful", {"command": f"({fill})"}, PATIENCE)
+    assert filled.error == f"exit code 3; {full}"
+    for tool in ("terminal_stateful", "bash", "write_file"):
+        arguments = {"path": "y", "content": "x"} if tool == "write_file" else {"command": "(echo x > y)"}
+        assert (await host.run("slot-1", tool, arguments, PATIENCE)).error.endswith(full)
+    again = "rm *; for n in $(seq 200); do sleep 0.05; (echo x > y) 2> /dev/null && break; done; cat y"
+    assert (await host.run("slot-1", "bash", {"command": again}, PATIENCE)).output.endswith("x\n")
+    assert (await host.run("slot-1", "terminal_stateful", {"command": "cat y"}, PATIENCE)).output == "x\n"
+    await host.close()
+
+
 @pytest.mark.skipif("memory" not in controllers().parents, reason="no control group for memory")
 async def test_a_command_that_memory_runs_out_for_says_so() -> None:
     host = MachineHost(Bwrap(), 1, Limits(memory=64 * 2**20))
