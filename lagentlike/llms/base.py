@@ -83,6 +83,10 @@ class _LLM:
             params["stop_words"] = _stop_words(gen_params["stop_words"])
         return params
 
+    def _or_tape(self) -> Any:
+        """What its requests are made of: itself, or what a tape has in its place."""
+        return self if tapes.current is None else tapes.current.model(self)
+
     def _start(self) -> None:
         """Charge the budgets around this call with one request, or refuse it."""
         if self.real and _forbidden() and (tapes.current is None or tapes.current.makes_calls):
@@ -140,23 +144,20 @@ class BaseLLM(_LLM):
             BudgetExceeded: a `Budget` around this call is used up.
         """
         params = self._params(gen_params)
-        span = spans.begin_request(self, messages, params).enter() if spans.tracers else None
-        llm = self if tapes.current is None else tapes.current.model(self)
-        answers: Completion | list[Completion]
-        try:
-            if _is_batch(messages):
-                answers = llm._chat_batch([_checked(item) for item in messages], params)
-            else:
-                self._start()
-                answers = self._finish(llm._chat(_checked(messages), params))
-        except BaseException as error:
-            if span is not None:
-                span.close(error)
-            raise
-        if span is not None:
+        if not spans.tracers:
+            return self.__answers(messages, params)
+        with spans.begin_request(self, messages, params) as span:
+            answers = self.__answers(messages, params)
             span.answered(answers)
-            span.close()
-        return answers
+            return answers
+
+    def __answers(self, messages: Any, params: Params) -> Completion | list[Completion]:
+        llm = self._or_tape()
+        if _is_batch(messages):
+            answers: list[Completion] = llm._chat_batch([_checked(item) for item in messages], params)
+            return answers
+        self._start()
+        return self._finish(llm._chat(_checked(messages), params))
 
     def stream_chat(self, messages: Conversation, **gen_params: Any) -> Iterator[StreamItem]:
         """The answer to a conversation, part by part.
@@ -173,10 +174,10 @@ class BaseLLM(_LLM):
         return spans.watched(self, messages, params, items) if spans.tracers else items
 
     def __items(self, messages: Conversation, params: Params) -> Iterator[StreamItem]:
-        llm = self if tapes.current is None else tapes.current.model(self)
+        llm = self._or_tape()
         self._start()
         answer = Completion()
-        with closing(llm._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]  # generators close
+        with closing(llm._part_lists(_checked(messages), params)) as lists:
             for parts in lists:
                 for chunk, answer in parts:
                     if chunk or answer.finish_reason is None:
@@ -217,23 +218,20 @@ class AsyncBaseLLM(_LLM):
     async def chat(self, messages: Any, **gen_params: Any) -> Completion | list[Completion]:
         """The answer to a conversation, or the list of answers to a list of conversations; see `BaseLLM.chat`."""
         params = self._params(gen_params)
-        span = spans.begin_request(self, messages, params).enter() if spans.tracers else None
-        llm = self if tapes.current is None else tapes.current.model(self)
-        answers: Completion | list[Completion]
-        try:
-            if _is_batch(messages):
-                answers = await llm._chat_batch([_checked(item) for item in messages], params)
-            else:
-                self._start()
-                answers = self._finish(await llm._chat(_checked(messages), params))
-        except BaseException as error:
-            if span is not None:
-                span.close(error)
-            raise
-        if span is not None:
+        if not spans.tracers:
+            return await self.__answers(messages, params)
+        with spans.begin_request(self, messages, params) as span:
+            answers = await self.__answers(messages, params)
             span.answered(answers)
-            span.close()
-        return answers
+            return answers
+
+    async def __answers(self, messages: Any, params: Params) -> Completion | list[Completion]:
+        llm = self._or_tape()
+        if _is_batch(messages):
+            answers: list[Completion] = await llm._chat_batch([_checked(item) for item in messages], params)
+            return answers
+        self._start()
+        return self._finish(await llm._chat(_checked(messages), params))
 
     def stream_chat(self, messages: Conversation, **gen_params: Any) -> AsyncIterator[StreamItem]:
         """The answer to a conversation, part by part; see `BaseLLM.stream_chat`."""
@@ -242,10 +240,10 @@ class AsyncBaseLLM(_LLM):
         return spans.watched_async(self, messages, params, items) if spans.tracers else items
 
     async def __items(self, messages: Conversation, params: Params) -> AsyncIterator[StreamItem]:
-        llm = self if tapes.current is None else tapes.current.model(self)
+        llm = self._or_tape()
         self._start()
         answer = Completion()
-        async with aclosing(llm._part_lists(_checked(messages), params)) as lists:  # type: ignore[type-var]
+        async with aclosing(llm._part_lists(_checked(messages), params)) as lists:
             async for parts in lists:
                 for chunk, answer in parts:
                     if chunk or answer.finish_reason is None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, closing
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from .. import tapes
@@ -166,16 +167,10 @@ class _Cached(_LLM):
         with _guard:
             outcome = _flights.get(place)
             if outcome is not None:
-                return _Flight(outcome, is_ours=False)
+                return _Flight(place, outcome, is_ours=False)
             outcome = _flights[place] = Future()
             outcome.set_running_or_notify_cancel()  # so that who gives up waiting does not cancel it for all
-            return _Flight(outcome, is_ours=True)
-
-    def _land(self, key: str, flight: _Flight) -> None:
-        """Tell who waits what came of it."""
-        with _guard:
-            _flights.pop((id(self.cache), key), None)  # a fork of this process has none
-        flight.outcome.set_result(flight.result)
+            return _Flight(place, outcome, is_ours=True)
 
     def _shared(self, outcome: Any) -> Completion | None:
         """What somebody else was answered, which costs nothing; None if that has to be asked for again."""
@@ -251,7 +246,7 @@ class CachedLLM(_Cached, BaseLLM):
             shared = self._shared(result_of(flight.outcome))
             if shared is not None:
                 return shared
-        try:
+        with flight:
             found = self._found(key)
             if found is not None:
                 return found[0]
@@ -259,11 +254,6 @@ class CachedLLM(_Cached, BaseLLM):
             answer = self.llm.chat(messages, **gen_params)
             flight.result = self._keep(key, answer)
             return answer
-        except LLMError as error:
-            flight.result = error
-            raise
-        finally:
-            self._land(key, flight)
 
 
 class AsyncCachedLLM(_Cached, AsyncBaseLLM):
@@ -303,7 +293,7 @@ class AsyncCachedLLM(_Cached, AsyncBaseLLM):
             shared = self._shared(await asyncio.wrap_future(flight.outcome))
             if shared is not None:
                 return shared
-        try:
+        with flight:
             found = self._found(key)
             if found is not None:
                 return found[0]
@@ -311,11 +301,6 @@ class AsyncCachedLLM(_Cached, AsyncBaseLLM):
             answer = await self.llm.chat(messages, **gen_params)
             flight.result = await in_thread(self._keep, key, answer)
             return answer
-        except LLMError as error:
-            flight.result = error
-            raise
-        finally:
-            self._land(key, flight)
 
 
 _guard = threading.Lock()  # of all counters, and of what is under way
@@ -324,7 +309,7 @@ os.register_at_fork(after_in_child=_flights.clear)
 
 
 class _Flight:
-    """A request that is under way.
+    """A request that is under way; who makes it does so in a `with` block, at whose end the others are told.
 
     Attributes:
         outcome: what those who ask the same wait for: the answer's bytes, an error of the model, or None if they are to
@@ -332,10 +317,23 @@ class _Flight:
         result: what is to be told them, once that is known.
     """
 
-    def __init__(self, outcome: Future[Any], is_ours: bool) -> None:
+    def __init__(self, place: tuple[int, str], outcome: Future[Any], is_ours: bool) -> None:
+        self._place = place
         self.outcome = outcome
         self.is_ours = is_ours
         self.result: bytes | LLMError | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, LLMError):
+            self.result = error
+        with _guard:
+            _flights.pop(self._place, None)  # a fork of this process has none
+        self.outcome.set_result(self.result)
 
 
 def _items(answer: Completion, noted: list[Any] | None) -> Iterator[StreamItem]:
