@@ -454,3 +454,6 @@ def test_everything_is_reached_by_keyboard_and_fits_a_phone(page: Page) -> None:
             if not (one.get_attribute("aria-label") or one.inner_text().strip())
         ]
         assert unnamed == []
+        heard = page.locator("body").aria_snapshot()
+        assert "You: My name is Ann." in heard
+        assert "- img" not in heard  # icons are for those who see

@@ -108,6 +108,7 @@ class App {
       if (!bin.classList.contains("sure")) {
         bin.classList.add("sure");
         bin.replaceChildren("Sure?");
+        bin.setAttribute("aria-label", `Sure? Forget ${name(session.key)}`);
         bin.addEventListener("blur", () => this.list(), { once: true });
         return;
       }

@@ -77,8 +77,9 @@ export class Timeline {
       bar.style.marginLeft = `${(100 * begin) / total}%`;
       bar.style.width = `${Math.min((100 * seconds) / total, 100 - (100 * begin) / total)}%`;
       row.dataset.status = span.status;
+      row.title = `${span.kind}, ${span.status}`;
       row.setAttribute("aria-current", String(this.chosen === span.span_id));
-      figures.textContent = span.status === "running" ? "…" : duration(span.seconds);
+      figures.textContent = span.status === "running" ? "…" : `${span.status === "error" ? "✕ " : ""}${duration(span.seconds)}`;
     }
     const spans = [...this.lines.values()].map((line) => line.span);
     const kinds = (kind) => spans.filter((span) => span.kind === kind).length;
