@@ -367,6 +367,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "RewardGroup",
         "RewardResult",
         "check_reward",
+        "code_tests",
         "exact_match",
         "f1",
         "format_reward",

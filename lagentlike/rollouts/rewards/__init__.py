@@ -9,6 +9,7 @@ from ..._lazy import attach
 if TYPE_CHECKING:
     from .agents import per_agent
     from .base import Reward, reward, RewardGroup, RewardResult
+    from .code import code_tests
     from .exact import exact_match
     from .form import format_reward
     from .judge import llm_judge
@@ -24,6 +25,7 @@ __all__ = [
     "RewardGroup",
     "RewardResult",
     "check_reward",
+    "code_tests",
     "exact_match",
     "f1",
     "format_reward",
@@ -44,6 +46,7 @@ __getattr__, __dir__ = attach(
     {
         "agents": ["per_agent"],
         "base": ["Reward", "RewardGroup", "RewardResult", "reward"],
+        "code": ["code_tests"],
         "exact": ["exact_match"],
         "form": ["format_reward"],
         "judge": ["llm_judge"],

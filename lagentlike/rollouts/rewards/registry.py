@@ -12,6 +12,7 @@ from .base import as_reward, FunctionReward, Reward
 __all__ = ["READY_REWARDS", "get_reward"]
 
 READY_REWARDS = {
+    "code_tests": "code",
     "exact_match": "exact",
     "f1": "overlap",
     "format_reward": "form",
@@ -27,8 +28,8 @@ def get_reward(name: str, **options: Any) -> Reward:
 
     Args:
         name: one of `READY_REWARDS`, or the dotted path of a reward, a function, or a function that makes a reward.
-        **options: arguments of the ready ones that are made (`format_reward`, `tool_use`, `llm_judge`); for the
-            others, arguments to fix.
+        **options: arguments of the ready ones that are made (`format_reward`, `tool_use`, `llm_judge`, `code_tests`);
+            for the others, arguments to fix.
 
     Raises:
         InvalidArgument: there is no such reward, or it has no such option.

@@ -1,0 +1,124 @@
+"""Code: how many tests the program in an answer passes, run in a sandbox."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...errors import InvalidArgument
+from ...sandbox import Completed, Isolation, isolation_of, Limits
+from .base import FunctionReward
+
+__all__ = ["code_tests", "program_in"]
+
+MAX_CODE = 65_536
+"""Longest program that is run, in characters."""
+
+_BLOCK = re.compile(r"```(?:python3?|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_at_once = threading.BoundedSemaphore(os.cpu_count() or 1)  # so that time limits are those of the code, not of a queue
+
+
+def code_tests(
+    *,
+    timeout: float = 10.0,
+    memory: int = 512 * 2**20,
+    binary: bool = False,
+    isolation: Isolation | str | None = None,
+    name: str = "code_tests",
+    weight: float = 1.0,
+) -> FunctionReward:
+    """A reward of the share of its query's `tests` that the Python program in the last answer passes.
+
+    The program is the last block of code, or the whole answer where there is none. `tests`, in the query's metadata, is
+    a list; each is run with the program in a sandbox of its own, without network. A text is Python that raises nothing
+    if all is well, such as `"assert add(1, 2) == 3"`; a dict `{"input": …, "output": …}` is what a program reads, and
+    what it should write, but for space at the ends of lines.
+
+    Args:
+        timeout: seconds that each test may take; one that takes longer fails.
+        memory: bytes that each may use.
+        binary: give 1 where all tests pass, else 0.
+        isolation: where it runs, as for `IPythonInterpreter`; None for the default, bubblewrap.
+        name, weight: as for `reward`.
+
+    Raises:
+        InvalidArgument: an argument is wrong.
+
+    Where nothing can be isolated, or `tests` are none, it is the reward that fails. The extras are how many `passed`,
+    of how many `tests`, and the first `problem`. Code shares its process with a test that is Python: code that is made
+    to cheat can.
+
+    >>> code_tests()("```python\\ndef add(a, b):\\n    return a + b\\n```", ["assert add(1, 2) == 3"])["reward"]
+    1.0
+    """
+    limits = replace(Limits(), seconds=timeout, memory=memory)
+    where = isolation_of(isolation)
+
+    def run(prediction: str, tests: Any) -> dict[str, Any]:
+        listed = _checked(tests)
+        code, problem, passed = program_in(prediction), "", 0
+        for number, test in enumerate(listed):
+            wrong = _problem(where, limits, code, test)
+            passed += not wrong
+            problem = problem or (wrong and f"test {number}: {wrong}")
+        reward = float(passed == len(listed)) if binary else passed / len(listed)
+        return {"reward": reward, "passed": passed, "tests": len(listed), "problem": problem}
+
+    return FunctionReward(run, name, weight)
+
+
+def program_in(text: str) -> str:
+    """The last block of code in a text, or all of it.
+
+    >>> program_in("First\\n```python\\nprint(1)\\n```")
+    'print(1)\\n'
+    """
+    blocks = _BLOCK.findall(text)
+    return str(blocks[-1]) if blocks else text
+
+
+def _problem(where: Isolation, limits: Limits, code: str, test: str | Mapping[str, str]) -> str:
+    """What is wrong with a program by a test; empty if nothing is."""
+    if len(code) > MAX_CODE:
+        return f"the program is longer than {MAX_CODE} characters"
+    if isinstance(test, str):
+        end = secrets.token_hex(16)  # a program that ends early has not passed
+        done = _ran(where, limits, ["python3", "-I", "-"], f"{code}\n\n{test}\nprint({f'/{end}/'!r})\n")
+        return _why(done, limits) if not done.ok else "" if f"/{end}/" in done.stdout.text() else "it ended early"
+    done = _ran(where, limits, ["python3", "-I", "-c", code], test["input"])
+    if not done.ok:
+        return _why(done, limits)
+    return "" if _lines(done.stdout.text()) == _lines(test["output"]) else "it wrote something else"
+
+
+def _ran(where: Isolation, limits: Limits, argv: list[str], given: str) -> Completed:
+    with _at_once:
+        return where.run(argv, input=given.encode("utf-8", "replace"), limits=limits)
+
+
+def _why(done: Completed, limits: Limits) -> str:
+    """Why a program failed: the last line of what it said, with how it ended."""
+    said = done.stdout.text().strip().rpartition("\n")[2][:200]
+    return f"{done.problem(limits)}: {said}" if said else done.problem(limits)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _checked(tests: Any) -> Sequence[str | Mapping[str, str]]:
+    listed = [tests] if isinstance(tests, str | Mapping) else tests
+    if not isinstance(listed, Sequence) or not listed or not all(map(_is_test, listed)):
+        raise InvalidArgument("tests", tests, "give a list of Python texts, or of dicts with 'input' and 'output'")
+    return listed
+
+
+def _is_test(test: Any) -> bool:
+    if isinstance(test, Mapping):
+        return isinstance(test.get("input"), str) and isinstance(test.get("output"), str)
+    return isinstance(test, str)

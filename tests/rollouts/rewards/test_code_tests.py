@@ -1,0 +1,83 @@
+"""Programs in answers are run against tests, in a sandbox and within limits."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from lagentlike.errors import InvalidArgument, RewardError
+from lagentlike.rollouts.rewards import code_tests, get_reward, score
+from lagentlike.sandbox import Bwrap, sandbox_unavailable
+from lagentlike.trajectory import Trajectory
+
+pytestmark = pytest.mark.skipif(sandbox_unavailable() is not None, reason="no sandbox here")
+
+ADD = "Like this:\n```python\ndef add(a, b):\n    return a + b\n```\nDone."
+
+
+def test_the_share_of_tests_that_pass() -> None:
+    tests = ["assert add(1, 2) == 3", "assert add(1, 1) == 3", "assert add('a', 'b') == 'ab'"]
+    told = code_tests()(ADD, tests)
+    assert told == {"reward": 2 / 3, "passed": 2, "tests": 3, "problem": "test 1: exit code 1: AssertionError"}
+    assert code_tests(binary=True)(ADD, tests)["reward"] == 0.0
+
+
+def test_programs_read_and_write() -> None:
+    program = "```\nimport sys\nfor line in sys.stdin:\n    print(int(line) * 2, ' ')\n```"
+    tests = [{"input": "1\n2\n", "output": "2\n4"}, {"input": "3", "output": "7"}]
+    told = code_tests()(program, tests)
+    assert (told["reward"], told["problem"]) == (0.5, "test 1: it wrote something else")
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("while True: pass", "1 second"),
+        ("import os; os._exit(0)", "ended early"),
+        ("raise SystemExit", "ended early"),
+        ("x = b'x' * (1 << 30)", "memory"),
+        ("import socket; socket.create_connection(('127.0.0.1', 1))", "OSError|refused|unreachable"),
+        ("open('/etc/shadow')", "No such file"),
+        ("def add(", "SyntaxError"),
+        ("'" + "x" * 70_000 + "'", "longer than"),
+        ("\ud800", "exit code 1"),
+        ("", "NameError"),
+    ],
+)
+def test_what_a_program_should_not_do_fails_its_test_alone(code: str, problem: str) -> None:
+    began = time.monotonic()
+    told = code_tests(timeout=1.0, memory=64 * 2**20)(f"```python\n{code}\n```", ["assert add(1, 2) == 3"])
+    assert told["reward"] == 0.0
+    assert re.search(problem, told["problem"])
+    assert time.monotonic() - began < 30
+
+
+def test_nothing_is_left_on_this_machine(tmp_path: Path) -> None:
+    place = tmp_path / "owned"
+    told = code_tests()(f"open({str(place)!r}, 'w').write('x')", ["pass"])
+    assert told["reward"] == 0.0
+    assert not place.exists()
+
+
+async def test_where_nothing_can_be_isolated_it_is_the_reward_that_fails() -> None:
+    class Broken(Bwrap):
+        def run(self, *args: object, **options: object) -> None:  # type: ignore[override]
+            raise OSError("no bubblewrap")
+
+    chain = Trajectory([{"role": "assistant", "content": ADD}], metadata={"tests": ["pass"]})
+    with pytest.raises(RewardError, match="no bubblewrap"):
+        await score(code_tests(isolation=Broken()), chain)
+
+
+@pytest.mark.parametrize("tests", [[], None, [3], [{"input": "1"}]])
+def test_tests_that_are_none_are_refused(tests: object) -> None:
+    with pytest.raises(InvalidArgument, match="tests="):
+        code_tests()(ADD, tests)
+
+
+async def test_it_can_be_had_by_name() -> None:
+    chain = Trajectory([{"role": "assistant", "content": ADD}], metadata={"tests": "assert add(2, 2) == 4"})
+    assert (await score(get_reward("code_tests", timeout=5), chain)).reward == 1.0
