@@ -164,11 +164,11 @@ def _turns(messages: Sequence[Mapping[str, Any]], roles: Mapping[str, str]) -> t
     turns: list[dict[str, Any]] = []
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
-        if not isinstance(message, Mapping) or message.get("role") not in roles:
-            told = message.get("role") if isinstance(message, Mapping) else message
+        told = message.get("role") if isinstance(message, Mapping) else message
+        if not isinstance(message, Mapping) or not isinstance(told, str) or told not in roles:
             cure = f"give one of {', '.join(roles)}, or say in meta_template how it is to be sent"
             raise InvalidArgument(f"{where}['role']", told, cure)
-        role = roles[message["role"]]
+        role = roles[told]
         if role == "system":
             system += _spoken(_parts(message.get("content"), where))
             continue

@@ -66,7 +66,7 @@ class _Fallback(_LLM):
     @property
     def usage(self) -> Usage:  # type: ignore[override]  # of all its models
         """What all calls of its models cost so far."""
-        return sum((llm.usage for llm in self.llms), Usage())
+        return sum((llm.usage for llm in dict.fromkeys(self.llms)), Usage())
 
     def __getattr__(self, name: str) -> Any:
         """What is not of its own is the first model's: `gen_params`, `url`, `tokenize`, …."""

@@ -9,9 +9,9 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -127,7 +127,7 @@ class RateLimiter:
 
     def pause(self, seconds: float) -> None:
         """Let nobody begin a request for so long; one that is longer already stays."""
-        seconds = min(seconds, _LONGEST_PAUSE)
+        seconds = min(_checked("seconds", seconds), _LONGEST_PAUSE)
         with self._guard:
             until = _now() + seconds
             if until <= self._paused_until:
@@ -163,10 +163,10 @@ class RateLimiter:
                     elif int(left) == 0:
                         pause = max(pause, _seconds(headers.get(name.replace("remaining", "reset"))))
         if pause:
-            self.pause(pause)
+            self.pause(min(pause, _LONGEST_PAUSE))
 
     def _line_up(self, tokens: int, first: bool) -> _Ticket:
-        ticket = _Ticket(tokens, _now(), self.timeout)
+        ticket = _Ticket(_checked("tokens", tokens), _now(), self.timeout)
         with self._guard:
             if first:
                 self._line.appendleft(ticket)
@@ -263,7 +263,7 @@ class Lease:
 
     def settle(self, tokens: int) -> None:
         """Say how many tokens the request took, which is counted instead of what was supposed."""
-        spare, self._tokens = self._tokens - tokens, tokens
+        spare, self._tokens = self._tokens - _checked("tokens", tokens), tokens
         if spare:
             self.limiter._give(spare)
 
@@ -281,19 +281,21 @@ class _Hold:
         self._limiter = limiter
         self._tokens = tokens
         self._lease: Lease | None = None
+        self._is_in_use = False
 
     def __enter__(self) -> Lease:
         limiter = self._limiter
-        ticket = limiter._line_up(self._tokens, False)
-        try:
-            while (woken := limiter._turn(ticket)) is not None:
-                with suppress(TimeoutError):
-                    result_of(woken, ticket.seconds)
-        except BaseException:
-            limiter._leave(ticket)
-            raise
-        self._lease = Lease(limiter, self._tokens, _now() - ticket.since)
-        return self._lease
+        with self._used():
+            ticket = limiter._line_up(self._tokens, False)
+            try:
+                while (woken := limiter._turn(ticket)) is not None:
+                    with suppress(TimeoutError):
+                        result_of(woken, ticket.seconds)
+            except BaseException:
+                limiter._leave(ticket)
+                raise
+            self._lease = Lease(limiter, self._tokens, _now() - ticket.since)
+            return self._lease
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -303,15 +305,29 @@ class _Hold:
         if error is not None:
             lease.settle(0)
         lease.release()
+        self._is_in_use = False
 
     async def __aenter__(self) -> Lease:
-        self._lease = await self._limiter.acquire(self._tokens)
-        return self._lease
+        with self._used():
+            self._lease = await self._limiter.acquire(self._tokens)
+            return self._lease
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        """Take it for one block; give it back if that does not begin."""
+        if self._is_in_use:
+            raise InvalidArgument("hold", self._limiter, "it is in use: call hold() for each block")
+        self._is_in_use = True
+        try:
+            yield
+        except BaseException:
+            self._is_in_use = False
+            raise
 
 
 class _Bucket:
@@ -389,6 +405,12 @@ _ENCODED = re.compile(rb"[A-Za-z0-9+/=]{%d,}" % _PICTURE)
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _checked(name: str, value: Any) -> Any:
+    if not _is_number(value) or value < 0:
+        raise InvalidArgument(name, value, "give a number of at least 0")
+    return value
 
 
 def _restored(options: dict[str, Any]) -> RateLimiter:

@@ -73,8 +73,10 @@ def _image(part: Mapping[str, Any]) -> str:
     return encoded
 
 
-def _sent_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function") or {}
+def _sent_call(call: Any) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise InvalidArgument("tool_calls", call, "give {'id': …, 'type': 'function', 'function': {…}}")
     arguments = arguments_object(function.get("arguments"))
     return {"id": call.get("id"), "function": {"name": function.get("name"), "arguments": arguments}}
 

@@ -100,7 +100,7 @@ class MessageEncoder:
             raise InvalidArgument("message", message, "each message is a dict with 'role' and 'content'")
         sent = dict(message)
         role = sent.get("role")
-        if role not in self._roles:
+        if not isinstance(role, str) or role not in self._roles:
             raise InvalidArgument(
                 "role", role, f"give one of {', '.join(self._roles)}, or say in meta_template how it is to be sent"
             )

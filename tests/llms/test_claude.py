@@ -239,6 +239,7 @@ async def test_what_cannot_be_sent_is_said_before(arguments: dict[str, Any], say
     [
         ([{"role": "system", "content": "x"}], "something beside the system prompt"),
         ([{"role": "critic", "content": "x"}], r"messages\[0\]\['role'\]='critic': give one of system, developer"),
+        ([{"role": ["user"], "content": "x"}], r"messages\[0\]\['role'\]=\['user'\]: give one of"),
         ([{"role": "user", "content": 5}], r"messages\[0\]\['content'\]=5: give a text"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], "give parts of type text"),
         ([*HI, {"role": "assistant", "content": "", "tool_calls": ["f"]}], r"messages\[1\]\['tool_calls'\]='f'"),

@@ -192,6 +192,13 @@ def test_its_usage_is_that_of_all_its_models() -> None:
     assert not llm.real
 
 
+def test_a_model_that_stands_there_twice_is_counted_once() -> None:
+    model = ScriptedLLM(["a"])
+    llm = FallbackLLM([model, model])
+    llm.chat([{"role": "user", "content": "Hello?"}])
+    assert llm.usage == model.usage
+
+
 def test_it_shows_its_models_and_lends_what_the_first_has() -> None:
     llm = FallbackLLM([GPTAPI("big", key=None, api_base="http://127.0.0.1:1/v1"), ScriptedLLM(["x"])])
     assert repr(llm) == "FallbackLLM('big or scripted')"

@@ -390,6 +390,34 @@ def test_wrong_numbers_are_named(argument: str, value: Any) -> None:
         RateLimiter(**{argument: value})
 
 
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "5", None, True])
+def test_numbers_that_are_none_change_nothing(wrong: Any) -> None:
+    limiter = RateLimiter(tokens_per_minute=60, concurrent=1)
+    with pytest.raises(InvalidArgument, match="tokens="), limiter.hold(tokens=wrong):
+        pass
+    with pytest.raises(InvalidArgument, match="seconds="):
+        limiter.pause(wrong)
+    with limiter.hold(tokens=1) as lease, pytest.raises(InvalidArgument, match="tokens="):
+        lease.settle(wrong)
+    assert (limiter.running, limiter.waiting) == (0, 0)
+
+
+async def test_a_hold_is_for_one_block_at_a_time() -> None:
+    limiter = RateLimiter(concurrent=2, timeout=0.05)
+    hold = limiter.hold()
+    with hold:
+        with pytest.raises(InvalidArgument, match="for each block"):
+            async with hold:
+                pass
+        assert limiter.running == 1
+    async with limiter.hold(), limiter.hold():
+        with pytest.raises(LimiterTimeout), hold:
+            pass
+    async with hold:
+        assert limiter.running == 1
+    assert limiter.running == 0
+
+
 def test_wrong_timeouts_are_named() -> None:
     with pytest.raises(InvalidArgument, match="timeout=-1"):
         RateLimiter(timeout=-1)

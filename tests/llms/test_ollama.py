@@ -121,6 +121,8 @@ async def test_messages_have_the_apis_own_form() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]},
          "give a data: URL"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "text and image_url"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, r"role=\['user'\]: give one of"),
+        ({"messages": [{"role": "assistant", "content": "", "tool_calls": ["f"]}]}, "tool_calls='f': give"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_sent_is_said_before(arguments: dict[str, Any], says: str) -> None:
