@@ -152,8 +152,13 @@ async def announced(server: ModelServer | AgentServer | TrajectoryServer, what: 
     sys.stdout.write("stopped\n")
 
 
-def find(target: str, default: str | None = None) -> Any:
+def find(target: str, default: str | None = None, *, of: type | None = None) -> Any:
     """The object that `module:name` or `file.py:name` names.
+
+    Args:
+        target: what names it.
+        default: the name where the target has none.
+        of: the class that it is to be derived from; an agent, or a class of agents, by default.
 
     Raises:
         UsageError: there is no such module, file or name.
@@ -167,8 +172,9 @@ def find(target: str, default: str | None = None) -> Any:
     found: Any = module
     for piece in name.split("."):
         if not hasattr(found, piece):
-            there = sorted(item for item, value in vars(module).items() if _is_own_unit(value, module))
-            hint = f"; its agents are {', '.join(there)}" if there else ""
+            there = sorted(item for item, value in vars(module).items() if _is_own(value, module, of))
+            kind = "agents" if of is None else f"classes of {of.__name__}"
+            hint = f"; its {kind} are {', '.join(there)}" if there else ""
             raise UsageError(f"{place!r} has no {name!r}{hint}")
         found = getattr(found, piece)
     return found
@@ -199,10 +205,10 @@ def _from_name(name: str) -> ModuleType:
         raise
 
 
-def _is_own_unit(value: Any, module: ModuleType) -> bool:
-    """Whether it is an agent, or a class of agents that this very module defines."""
+def _is_own(value: Any, module: ModuleType, of: type | None) -> bool:
+    """Whether it is an agent, or a class of agents (or of what is looked for) that this very module defines."""
     from ..module import Module
 
     if isinstance(value, type):
-        return issubclass(value, Module) and value.__module__ == module.__name__
-    return isinstance(value, Module)
+        return issubclass(value, of or Module) and value.__module__ == module.__name__
+    return of is None and isinstance(value, Module)

@@ -61,7 +61,7 @@ def _environment(options: argparse.Namespace) -> AgentEnv[Any]:
     from ..envs import AgentEnv
     from ..envs.command import config_of
 
-    env_class = find(options.target)
+    env_class = find(options.target, of=AgentEnv)
     if not isinstance(env_class, type) or not issubclass(env_class, AgentEnv):
         raise UsageError(f"{options.target!r} is no class derived from AgentEnv")
     if options.temperature is not None:

@@ -27,6 +27,7 @@ __all__ = ["RunSummary", "process", "serve"]
 logger = logging.getLogger(__name__)
 
 _PAUSE = 0.2  # seconds between two looks at the trainer
+_TELLING = frozenset(4**power for power in range(1, 16))  # after how many groups that were left out it is told
 _PATIENCE = 600.0  # seconds that the trajectory API may be away
 _AWAY = (None, 429, 502, 503, 504)  # what is told of one that is; None: nothing
 
@@ -76,8 +77,11 @@ async def serve(env: AgentEnv[Any], url: str | None = None, token: str | None = 
 
     Raises:
         TrajectoryAPIError: the API cannot be reached, at first or for ten minutes.
-        InvalidArgument: a batch of the trainer is smaller than a group.
+        InvalidArgument: the URL is none, a batch of the trainer is smaller than a group, or no group could be sent.
     """
+    if env.config.group_size == 1 and env.config.ensure_scores_are_not_same:
+        cure = "the one score of a group is always the same: give 2, or ensure_scores_are_not_same=False"
+        raise InvalidArgument("group_size", 1, cure)
     api = TrajectoryClient(url or env.config.rollout_server_url, token=token)
     serving = _Serving(env, api)
     try:
@@ -205,11 +209,13 @@ class _Serving:
             self.file.write(item, groups)
         if self.env.config.ensure_scores_are_not_same and len(set(groups[0]["scores"])) == 1:
             summary.alike += 1
+            self._warn()
             return
         try:
             read = [ScoredGroup.read({**group, "env_id": self.env_id}) for group in groups]
             if 0 < self.most_tokens < max(len(tokens) for group in read for tokens in group.tokens):
                 summary.too_long += 1
+                self._warn()
                 return
             _check_tokens(read)
             await self.api.send(read[0] if len(read) == 1 else read)
@@ -219,6 +225,16 @@ class _Serving:
         else:
             summary.groups += len(read)
             summary.rows += sum(group.rows for group in read)
+
+    def _warn(self) -> None:
+        """Say now and then that nothing has been sent so far."""
+        alike, too_long = self.summary.alike, self.summary.too_long
+        if not self.summary.groups and (alike + too_long) in _TELLING:
+            logger.warning(
+                "no group was sent so far: %d were left out as all their scores were the same, and %d as they had a "
+                "row of more tokens than the %d that the trainer takes",
+                *(alike, too_long, self.most_tokens),
+            )
 
 
 async def process(env: AgentEnv[Any], groups: int, path: str | Path | None = None) -> RunSummary:
@@ -232,9 +248,14 @@ async def process(env: AgentEnv[Any], groups: int, path: str | Path | None = Non
         env: the environment, set up.
         groups: how many tasks; fewer where there are no more.
         path: the file; `data_path_to_save_groups` of the config by default, or `data/NAME.jsonl`.
+
+    Raises:
+        InvalidArgument: there are to be no groups.
     """
+    if groups < 1:
+        raise InvalidArgument("groups", groups, "give how many tasks, at least 1")
     chosen = path or env.config.data_path_to_save_groups or f"data/{env.title}.jsonl"
-    env.config.include_messages = True
+    include_messages, env.config.include_messages = env.config.include_messages, True
     summary, workers, begun = RunSummary(), _Workers(env), 0
     file = _GroupFile(Path(chosen))
     summary.path = file.path
@@ -253,6 +274,7 @@ async def process(env: AgentEnv[Any], groups: int, path: str | Path | None = Non
                 summary.rows += sum(len(group["tokens"]) for group in found)
                 file.write(item, found)
     finally:
+        env.config.include_messages = include_messages
         await workers.stop()
         file.close()
         write_page(file.path, file.path.with_suffix(".html"))

@@ -198,6 +198,21 @@ async def test_what_cannot_work_is_told_at_once() -> None:
         await asyncio.wait_for(client_gives_up.serve(url), 60)
 
 
+@pytest.mark.parametrize(("score", "most"), [(1.0, 64), (None, 3)])
+async def test_that_nothing_can_be_sent_is_told(
+    score: float | None, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    env = Counts(second_is_right if score is None else lambda item, number: score, tasks=5)
+    async with TrajectoryServer(port=0) as server:
+        api = TrajectoryClient(server.url)
+        await api.register(batch_size=4, max_token_len=most, num_steps=3)
+        await api.batch()
+        summary = await env.serve(server.url)
+    assert (summary.groups, summary.alike, summary.too_long) == (0, 5 * (score is not None), 5 * (score is None))
+    told = "4 were left out as all" if score is not None else "and 4 as they had a row of more tokens than the 3"
+    assert told in caplog.text
+
+
 async def test_groups_are_written_with_a_page_beside_them(tmp_path: Path) -> None:
     def score(item: int, number: int) -> float:
         if item == 1:
@@ -254,6 +269,10 @@ def test_the_command_line_writes_and_evaluates(tmp_path: Path, capsys: pytest.Ca
         (["env", "process", "json:dumps"], "no class derived from AgentEnv"),
         (["env", "process", f"{ARITHMETIC}:Arithmetic", "--set", "digitz=1"], "digitz"),
         (["env", "process", f"{ARITHMETIC}:Arithmetic", "--set", "digits"], "NAME=VALUE"),
+        (["env", "process", f"{ARITHMETIC}:Sums"], "has no 'Sums'; its classes of AgentEnv are Arithmetic"),
+        (["env", "process", f"{ARITHMETIC}:Arithmetic", "--groups", "0"], "groups=0: give how many tasks, at least 1"),
+        (["env", "serve", f"{ARITHMETIC}:Arithmetic", "--trainer", "here"], "such as http://127.0.0.1:8000"),
+        (["env", "serve", f"{ARITHMETIC}:Arithmetic", "--set", "group_size=1"], "ensure_scores_are_not_same=False"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(

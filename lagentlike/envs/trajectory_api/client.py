@@ -11,7 +11,7 @@ from typing import Any
 
 from yarl import URL
 
-from ...errors import BadResponse, LLMError, TrajectoryAPIError
+from ...errors import BadResponse, InvalidArgument, LLMError, TrajectoryAPIError
 from ...llms.transport import Request, Transport, TransportOptions
 from ..groups import ScoredGroup
 
@@ -33,10 +33,15 @@ class TrajectoryClient:
         timeout: seconds that one request may take.
         retries: how often a request is tried again.
 
+    Raises:
+        InvalidArgument: the URL is none of an HTTP server.
+
     Its connections are those of the event loop, and close with it.
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 60.0, retries: int = 5) -> None:
+        if not url.startswith(("http://", "https://")) or not URL(url).host:
+            raise InvalidArgument("url", url, "give where the trajectory API is, such as http://127.0.0.1:8000")
         self.url = url.rstrip("/")
         self._secrets = () if token is None else (token,)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
