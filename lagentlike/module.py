@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
@@ -138,6 +139,11 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_") or name in KINDS:
             check_attribute(self, name, value)
+        elif isinstance(value, list | tuple | dict):
+            _warn_of_units_in(value, f"{type(self).__name__}.{name}")
+        if isinstance(value, Module) and any(unit is self for unit in value.modules()):
+            cure = "it holds the unit that it would be in, and a tree has no circles: keep a weakref.ref to it instead"
+            raise InvalidArgument(f"{type(self).__name__}.{name}", value, cure)
         object.__setattr__(self, name, value)
         children, states = self._children, self._states
         if isinstance(value, Module):
@@ -241,7 +247,7 @@ class Module:
         """Add a hook; its handle's `remove()` takes it off again."""
         hook = create_object(hook, "hook")
         if not isinstance(hook, Hook):
-            raise InvalidArgument("hook", hook, "give a Hook; for functions there is register_forward_hook")
+            raise InvalidArgument("hook", hook, "give a Hook object; for functions there is register_forward_hook")
         key = object()  # like no other, so that a handle never takes off a later hook
         self._hooks[key] = hook
         return RemovableHandle(self._hooks, key)
@@ -257,7 +263,8 @@ class Module:
             with_kwargs: call `hook(unit, messages, kwargs)`, `kwargs` holding `session_id` and what the call was given
                 by name; it may return `(messages, kwargs)`.
         """
-        return _register(self, FunctionHook(before=_callable(hook), with_kwargs=with_kwargs), prepend)
+        takes = ["unit", "messages", "kwargs"] if with_kwargs else ["unit", "messages"]
+        return _register(self, FunctionHook(before=_callable(hook, takes), with_kwargs=with_kwargs), prepend)
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -269,7 +276,14 @@ class Module:
             prepend: run it before the hooks that are there.
             with_kwargs: call `hook(unit, messages, kwargs, reply)`.
         """
-        return _register(self, FunctionHook(after=_callable(hook), with_kwargs=with_kwargs), prepend)
+        takes = ["unit", "messages", "kwargs", "reply"] if with_kwargs else ["unit", "messages", "reply"]
+        return _register(self, FunctionHook(after=_callable(hook, takes), with_kwargs=with_kwargs), prepend)
+
+    def _register_all(self, hooks: Any) -> None:
+        """Add what an argument `hooks` gave: a hook, several, or None."""
+        several = isinstance(hooks, Iterable) and not isinstance(hooks, str | Mapping)
+        for hook in hooks if several else [] if hooks is None else [hooks]:
+            self.register_hook(hook)
 
     # State
 
@@ -652,10 +666,32 @@ def _register(unit: Module, hook: FunctionHook, prepend: bool) -> RemovableHandl
     return handle
 
 
-def _callable(hook: Any) -> Callable[..., Any]:
+def _callable(hook: Any, takes: Sequence[str]) -> Callable[..., Any]:
+    """A function hook that takes what it will be called with."""
+    if isinstance(hook, Hook):
+        raise InvalidArgument("hook", hook, "give a function; for a Hook there is register_hook")
     if not callable(hook):
         raise InvalidArgument("hook", hook, "give a function")
+    try:
+        signature = inspect.signature(hook)
+    except ValueError:  # written in C, and says nothing
+        return hook  # type: ignore[no-any-return]
+    try:
+        signature.bind(*takes)
+    except TypeError:
+        raise InvalidArgument("hook", hook, f"it takes {signature}, and must take ({', '.join(takes)})") from None
     return hook  # type: ignore[no-any-return]
+
+
+def _warn_of_units_in(collection: Any, attribute: str) -> None:
+    """Say that a unit which remembers something is where the tree does not reach, if the first item is one."""
+    first = next(iter(collection.values() if isinstance(collection, dict) else collection), None)
+    if isinstance(first, Module) and any(first.named_states()):
+        warnings.warn(
+            f"{attribute} is a {type(collection).__name__} of units, and what is in it is not in the tree: repr, "
+            "state_dict and fork do not see it; make it an AgentList or an AgentDict",
+            stacklevel=3,
+        )
 
 
 _States = list[tuple[str, SessionState, SessionState]]
@@ -732,9 +768,12 @@ def _plan(
         [key for key in states if key not in state_dict], [str(key) for key in state_dict if key not in states]
     )
     if strict and any(keys):
+        cure = "load with strict=False to take over what fits"
+        if set(state_dict) == {"version", "sessions"}:
+            cure = f"it is that of all sessions, load it with session_id={ALL_SESSIONS!r}"
         raise StateError(
             f"the state does not fit {type(unit).__name__}: missing keys {keys.missing_keys}, "
-            f"unexpected keys {keys.unexpected_keys}; load with strict=False to take over what fits"
+            f"unexpected keys {keys.unexpected_keys}; {cure}"
         )
     plan = [(state, session_id, None) for _, state in unit.named_states() if not state.persistent]
     for key, state in states.items():

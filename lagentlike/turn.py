@@ -505,7 +505,7 @@ def _as_message(item: Any) -> AgentMessage:
         return item.clone()
     if isinstance(item, str):
         return unchecked_message(content=str.__str__(item))
-    raise InvalidArgument("message", item, "call a unit with an AgentMessage or a text")
+    raise InvalidArgument("message", item, "call a unit with AgentMessages or texts, the rest by name: session_id=…")
 
 
 def _received(message: AgentMessage, name: str) -> AgentMessage:

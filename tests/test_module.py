@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -300,6 +301,32 @@ def test_units_can_be_pickled() -> None:
     assert twin[0].memory.open("new").recent_n == 2
 
 
+# What the tree cannot hold
+
+
+@pytest.mark.parametrize("plain", [[Agent()], (Agent(),), {"a": Agent()}], ids=["list", "tuple", "dict"])
+def test_units_in_a_plain_collection_are_told_to_be_out_of_the_tree(plain: Any) -> None:
+    unit = Leaf()
+    with pytest.warns(UserWarning, match=rf"Leaf.parts is a {type(plain).__name__} of units.*AgentList"):
+        unit.parts = plain
+
+
+def test_collections_of_other_things_and_private_ones_are_nobodys_business() -> None:
+    unit = Leaf()
+    unit.tools, unit.empty, unit.numbers, unit._apart = [Leaf()], [], [1, Agent()], [Agent()]
+    assert not list(unit.children())
+
+
+def test_a_unit_cannot_be_inside_itself() -> None:
+    outer, inner = Agent(), Agent()
+    outer.inner = inner
+    with pytest.raises(InvalidArgument, match=r"(?s)Agent.back=.*a tree has no circles"):
+        inner.back = outer
+    with pytest.raises(InvalidArgument, match=r"(?s)Agent.me=.*a tree has no circles"):
+        outer.me = outer
+    assert [name for name, _ in outer.named_modules()] == ["", "inner"]
+
+
 # Hooks
 
 
@@ -326,6 +353,28 @@ def test_what_is_no_hook_is_refused(hook: Any) -> None:
 def test_a_function_hook_must_be_a_function() -> None:
     with pytest.raises(InvalidArgument, match="hook="):
         Leaf().register_forward_hook(5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="for a Hook there is register_hook"):
+        Leaf().register_forward_hook(Hook())  # type: ignore[arg-type]
+
+
+def test_a_function_hook_that_takes_something_else_is_refused_when_it_is_registered() -> None:
+    with pytest.raises(InvalidArgument, match=r"takes \(message\), and must take \(unit, messages, reply\)"):
+        Leaf().register_forward_hook(lambda message: None)
+    with pytest.raises(InvalidArgument, match=r"must take \(unit, messages\)"):
+        Leaf().register_forward_pre_hook(lambda unit, messages, kwargs: None)
+    with pytest.raises(InvalidArgument, match=r"must take \(unit, messages, kwargs, reply\)"):
+        Leaf().register_forward_hook(lambda unit, messages, reply: None, with_kwargs=True)
+    with pytest.raises(InvalidArgument, match=r"must take \(unit, messages, kwargs\)"):
+        Leaf().register_forward_pre_hook(lambda unit, messages: None, with_kwargs=True)
+    Leaf().register_forward_hook(print)
+
+
+def test_hooks_are_given_one_or_several() -> None:
+    assert len(Agent(hooks=Hook())._hooks) == len(Agent(hooks=(Hook() for _ in "1"))._hooks) == 1
+    assert len(Agent(hooks=[Hook(), {"type": Hook}])._hooks) == 2
+    for wrong in ("logging", Hook):
+        with pytest.raises(InvalidArgument, match=re.escape(f"hook={wrong!r}: give a Hook object")):
+            Agent(hooks=wrong)  # type: ignore[arg-type]
 
 
 # Colours

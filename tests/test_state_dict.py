@@ -199,6 +199,12 @@ def test_keys_that_do_not_fit_are_told_for_all_sessions_together() -> None:
     assert Agent().load_state_dict(state, "all", strict=False) == (["memory"], ["x", "y"])
 
 
+def test_a_state_of_all_sessions_is_no_state_of_one() -> None:
+    agent = make_agent("kept")
+    with pytest.raises(StateError, match="that of all sessions, load it with session_id='all'"):
+        agent.load_state_dict(agent.state_dict("all"))
+
+
 @pytest.mark.parametrize(
     ("state", "complaint"),
     [

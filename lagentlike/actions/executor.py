@@ -92,8 +92,7 @@ class ActionExecutor(Module):
             self._add(_as_action(action))
         if finish_in_action:
             self._add(finish)
-        for hook in [hooks] if isinstance(hooks, Hook | Mapping) else hooks or ():
-            self.register_hook(hook)
+        self._register_all(hooks)
 
     @careful
     def forward(

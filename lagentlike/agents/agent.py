@@ -99,14 +99,13 @@ class Agent(Module):
             self.name = name
         if description is not None:
             self.description = description
-        for hook in [hooks] if isinstance(hooks, Hook | Mapping) else hooks or ():
-            self.register_hook(hook)
+        self._register_all(hooks)
 
     @overridable
     @careful
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Ask the model for the reply to what the session remembers; `kwargs` are generation parameters."""
-        return self._read(self._model().chat(self._prompt(session_id), **self._asking(kwargs)))
+        return self._read(self._model().chat(self._prompt(session_id, message), **self._asking(kwargs)))
 
     def agents(self) -> Iterator[Agent]:
         """The agents assigned to this one, each once."""
@@ -154,13 +153,17 @@ class Agent(Module):
             shown.append(f"aggregator={self.aggregator!r}")
         return ", ".join(shown)
 
-    def _prompt(self, session_id: SessionId) -> list[dict[str, Any]]:
-        """The messages that the model is sent."""
+    def _prompt(self, session_id: SessionId, given: Sequence[AgentMessage] = ()) -> list[dict[str, Any]]:
+        """The messages that the model is sent; those that `forward` was given are in memory, unless nobody called."""
         if self.memory is None:
             raise InvalidArgument(
                 "memory", None, f"{type(self).__name__} needs one to ask its model; define forward otherwise"
             )
-        return self.aggregator.aggregate(self.memory.get(session_id), self.name, self.output_format, self.template)
+        memory = self.memory.get(session_id)
+        if given and not memory:
+            cure = "it is not in memory: call the agent itself, agent(message), which runs forward in a turn"
+            raise InvalidArgument("message", given[0], cure)
+        return self.aggregator.aggregate(memory, self.name, self.output_format, self.template)
 
     def _model(self) -> Any:
         if self.llm is None:
@@ -209,7 +212,7 @@ class AsyncAgent(Agent, AsyncModule):
     @careful
     async def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Any:
         """Ask the model for the reply to what the session remembers; `kwargs` are generation parameters."""
-        return self._read(await self._model().chat(self._prompt(session_id), **self._asking(kwargs)))
+        return self._read(await self._model().chat(self._prompt(session_id, message), **self._asking(kwargs)))
 
 
 class StreamingAgent(Agent, StreamingModule):
@@ -225,7 +228,7 @@ class StreamingAgent(Agent, StreamingModule):
     @careful
     def forward(self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any) -> Iterator[AgentMessage]:
         """Ask the model for the reply to what the session remembers, giving it out as it comes."""
-        with closing(self._model().stream_chat(self._prompt(session_id), **self._asking(kwargs))) as stream:
+        with closing(self._model().stream_chat(self._prompt(session_id, message), **self._asking(kwargs))) as stream:
             blank = _blank(self.name)
             for status, _, answer in stream:
                 yield _part(blank, answer) if status == _STREAMING else self._read(answer)
@@ -240,7 +243,9 @@ class AsyncStreamingAgent(AsyncAgent, AsyncStreamingModule):
         self, *message: AgentMessage, session_id: SessionId = 0, **kwargs: Any
     ) -> AsyncIterator[AgentMessage]:
         """Ask the model for the reply to what the session remembers, giving it out as it comes."""
-        async with aclosing(self._model().stream_chat(self._prompt(session_id), **self._asking(kwargs))) as stream:
+        async with aclosing(
+            self._model().stream_chat(self._prompt(session_id, message), **self._asking(kwargs))
+        ) as stream:
             blank = _blank(self.name)
             async for status, _, answer in stream:
                 yield _part(blank, answer) if status == _STREAMING else self._read(answer)

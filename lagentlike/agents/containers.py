@@ -187,8 +187,10 @@ class AgentDict(Module):
 
     def update(self, agents: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
         """Add or replace units."""
-        for name, agent in agents.items() if isinstance(agents, Mapping) else agents:
-            self[name] = agent
+        for item in agents.items() if isinstance(agents, Mapping) else agents:
+            if not isinstance(item, tuple) or len(item) != 2:
+                raise InvalidArgument("agents", item, "give a dict of units by name, or (name, unit) pairs")
+            self[item[0]] = item[1]
 
     def keys(self) -> Iterable[str]:
         return self._children.keys()

@@ -279,7 +279,7 @@ _ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_to
 
 
 def _cure(name: str, kind: str) -> str:
-    close = _ALIASES.get(name) or next(iter(difflib.get_close_matches(name, _KNOWN, n=1)), None)
+    close = _ALIASES.get(name) or next(iter(difflib.get_close_matches(name, [*_KNOWN, "session_id"], n=1)), None)
     if close:
         return f"{kind} has no such parameter; did you mean {close}?"
     return f"{kind} has no such parameter; it knows {', '.join(sorted(_KNOWN))}"

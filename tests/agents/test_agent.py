@@ -36,6 +36,18 @@ def test_remembers_the_conversation() -> None:
     ]  # fmt: skip
 
 
+def test_a_forward_that_nobody_called_is_refused_instead_of_asked_without_its_message() -> None:
+    agent = Agent(ScriptedLLM(["never"]), "Be brief.")
+    with pytest.raises(InvalidArgument, match=r"message='Hello': it is not in memory: call the agent itself"):
+        agent.forward("Hello")
+    assert not agent.llm.requests
+
+
+def test_a_session_that_is_given_by_its_place_is_told_to_go_by_name() -> None:
+    with pytest.raises(InvalidArgument, match=r"message=3: .*the rest by name: session_id="):
+        Agent(ScriptedLLM(["never"]))("Hello", 3)  # type: ignore[arg-type]
+
+
 def test_sees_only_the_window_of_its_memory() -> None:
     agent = Agent(ScriptedLLM(lambda messages, params: "r"), memory={"type": Memory, "recent_n": 2})
     for text in "abc":

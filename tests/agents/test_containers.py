@@ -160,6 +160,8 @@ def test_a_dict_behaves_as_one() -> None:
         units["b"]
     with pytest.raises(InvalidArgument, match="name="):
         units["keys"] = Agent()
+    with pytest.raises(InvalidArgument, match=r"agents=Agent\(\): give a dict of units by name"):
+        AgentDict([Agent()])  # type: ignore[list-item]
     units.clear()
     assert len(units) == 0
 

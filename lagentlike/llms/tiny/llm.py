@@ -27,7 +27,7 @@ class _Tiny(_Local):
     def _use(self, path: str | os.PathLike[str] | None) -> None:
         if path is not None and not Path(path).is_dir():
             raise InvalidArgument(
-                "path", os.fspath(path), "give a directory with weights, or None for the embedded ones"
+                "path", os.fspath(path), "give a directory with weights, or None; GPTAPI asks the model of a server"
             )
         self._folder = None if path is None else Path(path)
         sampling(self.gen_params, self.kind)
