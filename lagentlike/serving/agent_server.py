@@ -65,8 +65,8 @@ class AgentServer(HTTPFace):
         token: clients must send it as `Authorization: Bearer …`; several go by the name of who has them. Needed
             wherever others can connect.
         store: where sessions are kept after each turn, before it is answered: a `SessionStore`, the path of an SQLite
-            file, or an address (`postgresql://…`, `redis://…`). Without one they are where the agent itself keeps them
-            (`agent.keep`), or gone with the process.
+            file, or an address (`postgresql://…`, `redis://…`), which the server opens and closes. Without one they are
+            where the agent itself keeps them (`agent.keep`), or gone with the process.
         params: the parameters of a call that clients may set, such as `temperature`; by default those that change how
             a model samples, if the agent's `forward` takes any.
         max_concurrency: most turns at once; more wait.
@@ -351,15 +351,17 @@ class AgentServer(HTTPFace):
                 self.sessions.sweep()
 
         store = None if self._store is None else open_store(self._store)
-        if store is not None:
-            await store.version(0)  # now, not at the first turn, it tells that it cannot be reached
-        own = self.unit._keeper
-        self.sessions.keeper = own if store is None else Keeper(self.unit, store, max_sessions=sys.maxsize)
-        sweeping = asyncio.create_task(sweep())
-        yield
-        sweeping.cancel()
-        if store is not None:
-            await store.close()
+        try:
+            if store is not None:
+                await store.version(0)  # now, not at the first turn, it tells that it cannot be reached
+            own = self.unit._keeper
+            self.sessions.keeper = own if store is None else Keeper(self.unit, store, max_sessions=sys.maxsize)
+            sweeping = asyncio.create_task(sweep())
+            yield
+            sweeping.cancel()
+        finally:
+            if store is not None and store is not self._store:  # who opened it closes it
+                await store.close()
 
 
 def _plain(reply: AgentMessage) -> dict[str, Any]:

@@ -323,6 +323,14 @@ async def test_kept_sessions_come_back_when_they_are_used(tmp_path: Path) -> Non
         assert (await ask("POST", "/forward", turn("two", "t")))[1]["message"]["content"] == "heard one, two"
 
 
+async def test_a_store_that_the_program_opened_stays_open(tmp_path: Path) -> None:
+    async with SQLiteStore(tmp_path / "s.db") as store:
+        for text, heard in (("one", "heard one"), ("two", "heard one, two")):
+            async with serving(store=store) as (_, ask):
+                assert (await ask("POST", "/forward", turn(text)))[1]["message"]["content"] == heard
+        assert await store.version("ann")
+
+
 async def test_sessions_are_where_the_agent_itself_keeps_them(tmp_path: Path) -> None:
     place = tmp_path / "own.db"
     agent = an_agent()
