@@ -66,9 +66,15 @@ def _factorial(n: int) -> int:
     return math.factorial(n)
 
 
+def _round(number: Number, digits: Any = None) -> Number:
+    if isinstance(digits, int):
+        digits = max(digits, -MAX_BITS)  # further left there are no digits, and Python takes hours to get there
+    return round(number, digits)
+
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
-    "round": round,
+    "round": _round,
     "min": min,
     "max": max,
     "factorial": _factorial,

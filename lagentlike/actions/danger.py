@@ -46,6 +46,8 @@ def _danger(script: str, depth: int) -> str | None:
         found = _danger_of_words(words)
         if found:
             return found
+        if "<(" in word and words and _base(words[-1]) in _READERS:
+            return f"it feeds a program to {_base(words[-1])}"
         if ">" in word:
             words = [">"]
         elif "|" in word and "||" not in word:
@@ -76,7 +78,8 @@ def _danger_of_words(words: Sequence[str]) -> str | None:
 
 def _words(script: str) -> Iterator[str]:
     """The words of a script and the separators between them."""
-    reader = shlex.shlex(script.replace("$(", ";("), posix=True, punctuation_chars=";()<>|&\n`")
+    script = script.replace("\\\n", " ").replace("$(", ";(")
+    reader = shlex.shlex(script, posix=True, punctuation_chars=";()<>|&\n`")
     reader.whitespace = " \t\r"
     reader.whitespace_split = True
     reader.commenters = ""
@@ -116,7 +119,8 @@ def _is_wide(target: str) -> bool:
 
 def _find(program: str, rest: Sequence[str]) -> str | None:
     wide = next((word for word in rest if _is_wide(word) and word != "."), None)
-    return f"it deletes what it finds in {wide}" if wide is not None and "-delete" in rest else None
+    deletes = "-delete" in rest or any(_base(word) == "rm" for word in rest)
+    return f"it deletes what it finds in {wide}" if wide is not None and deletes else None
 
 
 def _owned(program: str, rest: Sequence[str]) -> str | None:
@@ -139,10 +143,25 @@ def _write_copy(program: str, rest: Sequence[str]) -> str | None:
     return f"it writes over {target}" if target is not None else None
 
 
+def _copy(program: str, rest: Sequence[str]) -> str | None:
+    return _write_copy(program, rest[-1:])
+
+
+def _run(program: str, rest: Sequence[str]) -> str | None:
+    fed = "-c" in rest and any(word.startswith((";(", "`")) for word in rest)  # `$(` has become `;(`
+    return f"it feeds a program to {program}" if fed else None
+
+
 def _git(program: str, rest: Sequence[str]) -> str | None:
-    if "push" in rest and any(word in ("-f", "--force", "--mirror", "--delete") for word in rest):
+    words = set(rest)
+    if "push" in words and (words & {"-f", "--force", "--mirror", "--delete"} or any(w.startswith("+") for w in rest)):
         return "it writes over a history that others have"
-    if ("reset" in rest and "--hard" in rest) or ("clean" in rest and any(_has_force(word) for word in rest)):
+    if (
+        {"reset", "--hard"} <= words
+        or ("clean" in words and any(_has_force(word) for word in rest))
+        or ("." in words and words & {"checkout", "restore"})
+        or ("stash" in words and words & {"drop", "clear"})
+    ):
         return "it throws away work that is in no commit"
     return None
 
@@ -153,6 +172,7 @@ def _has_force(word: str) -> bool:
 
 _PUNCTUATION = set(";()<>|&\n`")
 _SHELLS = frozenset({"sh", "bash", "zsh", "dash", "ksh", "fish", "python", "python3", "perl", "ruby", "node"})
+_READERS = _SHELLS | {"source", "."}
 _DEVICE = re.compile(r"/dev/(?:sd|hd|vd|xvd|nvme|mmcblk|disk|mapper/|md\d|loop)")
 _SYSTEM = re.compile(r"/(?:etc|boot|bin|sbin|lib|lib64|usr|proc|sys)(?:/|$)|.*/\.ssh/|~/\.(?:ssh|bash|profile|zsh)")
 _FORK_BOMB = re.compile(r"([\w:.]{1,20})\(\)\{\1\|\1&\}")
@@ -162,7 +182,9 @@ _CHECKS: dict[str, Callable[[str, Sequence[str]], str | None]] = {
     "chmod": _owned,
     "chown": _owned,
     "dd": _copy_blocks,
-    "tee": _write_copy,
+    **dict.fromkeys(("tee", "truncate", "mv"), _write_copy),
+    **dict.fromkeys(("cp", "install", "ln"), _copy),
+    **dict.fromkeys(_SHELLS, _run),
     "kill": _kill,
     "git": _git,
     "mkfs": lambda program, rest: "it makes a new file system in place of an old one",

@@ -29,6 +29,8 @@ from lagentlike.schema import AgentMessage
         ("6 × 7 − 2 ÷ 1", "40"),
         ("1e300", "1e+300"),
         ("2 ** -1", "0.5"),
+        ("round(5, -10**9)", "0"),
+        ("round(2.567, 2) + round(55, -1)", "62.57"),
     ],
 )
 def test_expressions_have_their_value(expression: str, result: str) -> None:
