@@ -411,7 +411,7 @@ class MessageAssembler(GrowingAnswer):
         super().__init__()
         self._message: dict[str, Any] = {}
         self._blocks: dict[int, Block] = {}
-        self._inputs: dict[int, list[str]] = {}
+        self._pieces: dict[tuple[int, str], list[str]] = {}  # of what grows, by block and field
         self._whole: Completion | None = None
 
     def feed(self, events: list[bytes]) -> list[Part]:
@@ -451,8 +451,12 @@ class MessageAssembler(GrowingAnswer):
             return [("", self._whole)]
         if type(self._message.get("stop_reason")) is not str:
             raise cut_off(bool(self._message), "no stop_reason")
-        for index, written in self._inputs.items():
-            self._blocks[index]["input"] = parse_arguments("".join(written))
+        for (index, name), pieces in self._pieces.items():
+            block, grown = self._blocks[index], "".join(pieces)
+            if name == "partial_json":
+                block["input"] = parse_arguments(grown)
+            else:
+                block[name] = (text_or_none(block.get(name)) or "") + grown
         blocks = [self._blocks[index] for index in sorted(self._blocks)]
         return [("", _answer({**self._message, "content": blocks}, b""))]
 
@@ -467,19 +471,17 @@ class MessageAssembler(GrowingAnswer):
         index, delta = event.get("index"), event.get("delta")
         if type(index) is not int or index not in self._blocks or type(delta) is not dict:
             return None
-        block = self._blocks[index]
         kind = delta.get("type")
-        name = _GROWS.get(kind, "") if type(kind) is str else ""
-        new = text_or_none(delta.get(name))
         if kind == "citations_delta":
+            block = self._blocks[index]
             cited = block.get("citations")
             block["citations"] = [*(cited if type(cited) is list else ()), delta.get("citation")]
+            return None
+        name = _GROWS.get(kind, "") if type(kind) is str else ""
+        new = text_or_none(delta.get(name))
         if new is None:
             return None
-        if name == "partial_json":
-            self._inputs.setdefault(index, []).append(new)
-            return None
-        block[name] = (text_or_none(block.get(name)) or "") + new
+        self._pieces.setdefault((index, name), []).append(new)
         if name == "text":
             self._text += new
             return new

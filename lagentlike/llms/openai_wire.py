@@ -304,13 +304,14 @@ class ChatAssembler(GrowingAnswer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._calls: list[dict[str, str]] = []
-        self._by_index: dict[int, dict[str, str]] = {}
+        self._calls: list[_GrowingCall] = []
+        self._by_index: dict[int, _GrowingCall] = {}
         self._usage: Usage | None = None
         self._finish: str | None = None
         self._tokens = _Tokens()
         self._chunks = 0
         self._shape = ChunkShape()
+        self._whole: Completion | None = None
 
     def feed(self, events: list[bytes]) -> list[Part]:
         """New text with the answer so far, for each chunk that brings some."""
@@ -335,6 +336,8 @@ class ChatAssembler(GrowingAnswer):
             StreamTruncated: the stream ended before it said why the answer did.
             BadResponse: there was no answer in it.
         """
+        if self._whole is not None:
+            return [("", self._whole)]
         if self._finish is None:
             raise cut_off(self._chunks > 0, "no finish_reason")
         answer = self._so_far()
@@ -365,7 +368,7 @@ class ChatAssembler(GrowingAnswer):
                 if self._shape.lessons and _tells_text_alone(chunk, choice, delta):
                     self._shape.learn(event, new)
         elif type(choice.get("message")) is dict:  # the server does not stream: the whole answer at once
-            return self._whole(parse_completion(event))
+            return self._take_whole(parse_completion(event))
         if first or (len(choice) > _PLAIN_CHOICE and _tells_tokens(choice)):
             self._tokens.add(chunk, choice)
         finish = choice.get("finish_reason")
@@ -402,20 +405,20 @@ class ChatAssembler(GrowingAnswer):
             if type(delta) is not dict:
                 continue
             call = self._call_of(delta)
-            if type(delta.get("id")) is str and not call["id"]:
-                call["id"] = delta["id"]
+            if type(delta.get("id")) is str and not call.id:
+                call.id = delta["id"]
             function = delta.get("function")
             if type(function) is not dict:
                 continue
-            if type(function.get("name")) is str and not call["name"]:
-                call["name"] = function["name"]
+            if type(function.get("name")) is str and not call.name:
+                call.name = function["name"]
             arguments = function.get("arguments")
             if type(arguments) is str:
-                call["arguments"] += arguments
+                call.pieces.append(arguments)
             elif type(arguments) is dict:
-                call["arguments"] = encode(arguments, "arguments").decode()
+                call.pieces = [encode(arguments, "arguments").decode()]
 
-    def _call_of(self, delta: dict[str, Any]) -> dict[str, str]:
+    def _call_of(self, delta: dict[str, Any]) -> _GrowingCall:
         """The call that a delta goes on with, or a new one."""
         index, id_ = delta.get("index"), delta.get("id")
         function = delta.get("function")
@@ -425,8 +428,8 @@ class ChatAssembler(GrowingAnswer):
             call = self._by_index.get(index)
         elif self._calls and not begins:
             call = self._calls[-1]
-        if call is None or (begins and call["id"] and call["id"] != id_):  # some servers number every call 0
-            call = {"id": "", "name": "", "arguments": "", "index": str(index) if type(index) is int else ""}
+        if call is None or (begins and call.id and call.id != id_):  # some servers number every call 0
+            call = _GrowingCall(index if type(index) is int else None)
             self._calls.append(call)
         if type(index) is int:
             self._by_index[index] = call
@@ -434,10 +437,10 @@ class ChatAssembler(GrowingAnswer):
 
     def _assembled(self) -> list[ToolCall] | None:
         calls = self._calls
-        if calls and all(call["index"] for call in calls):
-            calls = sorted(calls, key=lambda call: int(call["index"]))
+        if all(call.index is not None for call in calls):
+            calls = sorted(calls, key=lambda call: call.index or 0)
         room = Room()
-        return [made_call(call["name"], call["arguments"], call["id"], room) for call in calls] or None
+        return [made_call(call.name, "".join(call.pieces), call.id, room) for call in calls] or None
 
     def _outside(self, chunk: dict[str, Any]) -> None:
         """A chunk without a choice: usage, or an error."""
@@ -449,22 +452,21 @@ class ChatAssembler(GrowingAnswer):
         if type(chunk.get("prompt_token_ids")) is list:
             self._tokens.prompt_ids = _ids(chunk["prompt_token_ids"])
 
-    def _whole(self, answer: Completion) -> list[Part]:
-        self._text, self._reasoning = answer.text, answer.reasoning or ""
-        self._model, self._finish, self._usage = answer.model, answer.finish_reason, answer.usage
-        self._calls = [
-            {
-                "id": call.id,
-                "name": call.name,
-                "arguments": call.arguments if type(call.arguments) is str else encode(call.arguments, "").decode(),
-                "index": "",
-            }
-            for call in answer.tool_calls or ()
-        ]
-        self._tokens.whole = answer.tokens
-        self._chunks = 1
-        self.done = True
+    def _take_whole(self, answer: Completion) -> list[Part]:
+        self._whole, self.done = answer, True
+        self._text, self._reasoning, self._model = answer.text, answer.reasoning or "", answer.model
         return [(answer.text, self._so_far())] if answer.text else []
+
+
+class _GrowingCall:
+    """A tool call whose arguments come in pieces."""
+
+    __slots__ = ("id", "index", "name", "pieces")
+
+    def __init__(self, index: int | None) -> None:
+        self.index = index
+        self.id = self.name = ""
+        self.pieces: list[str] = []
 
 
 _PLAIN_CHOICE = 3  # index, delta, finish_reason: nothing about tokens
@@ -481,7 +483,6 @@ class _Tokens:
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.prompt_ids: list[int] | None = None
-        self.whole: TokenSpan | None = None
 
     def of(self, response: dict[str, Any], choice: dict[str, Any]) -> TokenSpan | None:
         self.add(response, choice)
@@ -507,8 +508,6 @@ class _Tokens:
         self.ids += ids
 
     def span(self) -> TokenSpan | None:
-        if self.whole is not None:
-            return self.whole
         if not self.ids and not self.logprobs:
             return None
         fits = not self.ids or len(self.ids) == len(self.logprobs)
