@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -54,3 +56,16 @@ def test_dicts_and_lists_are_masked_by_name_and_text() -> None:
         "n": 3,
         "list": ["***", None],
     }
+
+
+def test_quotes_that_are_never_closed_take_no_longer_the_more_there_are() -> None:
+    began = time.process_time()
+    mask("".join("secret=" + "\\" * count + '"' for count in range(1500, 0, -1)))
+    assert time.process_time() - began < 20  # it was minutes
+
+
+def test_json_in_json_in_json_is_masked() -> None:
+    text = json.dumps({"api_key": "hunter2 and more"})
+    for _ in range(4):
+        assert "hunter2" not in mask(text)
+        text = json.dumps(text)
