@@ -81,8 +81,8 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (  # a pattern is 
         ("key", "token", "secret", "passw", "authorization", "credential", "sig"),
         re.compile(
             rf"(?P<before>(?:(?i:{_WORDS})|(?<=[?&])(?i:key|token|sig|signature))(?:\\{{0,15}}[\"'])?\s?[=:]\s?"
-            # JSON four times over has 15 backslashes; without a bound a text could open a quote with each number of them,
-            # and the end of each would be looked for in all of it
+            # JSON four times over has 15 backslashes; without a bound a text could open a quote with each number of
+            # them, and the end of each would be looked for in all of it
             r"(?P<quote>\\{0,15}[\"'])?)(?(quote).*?(?=(?P=quote))|(?:(?i:basic|digest|token) )?[^\s\"'<>&,;]{8,})"
         ),
     ),
