@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from .encoding import encoded
 from .lines import append_lines, Damage, read_lines
 from .record import ConversationRecord
 from .sharegpt import to_sharegpt
@@ -64,11 +62,7 @@ def records_beside(path: str | os.PathLike[str]) -> Path:
 
 def sharegpt_line(record: ConversationRecord) -> bytes:
     """A record in ShareGPT form as a line without its line break."""
-    row = to_sharegpt(record)
-    try:
-        return orjson.dumps(row)
-    except TypeError:  # half a surrogate pair, which UTF-8 cannot hold
-        return json.dumps(row).encode()
+    return encoded(to_sharegpt(record))
 
 
 def read_records(

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-import orjson
-
 from ..errors import StateError
 from ..memory import Memory
 from ..schema import AgentMessage, to_plain, Usage
+from .encoding import encoded
 
 __all__ = ["ConversationRecord"]
 
@@ -94,7 +93,7 @@ class ConversationRecord:
         Raises:
             TypeError: something in it has no JSON form; the message names where it is.
         """
-        body = _encoded(self.to_dict())[:-1]
+        body = encoded(self.to_dict())[:-1]
         return b'%b%b%b"}' % (body, _SUM, _checksum(body))
 
     @classmethod
@@ -143,13 +142,6 @@ def checked_line(line: bytes) -> dict[str, Any]:
 
 def _checksum(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=8).hexdigest().encode()
-
-
-def _encoded(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # an integer beyond 64 bits, or half a surrogate pair
-        return json.dumps(value, separators=(",", ":")).encode()
 
 
 _DEFAULTS = {name: item.default for name, item in AgentMessage.model_fields.items()}

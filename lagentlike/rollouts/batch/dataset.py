@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -13,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from ...errors import InvalidArgument
+from ...records.encoding import decoded
 from .keys import content_hash, sample_key
 
 __all__ = ["Dataset", "Sample"]
+
+_PROMPT = {"messages", "prompt"}
 
 
 @dataclass(slots=True)
@@ -53,16 +54,19 @@ class Dataset:
 
     Attributes:
         rows: how many there are.
+        keys: the keys that rows have besides, as many sets of them as there are.
         fingerprint: stands for the content of all of them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.keys: set[frozenset[str]] = set()
         hashes, everything = array("Q"), hashlib.blake2b(digest_size=16)
         for _, row in self._rows(check=True):
             found = content_hash(row)
             everything.update(found)
             hashes.append(int.from_bytes(found[:8], "big"))
+            self.keys.add(frozenset(row) - _PROMPT)
         self.rows = len(hashes)
         self.fingerprint = everything.hexdigest()
         if not self.rows:
@@ -98,12 +102,9 @@ class Dataset:
 
 def _row(line: bytes, where: str, check: bool) -> dict[str, Any]:
     try:
-        row = orjson.loads(line)
-    except ValueError:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InvalidArgument("dataset_file", where, f"this is no JSON: {error}") from None
+        row = decoded(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument("dataset_file", where, f"this is no JSON, one object a line: {error}") from None
     if check:
         _check(row, where)
     return row  # type: ignore[no-any-return]  # checked the first time
@@ -111,7 +112,7 @@ def _row(line: bytes, where: str, check: bool) -> dict[str, Any]:
 
 def _check(row: Any, where: str) -> None:
     if not isinstance(row, dict) or ("messages" in row) == ("prompt" in row):
-        raise InvalidArgument("dataset_file", where, "give an object with 'prompt' or 'messages'")
+        raise InvalidArgument("dataset_file", where, "give an object with 'prompt' or 'messages', not with both")
     prompt, messages = row.get("prompt"), row.get("messages")
     if "prompt" in row and not isinstance(prompt, str):
         raise InvalidArgument("dataset_file", where, "'prompt' is a text; a list of chat messages is 'messages'")
@@ -120,5 +121,10 @@ def _check(row: Any, where: str) -> None:
         and messages
         and all(isinstance(message, dict) and "role" in message for message in messages)
         and messages[-1]["role"] == "user"
+        and isinstance(messages[-1].get("content"), str | list)
     ):
-        raise InvalidArgument("dataset_file", where, "'messages' is a list of chat messages that ends with the user's")
+        raise InvalidArgument(
+            "dataset_file",
+            where,
+            "'messages' is a list of chat messages that ends with the user's: a text, or content in parts",
+        )

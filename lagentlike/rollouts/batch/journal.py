@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from ...errors import StateError
+from ...records.encoding import decoded, encoded
 from ...records.lines import Damage, read_lines
 
 __all__ = ["VERSION", "journal_line", "read_journal"]
@@ -20,10 +18,7 @@ VERSION = 1
 
 def journal_line(kind: str, **entry: Any) -> bytes:
     """A line: 16 hex digits of checksum, a space, and a JSON object with `kind`."""
-    try:
-        text = orjson.dumps({"kind": kind, **entry})
-    except TypeError:
-        text = json.dumps({"kind": kind, **entry}, default=str).encode()
+    text = encoded({"kind": kind, **entry})
     return b"%b %b" % (_checksum(text), text)
 
 
@@ -37,7 +32,7 @@ def _entry(line: bytes) -> dict[str, Any]:
     digits, _, text = line.partition(b" ")
     if digits != _checksum(text):
         raise StateError("the line is damaged: its checksum does not fit")
-    entry: dict[str, Any] = orjson.loads(text)
+    entry: dict[str, Any] = decoded(text)
     return entry
 
 

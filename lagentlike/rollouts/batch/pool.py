@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import orjson
-
 from ...errors import LagentlikeError
+from ...records.encoding import decoded, encoded
 from .dataset import Sample
 from .engine import Link, Workers
 from .store import Written
@@ -185,13 +184,13 @@ class WorkerPool:
 
     def _send(self, worker: _Worker, what: Any) -> None:
         with contextlib.suppress(OSError):  # it ended: its listener says so
-            worker.link.send_bytes(orjson.dumps(what))
+            worker.link.send_bytes(encoded(what))
 
     def _read(self, worker: _Worker, message: bytes) -> Iterator[Written | Failed]:
         lines = message.split(b"\n")
         for place in range(0, len(lines), LINES):
             head, record, derived = lines[place : place + LINES]
-            told = orjson.loads(head)
+            told = decoded(head)
             if "fatal" in told:
                 raise WorkersFailed(told["fatal"])
             if "ready" in told:

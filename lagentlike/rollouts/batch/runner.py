@@ -17,6 +17,7 @@ from typing import Any, Self
 from ...agents.agent import Agent
 from ...errors import InvalidArgument
 from ...schema import to_plain
+from ..rewards import check_reward, missing
 from .dataset import Dataset, Sample
 from .journal import journal_line
 from .keys import content_hash, KeySet
@@ -108,6 +109,8 @@ class BatchRunner:
         settings = self.settings
         with RunLock(settings.path) as lock, self._stoppable():
             dataset = Dataset(Path(settings.dataset_file))
+            if settings.reward is not None and settings.engine == "local":  # on a cluster it may be only there
+                _check_reward(settings.reward, dataset)
             config = {**to_plain(settings.config, "config"), "agent": _name_of(self.agent)}
             run = _Run(self, dataset, content_hash(config), lock)
             identity = {
@@ -331,6 +334,16 @@ class _Progress:
         self._bar.update(statistics.done + statistics.set_aside - self._bar.n)
 
 
+def _check_reward(reward: Any, dataset: Dataset) -> None:
+    """Refuse a reward before anything is asked, if there is no row that has what it wants.
+
+    Raises:
+        InvalidArgument: so it is, or there is no such reward.
+    """
+    if all(missing(reward, keys) for keys in dataset.keys):
+        check_reward(reward, dataset.keys)
+
+
 def _name_of(agent: Any) -> str:
     """What an agent, or a function that makes one, is called in the configuration."""
     made_by = getattr(agent, "func", agent)  # of a functools.partial
@@ -340,5 +353,5 @@ def _name_of(agent: Any) -> str:
 
 def _replace(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.new")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_text(text, encoding="utf-8", errors="backslashreplace")  # half a surrogate pair, as JSON escapes it
     draft.replace(path)

@@ -92,6 +92,11 @@ class BatchSettings:
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise InvalidArgument(name, value, "give seconds")
 
+        if self.price is not None and not _is_price(self.price):
+            raise InvalidArgument(
+                "price", self.price, "give dollars for a million tokens in, and out, as in (0.15, 0.6)"
+            )
+
     @property
     def path(self) -> Path:
         """The folder of the run."""
@@ -102,3 +107,11 @@ class BatchSettings:
         if self.engine == "local":
             return LocalWorkers(source, own_process=bool(self.num_workers))
         return (self.engine if isinstance(self.engine, RayEngine) else RayEngine()).open(source)
+
+
+def _is_price(given: Any) -> bool:
+    return (
+        isinstance(given, list | tuple)
+        and len(given) == 2
+        and all(isinstance(part, int | float) and not isinstance(part, bool) and part >= 0 for part in given)
+    )

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import orjson
-
 from ...actions.workers import submit_from_loop
 from ...agents.agent import Agent
 from ...agents.recording import record_of
 from ...errors import AuthenticationFailed, InvalidArgument, RequestRefused
 from ...records import ConversationRecord, to_trajectory
+from ...records.encoding import decoded, encoded
 from ...records.files import sharegpt_line
 from ...schema import AgentMessage
 from ..rewards import score
@@ -163,7 +162,7 @@ class _Worker:
     def _tell(self, head: dict[str, Any], record: bytes = b"", derived: bytes = b"") -> None:
         if not self._told:  # one wake-up of the other thread for all that is told in a round of the loop
             asyncio.get_running_loop().call_soon(self._flush)
-        self._told.append(b"%b\n%b\n%b" % (orjson.dumps(head), record, derived))
+        self._told.append(b"%b\n%b\n%b" % (encoded(head), record, derived))
 
     def _flush(self) -> None:
         told, self._told = self._told, []
@@ -182,7 +181,7 @@ class _Worker:
     def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while True:
-                given = orjson.loads(self._connection.recv_bytes())
+                given = decoded(self._connection.recv_bytes())
                 loop.call_soon_threadsafe(self._take, given)
                 if given == "cancel":
                     return

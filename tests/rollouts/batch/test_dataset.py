@@ -24,6 +24,8 @@ from .making import prompts, write_rows
         ('{"prompt": 3}', "'prompt' is a text"),
         ('{"messages": []}', "ends with the user's"),
         ('{"messages": [{"role": "assistant", "content": "a"}]}', "ends with the user's"),
+        ('{"messages": [{"role": "user", "content": null}]}', "a text, or content in parts"),
+        ('{"messages": [{"role": "user"}]}', "a text, or content in parts"),
     ],
 )
 def test_a_wrong_row_is_refused_with_its_place(tmp_path: Path, line: str, reason: str) -> None:
@@ -31,6 +33,12 @@ def test_a_wrong_row_is_refused_with_its_place(tmp_path: Path, line: str, reason
     path.write_text(f'{{"prompt": "a"}}\n{line}\n')
     with pytest.raises(InvalidArgument, match=reason):
         Dataset(path)
+
+
+def test_what_is_carried_along_is_exact(tmp_path: Path) -> None:
+    row = {"prompt": "a", "long": 10**30, "edge": 2**63, "half": "\ud800", "float": 0.1}
+    [sample] = Dataset(write_rows(tmp_path / "rows.jsonl", [row])).samples(b"", 1, None)
+    assert sample.row == row
 
 
 def test_files_that_are_not_there_or_empty_are_refused(tmp_path: Path) -> None:

@@ -70,6 +70,33 @@ def test_agents_of_every_kind_leave_their_tool_calls(tmp_path: Path, agent: Any)
     assert record.metadata["input"] == {"answer": "408"}
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_half_a_surrogate_pair_and_a_long_number_go_through_workers_and_back(tmp_path: Path, workers: int) -> None:
+    rows = [{"prompt": "half \ud800", "long": 10**30}, {"prompt": "fail \ud800"}, {"prompt": "say"}]
+    dataset = write_rows(tmp_path / "rows.jsonl", rows)
+    result = run_batch(make, dataset, "run", folder=tmp_path, num_workers=workers, max_attempts=1)
+    assert (result.done, result.set_aside) == (2, 1)
+    told = json.loads((tmp_path / "run" / "statistics.json").read_text())
+    assert "fail \ud800" in told["set_aside"][0]["error"]
+    first = min(kept(tmp_path / "run"), key=lambda record: record.metadata["row"])
+    assert (first.messages[-1].content, first.metadata["input"]) == ("echo half \ud800", {"long": 10**30})
+    again = run_batch(make, dataset, "run", folder=tmp_path, resume=True)
+    assert (again.done, again.set_aside, again.recovery.damages, again.recovery.mended) == (2, 1, [], [])
+
+
+def test_a_reward_that_wants_what_no_row_has_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    llm = ScriptedLLM(lambda messages, params: "x")
+    dataset = write_rows(tmp_path / "rows.jsonl", [{"prompt": "a"}, {"prompt": "b", "id": 1}])
+    with pytest.raises(InvalidArgument, match="nobody can fill its parameter 'answer'"):
+        run_batch(Agent(llm), dataset, "run", folder=tmp_path, reward="exact_match")
+    with pytest.raises(InvalidArgument, match="name='exact_mach'"):
+        run_batch(Agent(llm), dataset, "run", folder=tmp_path, reward="exact_mach")
+    assert not llm.requests
+    write_rows(dataset, [{"prompt": "a"}, {"prompt": "b", "answer": "x"}])
+    result = run_batch(Agent(llm), dataset, "run", folder=tmp_path, reward="exact_match", max_attempts=1)
+    assert (result.done, result.set_aside) == (1, 1)
+
+
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 
 
@@ -347,6 +374,7 @@ def test_each_sample_may_have_an_agent_of_its_own(tmp_path: Path) -> None:
     [
         ("run_name", "../x", "give letters"),
         ("batch_size", 0, "at least 1"),
+        ("price", (1.0,), "dollars for a million tokens in, and out"),
         ("num_workers", -1, "at least 0"),
         ("max_samples", True, "at least 1"),
         ("timeout", 0, "give seconds"),
