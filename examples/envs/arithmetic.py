@@ -4,7 +4,6 @@ python examples/envs/arithmetic.py process --groups 4 --out data/sums.jsonl
 lagentlike env evaluate examples/envs/arithmetic.py:Arithmetic
 """
 
-import asyncio
 import random
 import re
 from typing import Any
@@ -63,8 +62,7 @@ class Arithmetic(AgentEnv[ArithmeticConfig]):
     async def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The share of right answers to forty sums that are drawn with another seed."""
         chance = random.Random(self.config.seed + 1)
-        tries = await asyncio.gather(*(self.play(self.draw(chance)) for _ in range(40)))
-        return {"eval/right": sum(one.score for one in tries) / len(tries)}
+        return {"eval/right": await self.mean_score(self.draw(chance) for _ in range(40))}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ puts its program into the sandbox. A larger model would be offered `write_file` 
 out.
 """
 
-import asyncio
 import re
 import sys
 from itertools import cycle
@@ -83,8 +82,7 @@ class Coding(AgentEnv[AgentEnvConfig]):
 
     async def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The share of the tasks whose program passes."""
-        tries = await asyncio.gather(*(self.play(item) for item in TASKS))
-        return {"eval/passed": sum(one.score for one in tries) / len(tries)}
+        return {"eval/passed": await self.mean_score(TASKS)}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 What an answer is worth is seen in two places: in what it says, and in the try's own sandbox, before that is given back.
 """
 
-import asyncio
 import random
 from typing import Any
 
@@ -75,8 +74,7 @@ class Terminal(AgentEnv[AgentEnvConfig]):
     async def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The share of twenty other jobs that were done."""
         chance = random.Random(1)
-        tries = await asyncio.gather(*(self.play(self.draw(chance)) for _ in range(20)))
-        return {"eval/done": sum(one.score for one in tries) / len(tries)}
+        return {"eval/done": await self.mean_score(self.draw(chance) for _ in range(20))}
 
 
 if __name__ == "__main__":

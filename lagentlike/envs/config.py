@@ -32,6 +32,7 @@ class AgentEnvConfig(BaseModel):
         group_size: tries at each task.
         max_token_length: most tokens of a row, which the trainer is told.
         max_num_workers: most groups under way at once; -1 for `max_num_workers_per_node`.
+        max_eval_workers: most tries under way at once in `mean_score`.
         rollout_server_url: the trajectory API.
         total_steps: steps of the trainer after which `serve` ends; -1 for what the trainer says.
         steps_per_eval: steps of the trainer between two evaluations; 0 for none.
@@ -67,7 +68,7 @@ class AgentEnvConfig(BaseModel):
     max_token_length: int = Field(default=2048, ge=1)
     max_num_workers: int = Field(default=-1, ge=-1)
     max_num_workers_per_node: int = Field(default=8, ge=1)
-    max_eval_workers: int = 16
+    max_eval_workers: int = Field(default=16, ge=1)
     rollout_server_url: str = "http://localhost:8000"
     total_steps: int = 1000
     batch_size: int = -1

@@ -11,7 +11,7 @@ import sys
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ __all__ = ["AgentEnv", "Try"]
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=AgentEnvConfig)
+T = TypeVar("T")
 Item = Any
 """A task, in whatever form an environment likes."""
 
@@ -183,7 +184,7 @@ class AgentEnv(ABC, Generic[C]):
         return await self.score_trajectory(item, final_response), {}
 
     async def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Metrics on tasks that are not trained on; none by default. `play` makes a try."""
+        """Metrics on tasks that are not trained on; none by default. See `mean_score` and `play`."""
         return {}
 
     # Runs
@@ -272,6 +273,24 @@ class AgentEnv(ABC, Generic[C]):
                 )
                 return Try(result, _checked_score(score), to_plain(metadata or {}, "metadata"))
 
+    async def mean_score(self, items: Iterable[Item]) -> float:
+        """The mean score of one try at each of some tasks, `max_eval_workers` of them at once; for `evaluate`.
+
+        Raises:
+            InvalidArgument: there are no tasks.
+            EnvironmentFailed, RewardError, SandboxError: the environment failed in one of them.
+        """
+        places = asyncio.Semaphore(self.config.max_eval_workers)
+
+        async def score(item: Item) -> float:
+            async with places:
+                return (await self.play(item)).score
+
+        scores = await _all([score(item) for item in items])
+        if not scores:
+            raise InvalidArgument("items", [], "give at least one task")
+        return sum(scores) / len(scores)
+
     async def collect_trajectory(self, item: Item) -> tuple[dict[str, Any] | None, list[Item]]:
         """One try at a task, as a row for a trainer.
 
@@ -301,16 +320,12 @@ class AgentEnv(ABC, Generic[C]):
             token for tries that have fewer. None where the environment failed. And tasks that should be done again.
         """
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tries = [tasks.create_task(self.collect_trajectory(item)) for _ in range(self.config.group_size)]
-        except ExceptionGroup as failed:
-            error = failed.exceptions[0]
-            if not isinstance(error, EnvironmentFailed | RewardError | SandboxError):
-                raise error from None
+            tries = await _all([self.collect_trajectory(item) for _ in range(self.config.group_size)])
+        except (EnvironmentFailed, RewardError, SandboxError) as error:
             self.mark(item, error)
             return None, []
-        backlog = [again for one in tries for again in one.result()[1]]
-        rows = [one.result()[0] for one in tries]
+        backlog = [one for _, again in tries for one in again]
+        rows = [row for row, _ in tries]
         if any(row is None for row in rows):
             return None, backlog
         try:
@@ -348,6 +363,16 @@ class AgentEnv(ABC, Generic[C]):
         logger.error("the environment failed, so a group is left out: %s", text, exc_info=error)
         self.failures.append((item, text))
         del self.failures[:-1000]
+
+
+async def _all(tries: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """What tries give that go on at once; the first error ends them."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(one) for one in tries]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [one.result() for one in running]
 
 
 @contextlib.contextmanager

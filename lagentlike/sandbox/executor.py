@@ -161,6 +161,8 @@ class ToolExecutor:
     async def lease(self, trajectory_id: str, timeout_s: float | None = None) -> AsyncIterator[Slot]:
         """A slot for a trajectory, given back with its workspace reset, whatever happened.
 
+        Two that have one id share its slot until one of them ends: give each an id of its own.
+
         Args:
             trajectory_id: whose it will be.
             timeout_s: seconds to wait for it; the settings' `acquire_timeout_s` by default.
@@ -333,7 +335,7 @@ class _Lane:
         self.closed = why
         if self.running is None or self.running.done():
             return False
-        self.running.set_result(ExecutionResult(False, error=why))
+        self.running.set_result(ExecutionResult.unavailable(why))
         return True
 
 

@@ -267,6 +267,27 @@ async def test_why_there_was_no_answer_is_counted() -> None:
     assert env.failures == [], "it is no fault of the environment"
 
 
+async def test_the_mean_score_of_some_tasks() -> None:
+    at_once: list[int] = [0]
+
+    class Scores(Rewritten):
+        async def score_trajectory(self, item: Any, final_response: str) -> float:
+            at_once.append(at_once[-1] + 1)
+            await asyncio.sleep(0.01)
+            at_once.append(at_once[-1] - 1)
+            if item == "broken":
+                raise OSError("no judge")
+            return float(item)
+
+    async with Scores(AgentEnvConfig(max_eval_workers=2), AsyncScriptedLLM(["a"] * 20)) as env:
+        assert await env.mean_score(range(5)) == 2.0
+        assert max(at_once) == 2
+        with pytest.raises(EnvironmentFailed, match="no judge"):
+            await env.mean_score([1, "broken", 2])
+        with pytest.raises(InvalidArgument, match="at least one task"):
+            await env.mean_score([])
+
+
 async def test_a_model_without_tokens_gives_groups_to_read_alone() -> None:
     async with Notes(DONE) as env:
         group = await one_group(env, "x")

@@ -181,7 +181,7 @@ async def test_one_slow_call_delays_nobody_else_not_even_those_of_its_batch() ->
         assert not slow.done()
         await executor.release_trajectory("slow")  # which ends it
         ended = await slow
-        assert ended.error == "the trajectory was released"
+        assert (ended.error, ended.metadata) == ("the trajectory was released", {"unavailable": True})
         assert backend.released == [("of-slow", True)]  # reset, since its call was under way
 
 
