@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..concurrency import run_in_background
 from ..errors import BadResponse, ConnectFailed, LLMError, RequestTimeout
@@ -17,6 +17,8 @@ from .served import _AsyncServed, _BlockingServed
 from .transport import Transport
 
 __all__ = ["AsyncLlamaCppAPI", "LlamaCppAPI"]
+
+T = TypeVar("T")
 
 
 class _LlamaCpp(_ChatCompletions):
@@ -46,36 +48,38 @@ class _LlamaCpp(_ChatCompletions):
             lambda key: send(self._access.request(url, body, key)._replace(method=method), decode)
         )
 
-    async def _told(self, name: str, path: str, asked: Mapping[str, Any]) -> Any:
+    async def _told(self, name: str, kind: type[T], path: str, asked: Mapping[str, Any]) -> T:
         answer = await self._tell(path, asked)
-        if type(answer) is not dict or name not in answer:
-            raise BadResponse(f"llama.cpp's answer at {path} has no {name}")
-        return answer[name]
+        told = answer.get(name) if type(answer) is dict else None
+        if not isinstance(told, kind):
+            raise BadResponse(f"llama.cpp's answer at {path} has no {name}", raw=str(answer)[:1024])
+        return told
 
     async def _ids_of(self, text: str, special: bool) -> list[int]:
         asked = {"content": text, "add_special": False, "parse_special": special}
-        ids: list[int] = await self._told("tokens", "/tokenize", asked)
-        return ids
+        return await self._told("tokens", list, "/tokenize", asked)
 
     async def _text_of(self, ids: Iterable[int]) -> str:
-        return str(await self._told("content", "/detokenize", {"tokens": list(ids)}))
+        return await self._told("content", str, "/detokenize", {"tokens": list(ids)})
 
     async def _prompt_of(self, messages: Conversation, tools: Sequence[Mapping[str, Any]] | None) -> str:
         asked = {"messages": list(messages), **({"tools": list(tools)} if tools else {})}
-        return str(await self._told("prompt", "/apply-template", asked))
+        return await self._told("prompt", str, "/apply-template", asked)
 
     async def _properties(self) -> dict[str, Any]:
         properties: dict[str, Any] = await self._tell("/props", None)
         return properties
 
     async def _loaded(self, seconds: float) -> None:
-        once = Transport(replace(self._transport.options, max_retries=0))
+        options = self._transport.options
         end = time.monotonic() + seconds
         while True:
+            left = max(end - time.monotonic(), _SHORTEST_LOOK)
+            once = Transport(replace(options, max_retries=0, total=min(options.total, left)))
             try:
                 await self._tell("/health", None, once)
             except LLMError as error:
-                if not isinstance(error, ConnectFailed) and error.status != _LOADING:
+                if not isinstance(error, ConnectFailed | RequestTimeout) and error.status != _LOADING:
                     raise
                 if time.monotonic() + _BETWEEN_LOOKS > end:
                     raise RequestTimeout(f"the model is not loaded after {seconds:g} s: {error}") from error
@@ -86,6 +90,7 @@ class _LlamaCpp(_ChatCompletions):
 
 _LOADING = 503
 _BETWEEN_LOOKS = 0.25
+_SHORTEST_LOOK = 1.0
 
 
 class LlamaCppAPI(_LlamaCpp, _BlockingServed):

@@ -12,7 +12,7 @@ from lagentlike.llms import AsyncLlamaCppAPI, LlamaCppAPI, TinyLM
 from lagentlike.registry import create_object
 
 from .asking import HI
-from .fault_server import FaultServer, refuse, reply
+from .fault_server import FaultServer, hang, refuse, reply
 from .token_servers import LlamaCppServer
 
 
@@ -66,13 +66,20 @@ async def test_a_model_that_still_loads_is_waited_for() -> None:
             await AsyncLlamaCppAPI(api_base=server.url).wait_until_loaded(0.3)
 
 
+async def test_a_server_that_does_not_answer_is_not_waited_for_longer() -> None:
+    async with FaultServer(hang) as server, asyncio.timeout(10):
+        with pytest.raises(RequestTimeout, match=r"not loaded after 0\.2 s"):
+            await AsyncLlamaCppAPI(api_base=server.url).wait_until_loaded(0.2)
+
+
 async def test_what_another_server_says_is_not_taken_for_llamacpps() -> None:
-    async with FaultServer(refuse(404), reply({"ok": True})) as server:
+    async with FaultServer(refuse(404), reply({"ok": True}), reply({"tokens": "x"})) as server:
         llm = AsyncLlamaCppAPI(api_base=server.url, retry=0)
         with pytest.raises(Exception, match="404"):
             await llm.wait_until_loaded(5)
-        with pytest.raises(BadResponse, match="at /tokenize has no tokens"):
-            await llm.tokenize("x")
+        for _ in range(2):
+            with pytest.raises(BadResponse, match="at /tokenize has no tokens"):
+                await llm.tokenize("x")
 
 
 def test_it_is_made_from_a_dict() -> None:
