@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,9 +97,10 @@ class Notes(BaseAction):
     def _changed(self, session_id: SessionId) -> Iterator[list[str]]:
         """The notes, to be changed; they are kept if nothing is raised."""
         if self.path is None:
-            notes = self._read(session_id)
-            yield notes
-            self.notes[session_id] = notes
+            with _one_at_a_time:
+                notes = self._read(session_id)
+                yield notes
+                self.notes[session_id] = notes
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
@@ -111,6 +113,9 @@ class Notes(BaseAction):
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
+
+
+_one_at_a_time = threading.Lock()  # of the calls of one message, which run side by side
 
 
 def _loaded(path: Path) -> list[str]:

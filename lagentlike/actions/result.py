@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from ..errors import FetchError, ToolError
 from ..schema import ActionReturn, ActionStatusCode, to_plain
@@ -24,7 +26,7 @@ def as_return(value: Any, name: str, arguments: dict[str, Any] | None, max_lengt
 
     Args:
         value: an `ActionReturn`; a list of items `{"type": …, "content": …}`; a text; or anything else, which becomes
-            JSON if it can, and else what `str` makes of it.
+            JSON if it can, with dates, paths and the like in it as texts, and else what `str` makes of it.
         name: the tool's name, for `ActionReturn.type`.
         arguments: what it was called with.
         max_length: longer texts keep their head and their tail.
@@ -126,7 +128,20 @@ def _written(value: Any) -> str:
         return str(plain) if type(plain) is int else _dumps(plain)
     except RecursionError:
         return f"({type(value).__name__} that is nested too deeply to be written)"
+    except TypeError:
+        return _loosely_written(value)
     except Exception:  # noqa: BLE001  # a value of the tool's own may do anything
+        return _str(value)
+
+
+def _loosely_written(value: Any) -> str:
+    """A structure as JSON, with texts in the place of what has no JSON form: dates, paths, decimals."""
+    named = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    if not named and not isinstance(value, list | tuple | BaseModel) and not is_dataclass(value):
+        return _str(value)
+    try:
+        return _dumps(to_jsonable_python(value, by_alias=False, fallback=_str))
+    except Exception:  # noqa: BLE001  # as above
         return _str(value)
 
 

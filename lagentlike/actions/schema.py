@@ -45,7 +45,7 @@ class ToolSchema:
 
     Raises:
         InvalidArgument: a model cannot call it: it takes `*args` or positional-only parameters, or hides a parameter
-            that has no default.
+            that has no default; or it is a generator.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class ToolSchema:
         self._description = description
         self._explode_return = explode_return
         self._returns_named_value = returns_named_value
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidArgument("function", name, "it yields, and a tool gives one result: return a list or a text")
         parameters = _signature(function, name).parameters
         self.takes_session = "session_id" in parameters
         self._hidden = _hidden(parameters, name, include, exclude)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,9 @@ class TodoItem:
     id: Annotated[str, Field(min_length=1, max_length=100)]
     content: Annotated[str, Field(min_length=1, max_length=2000)]
     status: Literal["pending", "in_progress", "completed", "cancelled"] = "pending"
+
+
+_one_at_a_time = threading.Lock()  # of the calls of one message, which run side by side
 
 
 class Todo(BaseAction):
@@ -61,11 +65,12 @@ class Todo(BaseAction):
             ids = [item.id for item in todos]
             if len(set(ids)) < len(ids):
                 raise ToolError("two items have the same id")
-            kept = {item["id"]: item for item in self.items[session_id]} if merge else {}
-            kept.update({item.id: asdict(item) for item in todos})
-            if len(kept) > 100:
-                raise ToolError("the list has more than 100 items: leave out what is done")
-            self.items[session_id] = list(kept.values())
+            with _one_at_a_time:
+                kept = {item["id"]: item for item in self.items[session_id]} if merge else {}
+                kept.update({item.id: asdict(item) for item in todos})
+                if len(kept) > 100:
+                    raise ToolError("the list has more than 100 items: leave out what is done")
+                self.items[session_id] = list(kept.values())
         items = self.items[session_id]
         left = sum(item["status"] in ("pending", "in_progress") for item in items)
         return json.dumps({"todos": items, "left": left}, ensure_ascii=False)

@@ -80,3 +80,16 @@ def test_a_file_that_holds_no_notes_is_an_error_and_left_alone(tmp_path: Path) -
 def test_a_wrong_bound_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="max_chars=0"):
         Notes(max_chars=0)
+
+
+def test_calls_that_run_side_by_side_lose_nothing() -> None:
+    calls = [ToolCall("memory", {"action": "add", "text": f"note {n}"}) for n in range(16)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(40):
+            tool = Notes()
+            ActionExecutor(tool)(AgentMessage(content="", tool_calls=calls))
+            assert len(tool.notes[0]) == 16
+    finally:
+        sys.setswitchinterval(interval)

@@ -339,6 +339,16 @@ def test_signatures_that_no_model_can_call_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="drop the /"):
         ToolSchema(positional, "positional")
 
+    def pieces(text: str) -> Any:
+        yield text
+
+    async def later_pieces(text: str) -> Any:
+        yield text
+
+    for function in (pieces, functools.partial(later_pieces, text="a")):
+        with pytest.raises(InvalidArgument, match="return a list or a text"):
+            ToolSchema(function, "pieces")
+
 
 def test_keyword_arguments_take_other_names() -> None:
     def function(a: int, **more: int) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 from lagentlike.actions import ActionExecutor
@@ -49,3 +50,16 @@ def test_what_is_no_list_is_refused_and_nothing_changed() -> None:
     assert not call(executor, todos=[{"id": "b", "content": "x", "status": "soon"}]).success
     assert not call(executor, todos=[{"id": str(n), "content": "x"} for n in range(100)], merge=True).success
     assert states(call(executor)) == {"a": "pending"}
+
+
+def test_calls_that_run_side_by_side_lose_nothing() -> None:
+    calls = [ToolCall("todo", {"merge": True, "todos": [{"id": str(n), "content": "x"}]}) for n in range(16)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(40):
+            tool = Todo()
+            ActionExecutor(tool)(AgentMessage(content="", tool_calls=calls))
+            assert len(tool.items[0]) == 16
+    finally:
+        sys.setswitchinterval(interval)

@@ -6,7 +6,11 @@ import asyncio
 import dataclasses
 import functools
 import math
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -190,6 +194,9 @@ class Point:
     x: int
 
 
+DATED = '{"when": "2020-01-02", "where": "a/b", "cost": "1.50"}'
+
+
 class Odd:
     def __str__(self) -> str:
         raise RuntimeError("no")
@@ -219,6 +226,9 @@ def cycle() -> list[Any]:
         ({"a": [1, None]}, '{"a": [1, null]}'),
         (Point(1), '{"x": 1}'),
         ((1, 2), "[1, 2]"),
+        ({"when": date(2020, 1, 2), "where": Path("a/b"), "cost": Decimal("1.50")}, DATED),
+        ([Point(1), {"seen": {7}}, UUID(int=1)], f'[{{"x": 1}}, {{"seen": [7]}}, "{UUID(int=1)}"]'),
+        ({"odd": len}, '{"odd": "<built-in function len>"}'),
         (math.nan, "nan"),
         ({1}, "{1}"),
         (b"bytes \xff", "bytes \ufffd"),
