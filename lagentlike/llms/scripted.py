@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from ..concurrency import step
 from ..errors import InvalidArgument, LLMError, ScriptExhausted
 from ..schema import Completion, ToolCall
-from .base import AsyncBaseLLM, BaseLLM, Conversation, Params
+from .base import _LLM, AsyncBaseLLM, BaseLLM, Conversation, Params
 
 __all__ = ["AsyncScriptedLLM", "Reply", "ScriptedLLM", "ScriptedRequest"]
 
@@ -43,14 +43,23 @@ class ScriptedRequest:
         return "\n".join(f"  {item.get('role')}: {_short(item.get('content'))}" for item in self.messages)
 
 
-class _Scripted:
+class _Scripted(_LLM):
     """What both colours share: the script and the record."""
 
     real: ClassVar[bool] = False
     requests: list[ScriptedRequest]
     _guard: ClassVar[threading.Lock] = threading.Lock()
 
-    def _set_script(self, replies: Any, chunk_size: int, latency: float) -> None:
+    def __init__(
+        self,
+        replies: Iterable[Any] | Callable[..., Any] = (),
+        *,
+        chunk_size: int = 8,
+        latency: float = 0.0,
+        path: str = "scripted",
+        **gen_params: Any,
+    ) -> None:
+        super().__init__(path, **gen_params)
         if chunk_size < 1:
             raise InvalidArgument("chunk_size", chunk_size, "give the characters a chunk should have, at least 1")
         if not latency >= 0:
@@ -61,7 +70,7 @@ class _Scripted:
         self._calls_made = 0
         self._always: Callable[..., Any] | None = None
         if _is_function(replies):
-            self._always = replies
+            self._always = replies  # type: ignore[assignment]  # a function, as was just seen
             replies = ()
         elif isinstance(replies, str | ToolCall | BaseException):
             replies = (replies,)
@@ -197,18 +206,6 @@ class ScriptedLLM(_Scripted, BaseLLM):
     >>> llm.assert_exhausted()
     """
 
-    def __init__(
-        self,
-        replies: Iterable[Any] | Callable[..., Any] = (),
-        *,
-        chunk_size: int = 8,
-        latency: float = 0.0,
-        path: str = "scripted",
-        **gen_params: Any,
-    ) -> None:
-        super().__init__(path, **gen_params)
-        self._set_script(replies, chunk_size, latency)
-
     def _chat(self, messages: Conversation, params: Params) -> Completion:
         reply = self._take(messages, params)
         if inspect.iscoroutine(reply):
@@ -228,18 +225,6 @@ class ScriptedLLM(_Scripted, BaseLLM):
 
 class AsyncScriptedLLM(_Scripted, AsyncBaseLLM):
     """The async form of `ScriptedLLM`; functions of its script may be async."""
-
-    def __init__(
-        self,
-        replies: Iterable[Any] | Callable[..., Any] = (),
-        *,
-        chunk_size: int = 8,
-        latency: float = 0.0,
-        path: str = "scripted",
-        **gen_params: Any,
-    ) -> None:
-        super().__init__(path, **gen_params)
-        self._set_script(replies, chunk_size, latency)
 
     async def _chat(self, messages: Conversation, params: Params) -> Completion:
         reply = self._take(messages, params)
