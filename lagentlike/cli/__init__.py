@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib.metadata
+import io
 import os
 import re
 import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, ExitStack
+from typing import Any, NoReturn
 
 from ..errors import LagentlikeError
 from ..sandbox import set_default_isolation
@@ -58,10 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 when all went well, 1 when something failed, 2 when the command was not understood.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal cannot show is no reason to fail
     try:
         options = _parse(arguments)
         command: Callable[[argparse.Namespace], int] = options.command
         with ExitStack() as stack:
+            stack.enter_context(_any_text(sys.stdout))
             if options.unsafe_local:
                 set_default_isolation("unsafe_local")
                 stack.callback(set_default_isolation, None)
@@ -78,6 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except Exception as error:  # noqa: BLE001  # a person reads one line; --debug shows the rest
         return _report(error, debug="--debug" in arguments)
+
+
+@contextmanager
+def _any_text(stream: Any) -> Iterator[None]:
+    """Have what a stream cannot show (half a surrogate pair, say) escaped, instead of ending the command."""
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        stream.reconfigure(errors="strict")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -135,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     traced.add_argument("--trace-content", action="store_true", help="write what is said there, too")
     parser = _Parser(
         prog="lagentlike",
-        description=_DESCRIPTION,
+        description=_wrapped(_DESCRIPTION),
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

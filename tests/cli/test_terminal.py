@@ -108,6 +108,18 @@ def test_no_style_without_a_terminal(tmp_path: Path) -> None:
     assert "\x1b" not in finished.stdout
 
 
+def test_what_a_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "rollout", "--help"],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        timeout=60,
+        check=True,
+    )
+    assert b"lmdeploy, llamacpp" in b" ".join(done.stdout.split())
+
+
 def test_whoever_reads_the_output_may_leave(tmp_path: Path) -> None:
     command = " ".join([*COMMAND, "--help"])
     finished = subprocess.run(
