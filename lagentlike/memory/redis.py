@@ -78,6 +78,7 @@ class RedisStore(SessionStore):
     Args:
         url: address such as `redis://:password@host:6379/0`.
         prefix: what all keys begin with.
+        max_connections: most connections of this process.
 
     A connection or an answer that is not there within 30 seconds is a `StateError`.
 
@@ -86,7 +87,9 @@ class RedisStore(SessionStore):
         MissingExtra: redis is not installed.
     """
 
-    def __init__(self, url: str = "redis://127.0.0.1:6379/0", prefix: str = "lagentlike:") -> None:
+    def __init__(
+        self, url: str = "redis://127.0.0.1:6379/0", prefix: str = "lagentlike:", max_connections: int = 50
+    ) -> None:
         try:
             import redis.asyncio
         except ImportError as error:
@@ -97,10 +100,17 @@ class RedisStore(SessionStore):
         self._url = url
         self._prefix = prefix
         try:
-            self._client = redis.asyncio.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE)
+            pool = redis.asyncio.BlockingConnectionPool.from_url(
+                url,
+                max_connections=max_connections,
+                timeout=_PATIENCE,
+                socket_timeout=_PATIENCE,
+                socket_connect_timeout=_PATIENCE,
+            )
         except ValueError:  # its text may show the password
             cure = "give an address such as redis://:password@host:6379/0"
             raise InvalidArgument("url", masked(url), cure) from None
+        self._client = redis.asyncio.Redis.from_pool(pool)
 
     async def version(self, session_id: SessionId) -> int:
         key = self._key(session_key(session_id))

@@ -213,7 +213,16 @@ class SQLiteStore(SessionStore):
                     raise StateError(f"{os.fspath(self.path)!r} cannot be written: it was closed here") from None
                 self._writing = True
             self._waiting.append((work, done))
-        return await done
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            with self._guard:
+                is_begun = (work, done) not in self._waiting
+                if not is_begun:
+                    self._waiting.remove((work, done))
+            if is_begun:  # who goes on finds it written, or not
+                await asyncio.wait([done])
+            raise
 
     def _write_all(self) -> None:
         """Write what waits, and what comes in meanwhile, one transaction after another."""
@@ -223,7 +232,7 @@ class SQLiteStore(SessionStore):
                 if not group:
                     self._writing = False
                     return
-            self._commit([(work, done) for work, done in group if not done.cancelled()])
+            self._commit(group)
 
     def _commit(self, group: list[tuple[Work, asyncio.Future[Any]]]) -> None:
         outcomes: _Outcomes = []
@@ -310,8 +319,6 @@ _Outcomes = list[tuple["asyncio.Future[Any]", Any]]
 def _settle(outcomes: _Outcomes) -> None:
     """Tell those who wait, in their event loop."""
     for done, outcome in outcomes:
-        if done.cancelled():
-            continue
         if isinstance(outcome, Exception):
             done.set_exception(outcome)
         else:

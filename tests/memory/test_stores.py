@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,32 @@ async def test_a_hundred_calls_of_one_session_are_all_kept(another: Callable[[],
     messages = kept.messages["memory"]
     assert [message["sender"] for message in messages] == ["user", "echo"] * 100
     assert {message["content"] for message in messages[::2]} == {str(number) for number in range(100)}
+
+
+async def test_many_sessions_are_read_at_once(store: SessionStore) -> None:
+    assert await asyncio.gather(*(store.version(number) for number in range(300))) == [0] * 300
+
+
+async def test_after_a_turn_that_was_cancelled_at_any_moment_the_next_one_is_made(store: SessionStore) -> None:
+    agent = AsyncAgent(AsyncScriptedLLM(lambda messages, params: "Yes"))
+    agent.keep(store)
+    await agent("first", session_id=0)
+
+    async def talk(session_id: int) -> None:
+        for number in range(20):
+            turn = asyncio.create_task(agent("left", session_id=session_id))
+            await asyncio.wait([turn], timeout=0.0001 * number)
+            turn.cancel()
+            with suppress(asyncio.CancelledError):
+                await turn
+            await agent("made", session_id=session_id)
+
+    await asyncio.gather(*map(talk, range(10)))
+    for session_id in range(10):
+        assert said(agent, session_id).count("made") == 20
+        kept = await store.load(session_id)
+        assert kept is not None
+        assert [message["content"] for message in kept.messages["memory"]] == said(agent, session_id)
 
 
 def test_a_turn_that_fails_leaves_the_store_as_it_was(another: Callable[[], SessionStore]) -> None:
