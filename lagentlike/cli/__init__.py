@@ -12,9 +12,9 @@ import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, ExitStack
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import NoReturn
 
 from ..errors import LagentlikeError
 from ..sandbox import set_default_isolation
@@ -66,7 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parse(arguments)
         command: Callable[[argparse.Namespace], int] = options.command
         with ExitStack() as stack:
-            stack.enter_context(_any_text(sys.stdout))
             if options.unsafe_local:
                 set_default_isolation("unsafe_local")
                 stack.callback(set_default_isolation, None)
@@ -83,19 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except Exception as error:  # noqa: BLE001  # a person reads one line; --debug shows the rest
         return _report(error, debug="--debug" in arguments)
-
-
-@contextmanager
-def _any_text(stream: Any) -> Iterator[None]:
-    """Have what a stream cannot show (half a surrogate pair, say) escaped, instead of ending the command."""
-    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
-        yield
-        return
-    stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        stream.reconfigure(errors="strict")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
