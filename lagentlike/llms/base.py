@@ -98,6 +98,8 @@ class _LLM:
 
     def _finish(self, answer: Completion) -> Completion:
         """Count what the answer cost."""
+        if type(answer) is not Completion:
+            answer = _as_completion(answer, self)
         usage = answer.usage
         if usage is None:
             usage = answer.usage = Usage(requests=1)
@@ -198,7 +200,7 @@ class BaseLLM(_LLM):
 
     def _stream(self, messages: Conversation, params: Params) -> Iterator[Part]:
         """New text and the answer so far, part by part; only the last one has `finish_reason` set."""
-        answer = self._chat(messages, params)
+        answer = _as_completion(self._chat(messages, params), self)
         yield answer.text, answer
 
     def _part_lists(self, messages: Conversation, params: Params) -> Iterator[list[Part]]:
@@ -265,7 +267,7 @@ class AsyncBaseLLM(_LLM):
 
     async def _stream(self, messages: Conversation, params: Params) -> AsyncIterator[Part]:
         """New text and the answer so far, part by part; only the last one has `finish_reason` set."""
-        answer = await self._chat(messages, params)
+        answer = _as_completion(await self._chat(messages, params), self)
         yield answer.text, answer
 
     async def _part_lists(self, messages: Conversation, params: Params) -> AsyncIterator[list[Part]]:
@@ -292,6 +294,19 @@ def _stop_words(value: Any) -> list[str]:
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) and word for word in words):
         raise InvalidArgument("stop_words", value, "give a non-empty text, or a list of them")
     return list(words)
+
+
+def _as_completion(answer: Any, llm: _LLM) -> Completion:
+    """What a backend gave as its answer; a text will do.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if isinstance(answer, Completion):
+        return answer
+    if isinstance(answer, str):
+        return Completion(answer)
+    raise InvalidArgument(f"the answer of {type(llm).__name__}", answer, "return a Completion, or a text")
 
 
 def _is_batch(messages: Any) -> bool:

@@ -203,12 +203,15 @@ def test_the_instruction_shows_the_schema() -> None:
     instruction = JSONParser(answer=Answer, template="As {answer}!").format_instruction()
     assert json.loads(instruction[3:-1])["required"] == ["city"]
     assert "JSON Schema" in JSONParser(schema=Answer).format_instruction()
+    assert JSONParser(Answer).format_instruction() == JSONParser(schema=Answer).format_instruction()
 
 
 @pytest.mark.parametrize("types", [{}, {"a": Answer, "b": Answer}, {"a": dict}, {"a": 5}])
 def test_exactly_one_model_is_needed(types: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         JSONParser(**types)
+    with pytest.raises(InvalidArgument):
+        JSONParser(dict, **types)  # type: ignore[arg-type]
 
 
 def test_what_is_found_goes_into_formatted() -> None:
