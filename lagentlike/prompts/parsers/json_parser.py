@@ -19,8 +19,8 @@ class JSONParser(StrParser):
     """Reads the model's text as a JSON object that fits a pydantic model.
 
     Args:
-        template: instruction shown to the model, with places such as `{schema}` for the JSON Schema; or just the pydantic
-            model class, for the usual instruction.
+        template: instruction shown to the model, with places such as `{schema}` for the JSON Schema; or just the
+            pydantic model class, for the usual instruction.
         **model_types: exactly one pydantic model class, under the name of its place in the template.
 
     `parse_response` gives the object as a plain dict (what was found), or `{"error": …, "text": …}` if the text holds
@@ -29,7 +29,7 @@ class JSONParser(StrParser):
 
     def __init__(self, template: str | type[BaseModel] = _INSTRUCTION, **model_types: type[BaseModel]) -> None:
         if isinstance(template, type) and not model_types:
-            template, model_types = _INSTRUCTION, {"schema": template}
+            model_types, template = {"schema": template}, _INSTRUCTION
         if len(model_types) != 1 or not isinstance(template, str):
             raise InvalidArgument(
                 "model_types", sorted(model_types), "give exactly one class, such as JSONParser(Answer)"
