@@ -142,9 +142,10 @@ class ShellWorkers(Unsaved):
         self._guard = threading.Lock()
         self._workers: list[_Worker] = []
         self._homes: dict[SessionId, _Worker] = {}
+        self._owner = os.getpid()
 
     def session_ids(self) -> list[SessionId]:
-        return list(self._homes)
+        return list(self._homes) if self._owner == os.getpid() else []
 
     def reset(self, session_id: SessionId) -> None:
         with self._guard:
@@ -157,6 +158,8 @@ class ShellWorkers(Unsaved):
             worker.forget(session_id)
 
     def run(self, session_id: SessionId, code: str) -> ShellResult:
+        if self._owner != os.getpid():  # forked: the processes are the parent's
+            self._guard, self._workers, self._homes, self._owner = threading.Lock(), [], {}, os.getpid()
         worker = self._home(check_session_id(session_id))
         stop = threading.Event()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -186,6 +187,16 @@ def test_a_worker_is_interrupted_and_if_need_be_killed() -> None:
     assert "the process died" in text(manager, "import os; os._exit(1)")
     assert text(manager, "1") == "1"
     manager.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_forked_children_leave_the_workers_alone(manager: IPythonInteractiveManager) -> None:
+    text(manager, "x = 1", session_id="forked")
+    child = os.fork()
+    if child == 0:
+        os._exit("NameError" not in text(manager, "x", session_id="forked") or text(manager, "x = 2\nx") != "2")
+    assert os.waitpid(child, 0)[1] == 0
+    assert text(manager, "x", session_id="forked") == "1"
 
 
 def test_a_worker_ends_with_its_parent() -> None:
