@@ -140,6 +140,12 @@ async def test_the_conversation_ends_where_the_context_is_full() -> None:
     assert short.finish_reason == "max_model_len"
 
 
+async def test_an_answer_that_is_cut_off_is_told_from_one_that_ends() -> None:
+    result = await HFAgent().run(["Who are you?"], generation_config={"max_tokens": 3})
+    assert [item.finish_reason for item in result] == ["max_model_len"]
+    assert result[0].token_count == 3
+
+
 async def test_it_is_an_agent_like_any_other() -> None:
     agent = HFAgent(tools=[calculator])
     assert (await agent("What is the result of 2 + 3?", session_id="a")).content == "The result of 2 + 3 is 5."

@@ -179,7 +179,7 @@ class HFAgent(AsyncReAct):
                 return "max_model_len"
             chain.tell("answer", answer)
             if not answer.tool_calls:
-                return "no_tool_calls"
+                return "max_model_len" if answer.finish_reason == "length" else "no_tool_calls"
             results = await self._act(answer, session_id)
             chain.tell("results", results)
             incoming = self._results(results)
