@@ -74,7 +74,11 @@ class Module:
         name = getattr(cls, "name", None)
         name = name if isinstance(name, str) else cls.__name__
         self.__dict__.update(name=name, training=False, calls=0, _children={}, _states={}, _hooks={})
+        self._equip()
         return self
+
+    def _equip(self) -> None:
+        """Give a new unit what it has before, or without, `super().__init__()`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

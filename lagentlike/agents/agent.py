@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import Any, Self, TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 from ..aggregators import DefaultAggregator
 from ..colour import careful, overridable
@@ -69,11 +69,9 @@ class Agent(Module):
     description: str | None = None
     memory: MemoryManager | None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        self = super().__new__(cls)
+    def _equip(self) -> None:
         self.memory = MemoryManager()
         self.aggregator = DefaultAggregator()
-        return self
 
     def __init__(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from lagentlike.agents import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
+from lagentlike.agents import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent, Workflow
 from lagentlike.aggregators import InternLMToolAggregator
 from lagentlike.errors import InvalidArgument, LLMError
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
@@ -25,6 +26,13 @@ def test_takes_model_and_prompt_in_that_order() -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
     ]
+
+
+@pytest.mark.parametrize("colour", [Agent, AsyncAgent, StreamingAgent, AsyncStreamingAgent, Workflow])
+def test_its_signature_tells_what_it_takes(colour: type[Agent]) -> None:
+    assert list(inspect.signature(colour).parameters) == (
+        ["llm", "template", "memory", "output_format", "aggregator", "name", "description", "hooks"]
+    )
 
 
 def test_remembers_the_conversation() -> None:
