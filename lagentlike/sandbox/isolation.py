@@ -132,9 +132,17 @@ class Isolation(ABC):
         return spawner.call(self._start_checked, launch).result()
 
     async def start_async(self, argv: Sequence[str], **options: Any) -> Process:
-        """The same, awaited."""
-        launch = self._launch(argv, **options)
-        return await asyncio.wrap_future(spawner.call(self._start_checked, launch))
+        """The same, awaited; when it is cancelled, nothing is left running."""
+        starting = spawner.call(self._start_checked, self._launch(argv, **options))
+        try:
+            return await asyncio.wrap_future(starting)
+        except asyncio.CancelledError:
+            if not starting.cancelled():  # it has begun, with descriptors that its caller is about to close
+                begun = asyncio.wrap_future(starting)
+                await asyncio.wait([begun])
+                if begun.exception() is None:
+                    await begun.result().close_async()
+            raise
 
     def run(
         self,

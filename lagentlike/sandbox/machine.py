@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArtifactError, SandboxError, SlotLost
+from ..errors import ArtifactError, InvalidArgument, SandboxError, SlotLost
 from .base import ExecutionResult
 from .bubblewrap import Bwrap
 from .folders import OwnedFolder, remove_tree
@@ -38,6 +38,9 @@ class MachineHost(SlotHost):
         limits: how much of the machine each may use; the isolation's by default.
         root: a directory, made if it is missing, for those of the slots; the system's one for such things by default.
         env: environment variables that tools get in addition.
+
+    Raises:
+        InvalidArgument: there are to be no slots.
     """
 
     id = "machine"
@@ -51,6 +54,8 @@ class MachineHost(SlotHost):
         root: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise InvalidArgument("count", count, "give how many slots there are, at least 1")
         self.isolation = isolation
         self._limits = isolation.limits if limits is None else limits
         self._env = dict(env or {})

@@ -25,7 +25,8 @@ from lagentlike.sandbox import (
     set_default_isolation,
     UnsafeLocal,
 )
-from lagentlike.sandbox.process import Completed
+from lagentlike.sandbox.isolation import Launch
+from lagentlike.sandbox.process import Completed, Process
 
 from ..processes import await_death
 
@@ -73,6 +74,26 @@ def test_a_caller_can_stop_a_program(isolation: Isolation) -> None:
 async def test_programs_run_at_once(isolation: Isolation) -> None:
     done = await asyncio.gather(*(isolation.run_async(["sh", "-c", f"sleep 0.2; echo {n}"]) for n in range(10)))
     assert [text(one) for one in done] == [str(n) for n in range(10)]
+
+
+async def test_a_program_that_is_given_up_while_it_starts_is_ended() -> None:
+    begun, go = threading.Event(), threading.Event()
+    made: list[Process] = []
+
+    class Slow(UnsafeLocal):
+        def _start(self, launch: Launch) -> Process:
+            begun.set()
+            assert go.wait(20)
+            made.append(super()._start(launch))
+            return made[-1]
+
+    starting = asyncio.create_task(Slow().run_async(["sleep", "300"]))
+    await asyncio.to_thread(begun.wait, 20)
+    starting.cancel()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert made[0].poll() is not None
 
 
 async def test_a_cancelled_program_is_killed(isolation: Isolation, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lagentlike.errors import SlotLost
+from lagentlike.errors import InvalidArgument, SlotLost
 from lagentlike.sandbox import Bwrap, Isolation, Limits, Process, UnsafeLocal
 from lagentlike.sandbox import slot_process as module
 from lagentlike.sandbox.cgroups import controllers
@@ -202,6 +202,12 @@ async def test_a_slot_that_cannot_be_cleaned_is_never_used_again(caplog: pytest.
     assert host.slots()["slot-2"] != before
     assert (await host.run("slot-1", "bash", {"command": "ls"}, 10)).lost
     await host.close()
+
+
+@pytest.mark.parametrize("count", [0, -2, True, 1.5])
+def test_a_host_has_slots(count: Any) -> None:
+    with pytest.raises(InvalidArgument, match="count="):
+        MachineHost(UnsafeLocal(), count)
 
 
 async def test_nothing_is_left_behind(no_leaks: None) -> None:
