@@ -8,6 +8,7 @@ import importlib
 import os
 import ssl
 from collections.abc import AsyncGenerator, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -15,8 +16,8 @@ import aiohttp
 from ..errors import ConnectFailed, LLMError, MissingExtra
 from .codec import decode
 from .exchange import Response
-from .refusals import masked, refusal, retry_after
-from .transport import Call, Request, TransportOptions
+from .refusals import masked
+from .transport import Call, refused, Request, TransportOptions
 
 __all__ = ["KEY_HEADER", "SDK"]
 
@@ -62,26 +63,19 @@ class SDK:
             extra_headers={"Accept-Encoding": "gzip", **headers},
             timeout=sdk.Timeout(self._options.first_byte, connect=self._options.connect, pool=None),
         )
+        token = _call.set(call)
         try:
             async with asyncio.timeout_at(call.until(self._options.first_byte)):
                 answer = await asked.__aenter__()
-        except sdk.APIStatusError as error:
-            call.answered = True
-            told = error.response
-            call.retry_after = retry_after(told.headers)
-            failure = refusal(error.status_code, told.headers, told.content, secrets=request.secrets, where=call.host)
         except (TimeoutError, sdk.APITimeoutError) as error:
             call.stage = "connect" if type(error.__cause__).__name__ == "ConnectTimeout" else "first_byte"
             failure = call.timed_out()
         except sdk.APIConnectionError as error:
             failure = _unreachable(error, call)
         else:
-            call.answered = True
-            told = answer.http_response
-            if call.lease is not None:
-                call.lease.limiter.observe(told.headers)
-            content = _Content(told)
-            return Response(content, told.status_code, told.headers, content)  # type: ignore[arg-type]  # it reads alike
+            return _response(answer.http_response)
+        finally:
+            _call.reset(token)
         raise failure
 
     async def aclose(self) -> None:
@@ -110,7 +104,13 @@ class SDK:
         most = type(sdk.DEFAULT_CONNECTION_LIMITS)(
             max_connections=self._options.max_connections, max_keepalive_connections=100, keepalive_expiry=30.0
         )
-        http = sdk.DefaultAsyncHttpxClient(limits=most, proxy=self._proxy, trust_env=False, follow_redirects=False)
+        http = sdk.DefaultAsyncHttpxClient(
+            limits=most,
+            proxy=self._proxy,
+            trust_env=False,
+            follow_redirects=False,
+            event_hooks={"response": [_look_at]},
+        )
         return sdk.AsyncAnthropic(api_key=_NO_KEY, base_url=self._base_url, max_retries=0, http_client=http)
 
 
@@ -147,9 +147,30 @@ def _sdk() -> Any:
         raise MissingExtra("anthropic", "anthropic") from None
 
 
+_call: ContextVar[Call] = ContextVar("lagentlike_claude_call")  # the one that a request is made for
+
+
+async def _look_at(response: Any) -> None:
+    """Learn from the head of an answer; raise what a refusal means, of which the SDK would read all."""
+    call = _call.get()
+    call.answered = True
+    if call.lease is not None:
+        call.lease.limiter.observe(response.headers)
+    if not response.is_success:
+        raise await refused(_response(response), call)
+
+
+def _response(response: Any) -> Response:
+    content = _Content(response)
+    return Response(content, response.status_code, response.headers, content)  # type: ignore[arg-type]  # it reads alike
+
+
 def _unreachable(error: Exception, call: Call) -> LLMError:
     """Why there is no answer, without a trace of the request's headers."""
     reasons = list(_causes(error))
+    told = next((reason for reason in reasons if isinstance(reason, LLMError)), None)
+    if told is not None:
+        return told
     reason = masked(str(reasons[-1]), call.request.secrets) or type(reasons[-1]).__name__
     if any(isinstance(cause, ssl.SSLError) for cause in reasons):
         call.answered = call.final = True

@@ -38,7 +38,7 @@ from .sse import EventParser
 if TYPE_CHECKING:
     from .limits import Lease, RateLimiter
 
-__all__ = ["Assembler", "Call", "Opener", "PartStream", "Request", "Transport", "TransportOptions"]
+__all__ = ["Assembler", "Call", "Opener", "PartStream", "Request", "Transport", "TransportOptions", "refused"]
 
 logger = logging.getLogger(__name__)
 
@@ -443,7 +443,7 @@ async def _open(request: Request, call: Call) -> Response:
         status = response.status
         if status == 200 or 200 <= status < 300:
             return response
-        failure = await _refused(response, call)
+        failure = await refused(response, call)
     finally:
         clock.stop()
         call.clock = None
@@ -503,7 +503,8 @@ async def _streamed(response: Response, call: Call, assembler: Callable[[], Asse
     return stream
 
 
-async def _refused(response: Response, call: Call) -> Exception:
+async def refused(response: Response, call: Call) -> Exception:
+    """What an answer that is an error means; no more of it is read than an error shows."""
     headers = response.headers
     call.retry_after = retry_after(headers)
     try:

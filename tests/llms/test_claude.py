@@ -597,6 +597,22 @@ async def test_an_answer_may_be_compressed_and_has_a_cap_on_its_size(way: str) -
             await ask(model(server, max_bytes=10_000), way)
 
 
+@WAYS
+async def test_of_a_refusal_no_more_is_read_than_an_error_shows(way: str) -> None:
+    async def endless(writer: asyncio.StreamWriter, request: Any) -> None:
+        writer.write(b"HTTP/1.1 400 X\r\nContent-Length: 999999999999\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+
+    bomb = reply(gzip.compress(b"x" * 2**26), 400, {"Content-Encoding": "gzip"})
+    async with FaultServer(endless, bomb) as server, asyncio.timeout(20):
+        for _ in server.behaviours:
+            with pytest.raises(RequestRefused, match="answered 400$") as failure:
+                await ask(model(server), way)
+            assert failure.value.raw == ""
+
+
 async def test_a_redirect_is_not_followed() -> None:
     async with FaultServer(reply(b"", 302, {"Location": "http://elsewhere/"})) as server:
         with pytest.raises(RequestRefused, match="redirects to http://elsewhere/"):
