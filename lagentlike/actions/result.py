@@ -20,6 +20,9 @@ __all__ = ["MAX_LENGTH", "as_return", "as_seen", "clean_text", "failed", "shorte
 MAX_LENGTH = 32_768
 """Longest text, in characters, that a tool shows a model unless it says otherwise."""
 
+MAX_ERRORS = 10
+"""Most errors of a group that are told."""
+
 
 def as_return(value: Any, name: str, arguments: dict[str, Any] | None, max_length: int = MAX_LENGTH) -> ActionReturn:
     """What a tool's function returned, as an `ActionReturn`.
@@ -160,6 +163,8 @@ def _str(value: Any) -> str:
 def _error_text(error: BaseException | str) -> str:
     if isinstance(error, str):
         return error
+    if isinstance(error, BaseExceptionGroup):  # as those of an asyncio.TaskGroup, which says nothing of them
+        return "; ".join(dict.fromkeys(_error_text(inner) for inner in error.exceptions[:MAX_ERRORS]))
     text = _str(error)
     if isinstance(error, ToolError) and text:
         return text

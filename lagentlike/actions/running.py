@@ -252,8 +252,12 @@ def _invoke(call: PreparedCall) -> ActionReturn:
 async def _await(call: PreparedCall) -> ActionReturn:
     """Await the function in this task; whatever it raises by itself is the call's result."""
     me = asyncio.current_task()
+    before = 0 if me is None else me.cancelling()
     try:
-        return call.returned(await call.api.function(**call.kwargs))
+        value = await call.api.function(**call.kwargs)
+        if me is not None and me.cancelling() > before:  # the tool kept it to itself
+            raise asyncio.CancelledError
+        return call.returned(value)
     except asyncio.CancelledError as error:
         if me is not None and me.cancelling():
             raise

@@ -325,6 +325,41 @@ def test_nothing_that_a_tool_raises_gets_out(run: Run, error: BaseException, tim
     assert [result.success for result in reply.tool_results] == [False, True, False]
 
 
+@BOTH
+def test_the_errors_of_a_group_are_told(run: Run) -> None:
+    async def two_at_once() -> None:
+        async def fail(what: str) -> None:
+            raise ValueError(what)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail("one"))
+            group.create_task(fail("two"))
+
+    assert run([two_at_once], one("two_at_once")).content.text == "ValueError: one; ValueError: two"
+
+
+async def test_a_tool_cannot_keep_the_cancellation_of_its_caller_to_itself() -> None:
+    begun = asyncio.Event()
+
+    async def keep() -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return "nothing happened"
+        return "waited"
+
+    executor = AsyncActionExecutor([keep])
+    calling = asyncio.create_task(executor(one("keep")))
+    await begun.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await executor(one("keep"))
+
+
 async def test_cancelling_the_caller_cancels_the_tools() -> None:
     seen = []
 
