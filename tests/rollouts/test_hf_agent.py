@@ -201,8 +201,8 @@ async def test_missing_ids_are_said_and_not_made_up() -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(InvalidArgument, match="toools="):
-        HFAgent("tiny", toools=[])
+    with pytest.raises(InvalidArgument, match=r"toools=\[\]: HFAgent has no argument toools nor templat"):
+        HFAgent("tiny", toools=[], templat="x")
     with pytest.raises(ValueError, match="the backends are tiny, transformers, client"):
         HFAgent("tiny", backend_config={"backend": "gpt"})
     with pytest.raises(InvalidArgument, match="knows max_new_tokens, temperature"):

@@ -81,7 +81,8 @@ class HFAgent(AsyncReAct):
     ) -> None:
         if unknown:
             first = next(iter(unknown))
-            raise InvalidArgument(first, unknown[first], f"{type(self).__name__} has no such argument; see its help")
+            cure = f"{type(self).__name__} has no argument {' nor '.join(unknown)}; see its help"
+            raise InvalidArgument(first, unknown[first], cure)
         if max_model_len is not None and (
             isinstance(max_model_len, bool) or not isinstance(max_model_len, int) or max_model_len < 1
         ):
