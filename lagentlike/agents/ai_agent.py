@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from ..actions.base import BaseAction
 from ..actions.executor import ActionExecutor, AsyncActionExecutor
 from ..actions.toolsets import tools_of
 from ..colour import careful
-from ..errors import InvalidArgument, LLMError, RealRequestsForbidden, RequestRefused, ScriptExhausted
+from ..errors import ColourError, InvalidArgument, LLMError, RealRequestsForbidden, RequestRefused, ScriptExhausted
 from ..hooks import Hook, MessageLogger
 from ..llms.fallback import AsyncFallbackLLM, FallbackLLM
 from ..memory import Memory, SessionId
@@ -43,6 +43,8 @@ from .workflow import AsyncStreamingWorkflow, AsyncWorkflow, Steps, StreamingWor
 
 __all__ = ["AIAgent", "AsyncAIAgent", "AsyncStreamingAIAgent", "StreamingAIAgent"]
 
+
+T = TypeVar("T")
 
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
@@ -121,18 +123,22 @@ class AIAgent(Workflow):
     ) -> None:
         super().__init__(name=name, description=description, hooks=hooks)
         self.max_turns = checked_max_turn(max_turns, "max_turns")
-        self.limits = limits or RunLimits()
-        self.approve_call = approve
-        self.guardrails = guardrails or Guardrails()
-        self.compressor = compressor
+        self.limits = _of_kind("limits", limits, RunLimits) or RunLimits()
+        self.approve_call = _function("approve", approve)
+        self.guardrails = _of_kind("guardrails", guardrails, Guardrails) or Guardrails()
+        self.compressor = _function("compressor", compressor)
         self.reasoning_policy = checked_policy(reasoning)
         self._controls = Controls()
         llm = self._model_of(model, api_key, base_url)
         if fallback_models:
             others = [self._model_of(other, api_key, base_url) for other in fallback_models]
             llm = (AsyncFallbackLLM if self.colour.is_async else FallbackLLM)([llm, *others], on=_is_no_refusal)
-        taking_over = [item if isinstance(item, Handoff) else Handoff(item) for item in handoffs]
+        given = _several("handoffs", handoffs, "Handoffs or agents")
+        taking_over = [item if isinstance(item, Handoff) else Handoff(item) for item in given]
+        for handoff in taking_over:
+            self._check_colour(handoff.agent)
         self.handoffs = {handoff.name: handoff for handoff in taking_over}
+        tools = _several("tools", tools, "functions or BaseActions; of an agent, agent.as_tool()")
         own = [*tools, *(handoff.tool() for handoff in taking_over)]
         self.actions = self.executor_class(own)
         settings = {
@@ -347,6 +353,15 @@ class AIAgent(Workflow):
             options["api_base"] = base_url
         return (AsyncGPTAPI if self.colour.is_async else GPTAPI)(model, **options)
 
+    def _check_colour(self, agent: Agent) -> None:
+        """Refuse an agent to hand over to that this one cannot call."""
+        ours, its = self.colour, agent.colour
+        if its.is_async is not ours.is_async or (its.is_streaming and not ours.is_streaming):
+            raise ColourError(
+                f"handoffs: forward of {type(agent).__name__} is {its.value}, that of {type(self).__name__} "
+                f"{ours.value}: hand over to an agent that is called in the same way"
+            )
+
     def _delegate(self, llm: Any, tool: Delegate, settings: dict[str, Any]) -> BaseAction:
         """The tool that hands tasks to a sub-agent, and that."""
         blocking: type[AIAgent] = AsyncAIAgent if self.colour.is_async else AIAgent
@@ -539,6 +554,26 @@ _SUB_AGENT = "You work on a task that another agent hands you. Do it, and report
 def _is_no_refusal(error: LLMError) -> bool:
     """Whether the next model is asked: a refusal is told of, and a conversation that is too long is compressed."""
     return not isinstance(error, RequestRefused | ScriptExhausted | RealRequestsForbidden)
+
+
+def _of_kind(argument: str, value: Any, kind: type[T]) -> T | None:
+    value = create_object(value, argument)
+    if value is not None and not isinstance(value, kind):
+        raise InvalidArgument(argument, value, f"give {kind.__name__}(…), or None")
+    return value
+
+
+def _function(argument: str, value: Any) -> Any:
+    value = create_object(value, argument)
+    if value is not None and (isinstance(value, type) or not callable(value)):
+        raise InvalidArgument(argument, value, "give a function, or None")
+    return value
+
+
+def _several(argument: str, values: Any, wanted: str) -> list[Any]:
+    if isinstance(values, str | Mapping | Agent) or not isinstance(values, Iterable):
+        raise InvalidArgument(argument, values, f"give a list of {wanted}")
+    return list(values)
 
 
 def _session(task_id: SessionId | None) -> SessionId:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..actions import FunctionTool
 from ..actions.base import BaseAction
 from ..errors import InvalidArgument
 from ..memory import SessionId
@@ -17,6 +16,11 @@ from .agent import Agent
 from .run import KEY, Run, run_of
 
 __all__ = ["HandBack", "Handoff"]
+
+
+def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A conversation as a text that another agent can go on from."""
+    return "\n".join(["You take over this conversation. So far:", *_lines(messages, "assistant")])
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Handoff:
 
     agent: Agent
     description: str = ""
-    brief: Callable[[Sequence[Mapping[str, Any]]], str] = lambda messages: transcript(messages)
+    brief: Callable[[Sequence[Mapping[str, Any]]], str] = transcript
     returns: bool = False
 
     def __post_init__(self) -> None:
@@ -49,15 +53,10 @@ class Handoff:
         """Name of the tool."""
         return "transfer_to_" + re.sub(r"[^A-Za-z0-9_-]", "_", self.agent.name)[:48]
 
-    def tool(self) -> FunctionTool[..., str]:
+    def tool(self) -> BaseAction:
         """What the model calls to hand over."""
-        name = self.agent.name
-
-        def transfer() -> str:
-            return f"{name} has the conversation now."
-
-        about = self.description or self.agent.description or ""
-        return FunctionTool(transfer, self.name, f"Hand the conversation over to {name}. {about}".strip())
+        to, about = self.agent.name, self.description or self.agent.description or ""
+        return _Transfer(f"Hand the conversation over to {to}. {about}".strip(), self.name, to)
 
     def messages(self, session_id: SessionId) -> list[dict[str, Any]]:
         """What the other agent knows of the session, as message dicts."""
@@ -105,9 +104,16 @@ class HandBack(BaseAction):
         return message or "the conversation is handed back"
 
 
-def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A conversation as a text that another agent can go on from."""
-    return "\n".join(["You take over this conversation. So far:", *_lines(messages, "assistant")])
+class _Transfer(BaseAction):
+    """The tool of a handoff."""
+
+    def __init__(self, description: str, name: str, to: str) -> None:
+        super().__init__(description, name)
+        self.to = to
+
+    def run(self) -> str:
+        """Hand the conversation over."""
+        return f"{self.to} has the conversation now."
 
 
 def _lines(messages: Sequence[Mapping[str, Any]], name: str) -> list[str]:

@@ -518,3 +518,24 @@ def test_overflow_without_a_compressor_is_a_clear_end() -> None:
     assert result["finish_reason"] == "context_overflow"
     assert "does not fit the model's window: too long: 9000 > 8192" in result["detail"]
     assert_paired(result["messages"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("limits", {"tokens": 5}),
+        ("guardrails", [str]),
+        ("compressor", "drop"),
+        ("approve", True),
+        ("tools", add),
+        ("handoffs", AIAgent(ScriptedLLM(), enabled_toolsets=[])),
+    ],
+)
+def test_what_cannot_do_its_part_is_refused_when_the_agent_is_made(argument: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument, match=f"{argument}=(.|\n)*: give "):
+        AIAgent(ScriptedLLM(), **{"enabled_toolsets": [], argument: value})
+
+
+def test_limits_and_guardrails_may_be_described() -> None:
+    agent = AIAgent(ScriptedLLM(["hi"]), enabled_toolsets=[], limits={"type": RunLimits, "tool_calls": 5})
+    assert agent.limits == RunLimits(tool_calls=5)

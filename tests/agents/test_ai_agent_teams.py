@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,8 @@ from lagentlike.agents import (
     StreamingAIAgent,
 )
 from lagentlike.agents.recording import record_of
-from lagentlike.errors import ContextLengthExceeded, InvalidArgument, ServerError
-from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
+from lagentlike.errors import ColourError, ContextLengthExceeded, InvalidArgument, ServerError
+from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM, TinyLM
 from lagentlike.prompts.parsers import tool_format
 from lagentlike.records import read_records, read_sharegpt, records_beside, to_openai
 from lagentlike.schema import Completion, ToolCall, Usage
@@ -502,3 +503,16 @@ def test_everything_at_once() -> None:
         assert result["final_response"] == f"s{number} is done"
         assert set(results_of(result["messages"]).values()) == {f"s{number}", f"s{number}!"}
         assert_paired(result["messages"])
+
+
+def test_an_agent_with_handoffs_can_be_pickled() -> None:
+    agent = AIAgent(TinyLM(), enabled_toolsets=[], handoffs=[Agent(TinyLM(), name="other")])
+    twin = pickle.loads(pickle.dumps(agent))
+    assert twin.actions.tools() == agent.actions.tools()
+
+
+@pytest.mark.parametrize("other", [AsyncAIAgent, StreamingAIAgent, AsyncStreamingAIAgent])
+def test_an_agent_that_cannot_be_called_here_is_refused_for_a_handoff(other: Any) -> None:
+    with pytest.raises(ColourError, match=f"handoffs: forward of {other.__name__} is"):
+        make(AIAgent, [], handoffs=[make(other, [])])
+    make(StreamingAIAgent, [], handoffs=[make(AIAgent, []), make(StreamingAIAgent, [], name="another")])
