@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import KernelDied, SandboxUnavailable
+from ..errors import InvalidArgument, KernelDied, SandboxUnavailable
 from .frames import BrokenFrame, frame, FrameReader
 from .isolation import Isolation, isolation_of, Mount
 from .limits import Limits, MIB
@@ -145,13 +146,15 @@ class Worker:
             show: how the last line's value becomes text: by `repr` or `str`.
 
         Raises:
+            InvalidArgument: the code is no text, or the time none that code can take.
             SandboxUnavailable: it cannot be isolated here.
             KernelDied: it did not come up.
         """
+        seconds = self._checked(code, timeout)
         with self._turn:
             self.start()
             assert self._line is not None
-            exchange = self._exchange(code, timeout, show)
+            exchange = self._exchange(code, seconds, show)
             try:
                 follow(exchange)
             except BaseException:  # such as the user's Ctrl-C: the next answer would be that of this code
@@ -163,8 +166,9 @@ class Worker:
 
     async def run_async(self, code: str, timeout: float | None = None, *, show: str = "repr") -> CellResult:
         """The same, awaited; when it is cancelled, the process is killed."""
+        seconds = self._checked(code, timeout)
         await self.start_async()
-        exchange = self._exchange(code, timeout, show)
+        exchange = self._exchange(code, seconds, show)
         try:
             await follow_async(exchange)
         except BaseException:
@@ -206,10 +210,18 @@ class Worker:
     def _start_options(self, ends: _Ends) -> dict[str, Any]:
         return {**self._options, "stdin": ends.far.fileno(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
-    def _exchange(self, code: str, timeout: float | None, show: str) -> _Exchange:
+    def _checked(self, code: str, timeout: float | None) -> float:
+        """The seconds that a piece of code may take."""
+        if not isinstance(code, str):
+            raise InvalidArgument("code", code, "give Python code as a text")
+        seconds = self.limits.seconds if timeout is None else timeout
+        if not 0 <= seconds < math.inf:
+            raise InvalidArgument("timeout", timeout, "give a number of seconds, or None for those of the limits")
+        return seconds
+
+    def _exchange(self, code: str, seconds: float, show: str) -> _Exchange:
         assert self._line is not None
         request = {"id": self._line.next_id(), "code": code, "show": show}
-        seconds = self.limits.seconds if timeout is None else timeout
         return _Exchange(self._line, request, seconds, self.limits.output)
 
     def _came_up(self, line: _Line, exchange: _Exchange) -> _Line:

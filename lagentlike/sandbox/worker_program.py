@@ -38,9 +38,13 @@ def main() -> None:
     scope["__builtins__"] = builtins
     _restore(outputs)
     _send(channel, {"ready": True})
+    worker = os.getpid()
     while (request := _receive(channel)) is not None:
         _restore(outputs)
-        _send(channel, _answer(request, scope))
+        answer = _answer(request, scope)
+        if os.getpid() != worker:  # a child that code forked and let run on
+            os._exit(0)
+        _send(channel, answer)
 
 
 def _answer(request: dict[str, Any], scope: dict[str, Any]) -> dict[str, Any]:

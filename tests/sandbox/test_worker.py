@@ -10,10 +10,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lagentlike.errors import KernelDied, SandboxUnavailable
+from lagentlike.errors import InvalidArgument, KernelDied, SandboxUnavailable
 from lagentlike.sandbox import Bwrap, Limits, UnsafeLocal, Worker
 from lagentlike.sandbox.cgroups import controllers
 from lagentlike.sandbox.worker import CellResult
@@ -258,3 +259,26 @@ def test_random_bytes_never_raise(worker: Worker) -> None:
     for _ in range(10):
         done = forged(worker, rng.randbytes(rng.randrange(1, 200)))
         assert done.ending in ("done", "killed", "died", "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((5,), "code=5"),
+        ((None,), "code=None"),
+        (("1", float("inf")), "timeout=inf"),
+        (("1", float("nan")), "timeout=nan"),
+        (("1", -1), "timeout=-1"),
+    ],
+)
+def test_what_is_no_code_or_no_time_costs_no_variables(shared: Worker, arguments: tuple[Any, ...], said: str) -> None:
+    shared.run("kept = 5")
+    with pytest.raises(InvalidArgument, match=said):
+        shared.run(*arguments)
+    assert shared.run("kept").value == "5"
+
+
+def test_a_child_that_code_lets_run_on_does_not_answer(worker: Worker) -> None:
+    assert worker.run("import os; x = 3; pid = os.fork()", 10).ok
+    assert worker.run("x + 1", 10).value == "4"
+    assert worker.run("os.waitpid(pid, 0)[1]", 10).value == "0"
