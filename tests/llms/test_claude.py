@@ -608,7 +608,7 @@ async def test_of_a_refusal_no_more_is_read_than_an_error_shows(way: str) -> Non
     bomb = reply(gzip.compress(b"x" * 2**26), 400, {"Content-Encoding": "gzip"})
     async with FaultServer(endless, bomb) as server, asyncio.timeout(20):
         for _ in server.behaviours:
-            with pytest.raises(RequestRefused, match="answered 400$") as failure:
+            with pytest.raises(RequestRefused, match=r"answered 400$") as failure:
                 await ask(model(server), way)
             assert failure.value.raw == ""
 

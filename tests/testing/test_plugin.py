@@ -18,6 +18,31 @@ def test_greeting(tape, name):
 """
 
 
+_ALIKE = """
+from lagentlike import ScriptedLLM
+import pytest
+
+def ask(text):
+    return ScriptedLLM([text]).chat([{"role": "user", "content": text}])
+
+class TestOne:
+    def test_it(self, tape):
+        assert ask("one") == "one"
+
+class TestTwo:
+    def test_it(self, tape):
+        assert ask("two") == "two"
+
+@pytest.mark.parametrize("question", ["one", "two"], ids=["x" * 300, "x" * 300 + "y"])
+def test_long(tape, question):
+    assert ask(question) == question
+
+@pytest.mark.parametrize("sum", ["1+1", "1*1"])
+def test_sum(tape, sum):
+    assert ask(sum) == sum
+"""
+
+
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeconftest("pytest_plugins = ['lagentlike.testing.plugin']")
@@ -42,3 +67,16 @@ def test_tapes_are_made_kept_beside_the_tests_and_played(
     made = sorted(str(path.relative_to(project.path)) for path in Path(project.path).rglob("*.jsonl"))
     assert made == [f"tapes/test_greetings/test_greeting_{name}.jsonl" for name in ("Ann", "B_C")]
     run(project, monkeypatch, False).assert_outcomes(passed=2)
+
+
+def test_each_test_has_a_tape_of_its_own_or_is_told_so(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeconftest("pytest_plugins = ['lagentlike.testing.plugin']")
+    pytester.makepyfile(test_alike=_ALIKE)
+    recorded = run(pytester, monkeypatch, True, "--tapes=record")
+    recorded.assert_outcomes(passed=5, errors=1)
+    recorded.stdout.fnmatch_lines(["*test_sum?1+1? has the tape *test_sum_1_1.jsonl too: tell their parameters apart*"])
+    run(pytester, monkeypatch, False, "-k", "not sum").assert_outcomes(passed=4, deselected=2)
+    made = [path.stem[:20] for path in sorted(Path(pytester.path).rglob("*.jsonl"))]
+    assert made == ["TestOne_test_it", "TestTwo_test_it", *["test_long_xxxxxxxxxx"] * 2, "test_sum_1_1"]
