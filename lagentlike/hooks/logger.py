@@ -41,7 +41,7 @@ class MessageLogger(Hook):
     def _log(self, message: AgentMessage, arrow: str, unit: Any, session_id: Any) -> None:
         if not self.logger.isEnabledFor(self.level):
             return
-        text = str(message.content)
+        text = str(message.content)[: self.max_chars + 1].replace("\r", "\\r").replace("\n", "\\n")
         if len(text) > self.max_chars:
             text = text[: self.max_chars] + "…"
         self.logger.log(self.level, "[%s] %s %s %s: %s", session_id, message.sender, arrow, unit.name, text)

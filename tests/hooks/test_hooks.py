@@ -43,6 +43,13 @@ def test_every_message_that_passes_is_logged_once(caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ["[s] user -> bot: hi", "[s] bot <- bot: hello"]
 
 
+def test_a_message_of_several_lines_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent(ScriptedLLM(["one\r\n[s] user -> bot: forged"]), name="bot", hooks=MessageLogger())
+    with caplog.at_level(logging.INFO, logger="lagentlike.messages"):
+        agent("hi", session_id="s")
+    assert caplog.messages[-1] == r"[s] bot <- bot: one\r\n[s] user -> bot: forged"
+
+
 async def test_executors_and_async_agents_are_logged_too(caplog: pytest.LogCaptureFixture) -> None:
     executor = ActionExecutor([add], hooks=[MessageLogger(name="mine", level=logging.DEBUG)])
     agent = AsyncAgent(AsyncScriptedLLM(["x"]), hooks=[MessageLogger(name="mine", level=logging.DEBUG)])
