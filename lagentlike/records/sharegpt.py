@@ -93,15 +93,15 @@ def _json(value: Any) -> str:
 
 def _as_object(arguments: str) -> Any:
     """A call's arguments as an object; the model's own text where they are none."""
-    try:
-        read = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    return read if isinstance(read, dict) else arguments
+    read = _object(arguments)
+    return arguments if read is None else read
 
 
 def from_sharegpt(row: Mapping[str, Any]) -> ConversationRecord:
     """The record of what `to_sharegpt` gave; what that leaves out (ids, usage, tokens) is not there.
+
+    A row of others may be without `timestamp`, `model` and `completed`, and speak of `user` and `assistant`. A call or
+    a result that cannot be read stays text.
 
     Raises:
         StateError: it is no such row.
@@ -115,22 +115,23 @@ def from_sharegpt(row: Mapping[str, Any]) -> ConversationRecord:
                 tools, prompt = _instructions(value, tools)
                 if prompt:
                     messages.append(AgentMessage(content=prompt, sender="system"))
-            elif kind == "human":
+            elif kind in ("human", "user"):
                 messages.append(AgentMessage(content=value))
-            elif kind == "gpt":
+            elif kind in ("gpt", "assistant"):
                 messages.append(_heard(value))
             elif kind == "tool":
-                results = [_result(json.loads(text)) for text in _RESPONSE.findall(value)]
+                results = [_result(text) for text in _RESPONSE.findall(value) or [value]]
                 _tie(results, messages)
                 text = "\n".join(result.output for result in results)
                 messages.append(AgentMessage(content=text, sender="tool", tool_results=results))
             else:
                 raise StateError(f"this is no ShareGPT row: a turn is from {kind!r}")
-        ended = datetime.fromisoformat(row["timestamp"]).timestamp()
-        return ConversationRecord(
-            "", row["model"], messages, tools, ended, ended, row["completed"], agent="assistant"
-        )  # fmt: skip
-    except (KeyError, TypeError) as error:
+        ended = datetime.fromisoformat(row["timestamp"]).timestamp() if "timestamp" in row else 0.0
+        model, completed = row.get("model", ""), row.get("completed", True)
+        return ConversationRecord("", model, messages, tools, ended, ended, completed, agent="assistant")
+    except StateError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise StateError(f"this is no ShareGPT row: {type(error).__name__} {error}") from None
 
 
@@ -145,17 +146,37 @@ def _instructions(value: str, tools: list[dict[str, Any]]) -> tuple[list[dict[st
 def _heard(value: str) -> AgentMessage:
     thinking = _THINKING.match(value)
     rest = value if thinking is None else value[thinking.end() :]
-    calls = [json.loads(text) for text in _CALL.findall(rest)]
+    calls: list[ToolCall] = []
+
+    def take(block: re.Match[str]) -> str:
+        told = _object(block[1]) or {}
+        if not isinstance(told.get("name"), str) or not isinstance(told.get("arguments"), dict | str):
+            return block[0]
+        calls.append(ToolCall(told["name"], told["arguments"]))
+        return ""
+
     return AgentMessage(
-        content=_CALL.sub("", rest),
+        content=_CALL.sub(take, rest),
         sender="assistant",
         reasoning=None if thinking is None else thinking["text"],
-        tool_calls=[ToolCall(call["name"], call["arguments"]) for call in calls] or None,
+        tool_calls=calls or None,
     )
 
 
-def _result(told: Mapping[str, Any]) -> ToolResult:
-    return ToolResult(True, told["content"], id=told["tool_call_id"], name=told["name"])
+def _result(text: str) -> ToolResult:
+    told = _object(text) or {}
+    content = told.get("content", text)
+    output = content if isinstance(content, str) else _dumps(content)
+    return ToolResult(True, output, id=str(told.get("tool_call_id", "")), name=str(told.get("name", "")))
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The object that a text is as JSON; None where it is none."""
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return read if isinstance(read, dict) else None
 
 
 def _tie(results: list[ToolResult], messages: list[AgentMessage]) -> None:

@@ -140,6 +140,27 @@ def test_openai_messages_tie_each_result_to_its_call() -> None:
     assert messages[4]["content"] == "Error: no"
 
 
+BROKEN = "Like so:\n<tool_call>\n{'name': x}\n</tool_call>"
+
+
+def test_a_call_that_the_model_got_wrong_comes_back_as_the_text_it_is() -> None:
+    said = [AgentMessage(content="1 + 1?"), AgentMessage(content=BROKEN, sender="assistant")]
+    row = to_sharegpt(ConversationRecord("a", "tiny", said, agent="assistant"))
+    back = from_sharegpt(row)
+    assert (back.messages[-1].content, back.messages[-1].tool_calls) == (BROKEN, None)
+    assert to_sharegpt(back)["conversations"] == row["conversations"]
+
+
+def test_rows_of_others_are_read() -> None:
+    turns = [("system", "Be brief."), ("user", "Weather?"), ("assistant", "Hot."), ("tool", "40 degrees")]
+    back = from_sharegpt({"id": 3, "conversations": [{"from": who, "value": text} for who, text in turns]})
+    assert [(back.role_of(message), message.content) for message in back.messages] == turns
+    assert (back.model, back.completed, back.messages[-1].tool_results[0].output) == ("", True, "40 degrees")
+    wrong = {"conversations": [], "timestamp": "yesterday"}
+    with pytest.raises(StateError, match="this is no ShareGPT row: ValueError"):
+        from_sharegpt(wrong)
+
+
 def test_sharegpt_is_written_as_the_format_says() -> None:
     row = to_sharegpt(some_record())
     assert list(row) == ["conversations", "timestamp", "model", "completed"]
