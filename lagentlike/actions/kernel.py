@@ -307,7 +307,7 @@ def _prepare():
             left_out = f"{len(value) - 1_000_000:,} characters are left out here"
             return f"{value[:500_000]}\\n… {left_out} …\\n{value[-500_000:]}"
         if isinstance(value, dict):
-            return {key: cut(item) for key, item in value.items() if not key.startswith("image/")}
+            return {key: cut(item) for key, item in value.items() if not str(key).startswith("image/")}
         return [cut(item) for item in value] if isinstance(value, (list, tuple)) else value
     def pack_what_is_taken(value):
         try:
@@ -376,7 +376,8 @@ def _environment(isolation: Isolation, folder: Path) -> dict[str, str]:
 def _matplotlib_folder(isolation: Isolation, folder: Path) -> Path:
     """A folder for matplotlib, with the list of fonts that this user has: to make one takes seconds."""
     place = isolation.scratch_folder(folder / "matplotlib")
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    usual = os.path.expanduser("~/.cache")  # noqa: PTH111  # Path raises an error for a user without a home
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or usual)
     for fonts in caches.glob("matplotlib/fontlist-*.json"):
         isolation.hand_over(Path(shutil.copy(fonts, place)))
     return place
