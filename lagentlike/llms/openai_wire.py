@@ -19,7 +19,7 @@ from .chunk_shape import ChunkShape
 from .codec import decode, encode, parse_arguments
 from .growing import cut_off, GrowingAnswer
 from .refusals import refusal_in_stream
-from .told import count, unreadable
+from .told import are_token_ids, count, unreadable
 
 __all__ = [
     "ChatAssembler",
@@ -535,7 +535,7 @@ def _id_in_text(token: Any) -> int | None:
 
 def _ids(values: Any) -> list[int]:
     """The values if all are token ids, else nothing."""
-    return values if type(values) is list and all(type(value) is int for value in values) else []
+    return values if are_token_ids(values) else []
 
 
 def _first_choice(response: Any, raw: bytes) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from ..schema import Completion, TokenSpan, Usage
 from .base import Params
 from .codec import decode
 from .openai_wire import schema_of_answer
-from .told import count, text_or_none, unreadable
+from .told import are_token_ids, count, text_or_none, unreadable
 
 __all__ = ["SERVERS", "TokenServer", "answer_of", "sampling_fields"]
 
@@ -238,9 +238,10 @@ def _span(ids: list[int], logprobs: Any, body: bytes) -> TokenSpan:
 
 
 def _ids(values: Any, body: bytes) -> list[int]:
-    if type(values) is not list or not all(type(value) is int for value in values):
-        raise unreadable("has token ids that are no whole numbers", body)
-    return values
+    if not are_token_ids(values):
+        raise unreadable("has token ids that are no whole numbers from 0 up to 2^31", body)
+    ids: list[int] = values
+    return ids
 
 
 def _object(body: bytes) -> Body:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from lagentlike.errors import BadResponse, InvalidArgument, MissingTokens, ServerError
 from lagentlike.llms.token_wire import SERVERS
 from lagentlike.schema import Completion, Usage
+
+from .lies import answers_or_typed_errors
 
 PARAMS: dict[str, Any] = {
     "max_new_tokens": 64,
@@ -265,6 +268,8 @@ def test_the_two_generates_are_told_apart(server: str, other: str) -> None:
         ("vllm", "choices", [], "no choice with a text"),
         ("vllm", "choices.0.token_ids", [7, 8], "2 token ids and 3 log-probabilities"),
         ("vllm", "choices.0.token_ids", [7, 8, "9"], "no whole numbers"),
+        ("lmdeploy", "output_ids", [7, -1, 9], "no whole numbers"),
+        ("vllm", "choices.0.token_ids", [7, 2**40, 9], "no whole numbers"),
         ("vllm", "choices.0.logprobs.token_logprobs", [-0.1, None, -0.3], "no numbers"),
         ("sglang", "output_ids", [7, 8, 10], "other ids in output_ids"),
         ("sglang", "meta_info", None, "no text with meta_info"),
@@ -291,3 +296,13 @@ def test_an_answer_that_cannot_be_trusted_is_refused(server: str, path: str, val
 def test_an_answer_that_the_engine_gave_up_is_an_error(server: str, path: str, value: Any) -> None:
     with pytest.raises(ServerError, match="gave the answer up"):
         parsed(server, changed(server, path, value))
+
+
+@pytest.mark.parametrize("server", list(RESPONSES))
+def test_a_server_that_sends_anything_gets_an_answer_or_a_typed_error_made_of_it(server: str) -> None:
+    def parse(body: bytes) -> Completion:
+        with suppress(MissingTokens, InvalidArgument):  # which say how the server is to be asked
+            return SERVERS[server].parse(body)
+        raise BadResponse("it names its cure")
+
+    assert answers_or_typed_errors(parse, RESPONSES[server]) > 200
