@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from operator import eq, is_
 from typing import Any, Protocol, TypeVar
@@ -19,7 +20,7 @@ from .memory import Mark
 from .state import plain_state, SessionId, SessionState
 from .store import Change, Kept, SessionStore, Tail, to_json
 
-__all__ = ["LONG", "Keeper", "unused"]
+__all__ = ["LONG", "Keeper", "surely", "unused"]
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Keeper:
         return None if held is None else held.note
 
     async def write(self, session_id: SessionId, note: Any = None) -> None:
-        """Keep what is new in a session since it was fetched or written.
+        """Keep what is new in a session since it was fetched or written; a cancellation waits until that is done.
 
         Args:
             session_id: the session, no other turn of which is under way.
@@ -130,7 +131,7 @@ class Keeper:
         there = sum(_mark(state, session_id)[1] for _, state in states if isinstance(state, MemoryManager))
         new = there - sum(length for _, length in held.marks.values())
         change, marks, logs = await self._done(states, lambda: self._change(session_id, held, states, note), new)
-        await self.store.append(session_id, change)
+        await surely(self.store.append(session_id, change))
         held.version, held.note, held.marks, held.logs = change.version, note, marks, logs
         held.values |= change.values
 
@@ -257,6 +258,16 @@ _States = list[tuple[str, SessionState]]
 def _mark(memories: MemoryManager, session_id: SessionId) -> Mark:
     memory = memories.memory_map.get(session_id)
     return ([], 0) if memory is None else memory.mark()
+
+
+async def surely(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for something that a cancellation must not break off: whoever goes on finds it done, or not done."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 class _Used(Protocol):

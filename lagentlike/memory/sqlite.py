@@ -95,12 +95,15 @@ class SQLiteStore(SessionStore):
             self._writer.close()
             raise StateError(f"{os.fspath(path)!r} holds no sessions: {error}") from error
         self._guard = threading.Lock()
+        self._reading = threading.Lock()
         self._waiting: list[tuple[Work, asyncio.Future[Any]]] = []
         self._writing = False
         self._thread = ThreadPoolExecutor(1, "lagentlike-sqlite")
 
     async def version(self, session_id: SessionId) -> int:
-        found = self._read(self._reader, "SELECT version FROM sessions WHERE key = ?", session_key(session_id))
+        key = session_key(session_id)
+        with self._reading:  # a query that begins during another one of its connection sees no later turn than that
+            found = self._read(self._reader, "SELECT version FROM sessions WHERE key = ?", key)
         return found[0][0] if found else 0
 
     async def load(self, session_id: SessionId) -> Kept | None:
@@ -213,16 +216,7 @@ class SQLiteStore(SessionStore):
                     raise StateError(f"{os.fspath(self.path)!r} cannot be written: it was closed here") from None
                 self._writing = True
             self._waiting.append((work, done))
-        try:
-            return await asyncio.shield(done)
-        except asyncio.CancelledError:
-            with self._guard:
-                is_begun = (work, done) not in self._waiting
-                if not is_begun:
-                    self._waiting.remove((work, done))
-            if is_begun:  # who goes on finds it written, or not
-                await asyncio.wait([done])
-            raise
+        return await done
 
     def _write_all(self) -> None:
         """Write what waits, and what comes in meanwhile, one transaction after another."""
@@ -232,7 +226,7 @@ class SQLiteStore(SessionStore):
                 if not group:
                     self._writing = False
                     return
-            self._commit(group)
+            self._commit([(work, done) for work, done in group if not done.cancelled()])
 
     def _commit(self, group: list[tuple[Work, asyncio.Future[Any]]]) -> None:
         outcomes: _Outcomes = []
@@ -319,6 +313,8 @@ _Outcomes = list[tuple["asyncio.Future[Any]", Any]]
 def _settle(outcomes: _Outcomes) -> None:
     """Tell those who wait, in their event loop."""
     for done, outcome in outcomes:
+        if done.cancelled():
+            continue
         if isinstance(outcome, Exception):
             done.set_exception(outcome)
         else:

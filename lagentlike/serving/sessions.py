@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..concurrency import in_thread
 from ..errors import SessionConflict, StateError
 from ..memory import Keeper, Memory, MemoryManager, SessionId, SessionState
-from ..memory.keeper import LONG, unused
+from ..memory.keeper import LONG, surely, unused
 from ..module import Module
 from ..schema import AgentMessage
 from ..turn import take_back
@@ -158,7 +158,7 @@ class Sessions:
             yield session
         finally:
             kept = self.keeper is not None and self.keeper.is_kept(session.unit_id)  # by the unit itself
-            await _surely(self._delete(session) if kept else self._reset(session))
+            await surely(self._delete(session) if kept else self._reset(session))
 
     async def keep(
         self,
@@ -186,7 +186,7 @@ class Sessions:
         except TypeError as error:
             raise NotKept(f"the reply cannot be kept: {error}") from error
         undo = None if within is None or last is None else Undo(within, record, session.last, session.spoken)
-        await _surely(self._keep(session, last, undo))
+        await surely(self._keep(session, last, undo))
 
     async def take_back(self, session: Session, turn: str) -> bool:
         """Take back the last turn of a session, if that is the one and it can be; whether it is taken back.
@@ -196,7 +196,7 @@ class Sessions:
         """
         if not session.undo or session.last is None or session.last["turn"] != turn:
             return False
-        await _surely(self._take_back(session, session.undo[-1]))
+        await surely(self._take_back(session, session.undo[-1]))
         return True
 
     async def messages(self, session: Session) -> list[dict[str, Any]]:
@@ -228,7 +228,7 @@ class Sessions:
 
     async def delete(self, session: Session) -> None:
         """Forget a session for good."""
-        await _surely(self._delete(session))
+        await surely(self._delete(session))
 
     async def names(self, owner: str) -> list[str]:
         """The sessions of an owner, the oldest first."""
@@ -304,13 +304,3 @@ class Sessions:
         if messages > LONG or any(state.spreads for _, state in self._unit.named_states()):
             return await in_thread(work)
         return work()
-
-
-async def _surely(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for something that a cancellation must not break off."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

@@ -639,6 +639,39 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     assert path.read_text() == "not a database" * 100
 
 
+def test_threads_that_read_at_once_see_the_last_turn(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "s.db")
+    over = threading.Event()
+
+    def version(session_id: str) -> int:
+        try:
+            store.version(session_id).send(None)
+        except StopIteration as found:  # it waits for nothing, so that one step is all
+            return int(found.value)
+        raise AssertionError
+
+    def read() -> None:
+        while not over.is_set():
+            version("bob")
+
+    for session_id in ("ann", "bob"):
+        run_in_background(store.append(session_id, Change(0, 1, {})))
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as another_process:
+        another_process.execute("PRAGMA synchronous=OFF")
+        seen = []
+        for number in range(2, 1000):
+            another_process.execute("UPDATE sessions SET version = ? WHERE key = ?", (number, session_key("ann")))
+            seen.append(version("ann"))
+    over.set()
+    for thread in threads:
+        thread.join()
+    store.blocking.close()
+    assert seen == [*range(2, 1000)]
+
+
 @pytest.mark.parametrize("path", [":memory:", ""])
 def test_a_file_must_have_a_name(path: str) -> None:
     with pytest.raises(InvalidArgument, match="path of a file"):
