@@ -111,6 +111,10 @@ class _LoopWork(_Work):
         self._loop = loop
 
     def deliver(self, result: Any, error: BaseException | None) -> None:
+        if isinstance(error, StopIteration):  # no coroutine can be given it
+            told = RuntimeError("a blocking function raised StopIteration")
+            told.__cause__ = error
+            error = told
         with _arrived_guard:
             arrived = _arrived.setdefault(self._loop, [])
             arrived.append((self._future, result, error))

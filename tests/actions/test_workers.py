@@ -161,3 +161,12 @@ def test_what_is_waited_for_is_told_nothing() -> None:
     with when_given_up(lambda: told.append(True)):
         assert work() == 1, "in a thread that nobody can give up"
     assert told == []
+
+
+async def test_a_stop_iteration_reaches_who_waits_and_delays_nobody() -> None:
+    waiting = [submit_from_loop(lambda: next(iter(()))), submit_from_loop(lambda: 5)]
+    async with asyncio.timeout(20):
+        error, five = await asyncio.gather(*waiting, return_exceptions=True)
+    assert five == 5
+    assert isinstance(error, RuntimeError)
+    assert isinstance(error.__cause__, StopIteration)
