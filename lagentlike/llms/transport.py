@@ -628,8 +628,6 @@ class PartStream(AsyncIterator[list[T]]):
         self._call = call
         self._assembler = assembler
         self._events = assembler.parser(call.options.max_bytes)
-        self._is_whole = response.content_type == "application/json" and assembler.parser is EventParser
-        """Whether the server does not stream; JSON lines may be called JSON too."""
         self._reader: _Reader | None = None
         self._first: list[T] = []
         self._head = b""
@@ -692,7 +690,7 @@ class PartStream(AsyncIterator[list[T]]):
         """The parts made by the next bytes, which may be none."""
         try:
             data = await reader.read()
-            if data is not None and self._is_whole:
+            if data is not None and not self._head and self._is_whole(data):
                 data += await _rest(reader)
                 self._head = data[:_HEAD_BYTES]
                 return self._assembler.feed([data]) + self._end()
@@ -708,6 +706,10 @@ class PartStream(AsyncIterator[list[T]]):
             self._over = True
             parts += self._last()
         return parts
+
+    def _is_whole(self, data: bytes) -> bool:
+        """Whether the server does not stream, whatever it says of that: no event begins like a JSON object."""
+        return self._assembler.parser is EventParser and data.lstrip().startswith(b"{")
 
     def _end(self) -> list[T]:
         """The last parts, once the server has closed the stream."""

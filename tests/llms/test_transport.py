@@ -217,6 +217,16 @@ async def test_refusals_are_not_retried_and_show_no_key(
     assert error.__context__ is None
 
 
+@pytest.mark.parametrize("called", ["application/json", "text/event-stream", "text/plain", "application/x-ndjson", ""])
+async def test_a_stream_and_an_answer_that_is_none_are_told_apart_whatever_they_are_called(called: str) -> None:
+    whole = reply(completion("whole"), headers={"Content-Type": called})
+    spaced = reply(b"\r\n " + json.dumps(completion("spaced"), indent=1).encode(), headers={"Content-Type": called})
+    stream = reply(stream_of("streamed"), headers={"Content-Type": called})
+    async with FaultServer(whole, spaced, stream) as server:
+        llm = model(server)
+        assert [await ask(llm, "stream") for _ in server.behaviours] == ["whole", "spaced", "streamed"]
+
+
 SSE = b"data: %s\n\n"
 
 
