@@ -36,6 +36,8 @@ class Sequential(Agent):
     def __init__(self, *agents: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name, agent in _named(agents):
+            if name in self._children:
+                raise InvalidArgument("agents", name, "there are two of this name: give each its own")
             self.add_agent(name, agent)
             _check_colour(self, self._children[name], name)
 

@@ -91,6 +91,8 @@ class HTTPAgentClient(Agent):
     ) -> None:
         super().__init__(name=name, description=description, hooks=hooks)
         self.memory = None  # it is over there
+        if "//" in host:
+            raise InvalidArgument("host", host, f"give a whole address by its name: url={host!r}")
         self.url = url.rstrip("/") if url is not None else f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._remote = _Remote(self.url, token, timeout, retry)
         self.sessions = RemoteSessions(self._remote)

@@ -111,6 +111,8 @@ def test_a_row_is_indexed_sliced_named_and_counted() -> None:
         unit[5]
     with pytest.raises(InvalidArgument, match="module="):
         Sequential(5)
+    with pytest.raises(InvalidArgument, match="agents='a': there are two of this name"):
+        Sequential(("a", Agent()), ("a", Agent()))
 
 
 @pytest.mark.parametrize(

@@ -369,6 +369,8 @@ async def test_an_answer_that_is_no_agents_is_a_typed_error() -> None:
 def test_a_url_must_be_one() -> None:
     with pytest.raises(InvalidArgument, match="give the server's address"):
         HTTPAgentClient(url="127.0.0.1:8090")
+    with pytest.raises(InvalidArgument, match="give a whole address by its name: url="):
+        HTTPAgentClient("http://127.0.0.1:1")
 
 
 def test_streams_of_all_kinds_of_messages_come_out_as_they_went_in() -> None:
