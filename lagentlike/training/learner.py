@@ -86,7 +86,7 @@ class Learner:
             raise InvalidArgument("dtype", dtype, "give 'float32' or 'bfloat16'")
         self.adamw = adamw
         self.micro_batch = micro_batch
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype = _device(device), dtype
         self.model = self._placed(model)
         self.steps = 0
         self._trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
@@ -232,6 +232,16 @@ class Learner:
                 value.copy_(trained[name])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps = int(state["steps"])
+
+
+def _device(given: Any) -> torch.device:
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgument("device", given, "give 'cpu', or 'cuda' for a GPU") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidArgument("device", given, "torch sees no GPU here: give 'cpu', or install a torch built for CUDA")
+    return device
 
 
 _FORWARDED = ("input_ids", "attention_mask", "action_mask")

@@ -197,7 +197,8 @@ class Trainer:
             state = torch.load(path, map_location="cpu", weights_only=True)
             version, settings = state["version"], state["settings"]
         except Exception as error:
-            raise StateError(f"{os.fspath(path)!r} is no checkpoint of a trainer: {error}") from error
+            why = str(error) if isinstance(error, OSError) else f"torch cannot read it ({type(error).__name__})"
+            raise StateError(f"{os.fspath(path)!r} is no checkpoint of a trainer: {why}") from error
         mine = {"version": 1, **self._settings()}
         for name, value in {"version": version, **settings}.items():
             if mine.get(name) != value:

@@ -181,6 +181,8 @@ class Policy(Learner):
             InvalidArgument: there is none; or one samples otherwise than from the model's own distribution (`top_p`,
                 `top_k`, `repetition_penalty`), of which the log-probabilities are that are kept. Nothing was changed.
         """
+        if not isinstance(agent, Module):
+            raise InvalidArgument("agent", agent, "give an async agent that is built on policy.llm()")
         found: list[tuple[str, Any, dict[str, Any] | None]] = []
         for path, unit in agent.named_modules():
             llm = getattr(unit, "llm", None)

@@ -331,3 +331,16 @@ def test_matrices_multiplied_in_bfloat16_change_little_and_weights_stay_float32(
     assert {value.dtype for value in narrow.weights().values()} == {torch.float32}
     with pytest.raises(InvalidArgument, match="dtype='int8'"):
         Policy(small, dtype="int8")
+
+
+def test_a_device_that_is_not_there_is_named(small: Path) -> None:
+    with pytest.raises(InvalidArgument, match="device='quantum'"):
+        Policy(small, device="quantum")
+    if not torch.cuda.is_available():
+        with pytest.raises(InvalidArgument, match="device='cuda': torch sees no GPU here"):
+            Policy(small, device="cuda")
+
+
+def test_what_is_no_agent_is_refused(small: Path) -> None:
+    with pytest.raises(InvalidArgument, match="agent=5: give an async agent"):
+        Policy(small).attach(5)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from lagentlike.errors import StateError
 from lagentlike.training import Objective, read_metrics
 
 RUN = """
@@ -137,3 +138,14 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(
         trainer.save_checkpoint(tmp_path / "checkpoint.pt")
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_without_bad_advice(small: Path, tmp_path: Path) -> None:
+    from lagentlike.training import conversation, Policy, SFTTrainer
+
+    (tmp_path / "checkpoint.pt").write_bytes(b"garbage")
+    policy = Policy(small)
+    lesson = conversation(policy, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    with pytest.raises(StateError, match="no checkpoint of a trainer") as refused:
+        SFTTrainer(policy, [lesson], steps=1, out=tmp_path, resume=True).train()
+    assert "weights_only" not in str(refused.value)
