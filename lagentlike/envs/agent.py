@@ -41,7 +41,7 @@ class AtroposAgent:
         execute_tool: runs a call in the place of `tools`, such as in a sandbox.
 
     Raises:
-        InvalidArgument: the tools are none.
+        InvalidArgument: the tools or the config are none.
 
     >>> import asyncio
     >>> from lagentlike.llms import AsyncScriptedLLM
@@ -60,6 +60,8 @@ class AtroposAgent:
         tokenizer: Any = None,
         execute_tool: ExecuteTool | None = None,
     ) -> None:
+        if config is not None and not isinstance(config, AgentConfig):
+            raise InvalidArgument("config", config, "give an AgentConfig, such as AgentConfig(max_steps=5)")
         self.server = server
         self.tools = tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools or ())
         self.config = config or AgentConfig()
@@ -78,10 +80,13 @@ class AtroposAgent:
             steps and tokens so far.
 
         Raises:
-            InvalidArgument: the server cannot be asked, or not with these parameters.
+            InvalidArgument: the task is no text, the server cannot be asked (or not with these parameters), or
+                `execute_tool` gave no `ToolResult`.
             BudgetExceeded: a `Budget` around the run is used up.
             EnvironmentFailed, SandboxError: what `execute_tool` works on is broken.
         """
+        if not isinstance(task, str):
+            raise InvalidArgument("task", task, "say what the agent is to do, as a text")
         before = [dict(message) for message in initial_messages or ()]
         if not before or before[0].get("role") != "system":
             before.insert(0, {"role": "system", "content": system_prompt(self.config, self.tools.get_schemas())})
@@ -123,11 +128,14 @@ class AtroposAgent:
         if call.error:
             return ToolResult(False, error=call.error, id=call.id, name=call.name)
         try:
-            return await self.execute_tool(call)
+            result = await self.execute_tool(call)
         except (BudgetExceeded, EnvironmentFailed, SandboxError):
             raise
         except Exception as error:  # noqa: BLE001  # whatever a tool raises, the model may try something else
             return ToolResult(False, error=f"{type(error).__name__}: {error}", id=call.id, name=call.name)
+        if not isinstance(result, ToolResult):
+            raise InvalidArgument("execute_tool", self.execute_tool, f"have it give a ToolResult, and not {result!r}")
+        return result
 
 
 class _Run:

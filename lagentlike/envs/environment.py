@@ -108,6 +108,8 @@ class AgentEnv(ABC, Generic[C]):
         self.server = server_of(servers if server_configs is None else server_configs, slurm, testing)
         self.tokenizer = tokenizer
         self.tools: ToolRegistry = self.build_tools()
+        if not isinstance(self.tools, ToolRegistry):
+            raise InvalidArgument("build_tools()", self.tools, "have it give a ToolRegistry of the tools")
         self.failures: list[tuple[Item, str]] = []
         self.unanswered: Counter[str] = Counter()
         self._sandboxes = Sandboxes(self.config.sandbox, self.tools)

@@ -395,3 +395,16 @@ def test_the_tokens_of_a_step_stay_as_they_were() -> None:
 def test_a_registry_of_tools_is_taken_as_it_is() -> None:
     registry = ToolRegistry([calculator])
     assert AtroposAgent(scripted(), registry).tools is registry
+
+
+async def test_what_a_program_gets_wrong_is_told_to_it_and_not_to_the_model() -> None:
+    async def text(call: ToolCall) -> Any:
+        return "42"
+
+    call = '<tool_call>{"name": "calculator", "arguments": {"expression": "6 * 7"}}</tool_call>'
+    with pytest.raises(InvalidArgument, match="have it give a ToolResult, and not '42'"):
+        await AtroposAgent(AsyncScriptedLLM([call, "done"]), [calculator], execute_tool=text).run("x")
+    with pytest.raises(InvalidArgument, match="task=5"):
+        await AtroposAgent(AsyncScriptedLLM(["done"])).run(5)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(InvalidArgument, match="give an AgentConfig"):
+        AtroposAgent(AsyncScriptedLLM(["done"]), config={"max_steps": 3})  # type: ignore[arg-type]

@@ -295,6 +295,15 @@ async def test_a_model_without_tokens_gives_groups_to_read_alone() -> None:
         assert group["scores"] == [1.0, 1.0]
 
 
+def test_tools_are_in_a_registry() -> None:
+    class Listed(Rewritten):
+        def build_tools(self) -> Any:
+            return [calculator]
+
+    with pytest.raises(InvalidArgument, match=r"build_tools\(\)=.*have it give a ToolRegistry"):
+        Listed()
+
+
 def test_an_environment_wants_its_own_config() -> None:
     with pytest.raises(InvalidArgument, match="AgentEnvConfig"):
         Rewritten({"group_size": 2})  # type: ignore[arg-type]  # that is the point
