@@ -50,8 +50,9 @@ def own_params(params: Params, index: int) -> Params:
     That is a `seed`, as models that decode batches have it, and the `prompt_ids` that it goes on from.
     """
     own = {}
-    if params.get("seed") is not None and index:
-        own["seed"] = params["seed"] + index
+    seed = params.get("seed")
+    if isinstance(seed, int) and index:  # what is none is the model's to refuse
+        own["seed"] = seed + index
     ids = params.get("prompt_ids")
     if isinstance(ids, list | tuple) and index < len(ids) and isinstance(ids[index], list | tuple):
         own["prompt_ids"] = ids[index]

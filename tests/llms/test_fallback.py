@@ -24,7 +24,16 @@ from lagentlike.errors import (
     ServerError,
     StreamTruncated,
 )
-from lagentlike.llms import AsyncFallbackLLM, AsyncScriptedLLM, fallback, FallbackLLM, GPTAPI, ScriptedLLM
+from lagentlike.llms import (
+    AsyncFallbackLLM,
+    AsyncScriptedLLM,
+    CachedLLM,
+    fallback,
+    FallbackLLM,
+    GPTAPI,
+    ScriptedLLM,
+    TinyLM,
+)
 
 from .fault_server import answer, FaultServer, refuse
 
@@ -190,6 +199,13 @@ def test_its_usage_is_that_of_all_its_models() -> None:
     assert llm.usage.requests == 2
     assert llm.gen_params is first.gen_params
     assert not llm.real
+
+
+def test_a_seed_that_is_none_is_the_model_s_to_refuse() -> None:
+    hello = [{"role": "user", "content": "Hello?"}]
+    for llm in (FallbackLLM([TinyLM()]), CachedLLM(TinyLM())):
+        with pytest.raises(InvalidArgument, match="seed='x'"):
+            llm.chat([hello, hello], seed="x")
 
 
 def test_a_model_that_stands_there_twice_is_counted_once() -> None:
