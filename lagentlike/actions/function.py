@@ -31,6 +31,7 @@ class FunctionTool(BaseAction, Generic[P, R]):
         stateful: whether it works on the environment of the chain that calls it.
         read_only: whether it changes nothing.
         needs_approval: whether a person should agree to a call, as for `BaseAction`.
+        isolated: whether executors run each call in a process of its own, as for `tool`.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class FunctionTool(BaseAction, Generic[P, R]):
         stateful: bool = False,
         read_only: bool = False,
         needs_approval: Approval = False,
+        isolated: bool = False,
     ) -> None:
         if not callable(function) or isinstance(function, type | BaseAction):
             raise InvalidArgument("function", function, "give a function")
@@ -64,6 +66,11 @@ class FunctionTool(BaseAction, Generic[P, R]):
         if not isinstance(needs_approval, bool) and not callable(needs_approval):
             raise InvalidArgument("needs_approval", needs_approval, "give True, False, or a function of the arguments")
         self.needs_approval = needs_approval
+        if not isinstance(isolated, bool) or (isolated and stateful):
+            raise InvalidArgument(
+                "isolated", isolated, "give True or False; what a stateful tool works on is in this process"
+            )
+        self.isolated = self.interruptible = isolated
         self.apis()  # a signature that no model can call is an error now
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]  # it is the function
@@ -76,7 +83,11 @@ class FunctionTool(BaseAction, Generic[P, R]):
             raise InvalidArgument(
                 "function", self.function, "use tool_api in a BaseAction for methods, or wrap a bound one"
             )
-        return {"run": (self.function, _Options())}
+        if not self.isolated:
+            return {"run": (self.function, _Options())}
+        from .isolated import in_own_process  # and with it multiprocessing
+
+        return {"run": (in_own_process(self.function), _Options())}
 
     def _summary(self) -> str:
         return ""  # the class's docstring is about tools, and not about this one
@@ -98,6 +109,7 @@ def tool(
     stateful: bool = False,
     read_only: bool = False,
     needs_approval: Approval = False,
+    isolated: bool = False,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -110,6 +122,7 @@ def tool(
     stateful: bool = False,
     read_only: bool = False,
     needs_approval: Approval = False,
+    isolated: bool = False,
 ) -> Any:
     """Make a function a tool; used with or without parentheses, on plain and async functions.
 
@@ -120,7 +133,7 @@ def tool(
         name: its name; the function's name by default.
         description: what it does; the docstring's text by default.
         timeout: seconds a call may take; None for what the executor says. A blocking function that takes longer is
-            left running in its thread.
+            left running in its thread, unless it is `isolated`.
         max_length: most characters of a result; longer ones keep their head and tail.
         status: "terminal" if a rollout ends once it was called, such as a tool that takes the answer.
         stateful: whether it works on the environment of the chain that calls it, which it gets from
@@ -128,6 +141,9 @@ def tool(
         read_only: whether it changes nothing, so that its calls may run side by side.
         needs_approval: whether a person should agree to a call before it is made; or a function of the call's
             arguments (a dict) that gives True, or the reason as a text, for those that a person should see.
+        isolated: whether an executor runs each call in a new process, which is killed where it takes too long, whatever
+            it does; it costs half a second or so. The function must be found by its name in its module. It keeps the
+            rights of this process: code that nobody read belongs into a sandbox.
 
     >>> @tool
     ... def add(a: int, b: int) -> int:
@@ -138,7 +154,9 @@ def tool(
     """
 
     def make(given: Callable[..., Any]) -> FunctionTool[..., Any]:
-        return FunctionTool(given, name, description, timeout, max_length, status, stateful, read_only, needs_approval)
+        return FunctionTool(
+            given, name, description, timeout, max_length, status, stateful, read_only, needs_approval, isolated
+        )
 
     return make if function is None else make(function)
 
