@@ -207,8 +207,9 @@ def _from_name(name: str) -> ModuleType:
 
 def _is_own(value: Any, module: ModuleType, of: type | None) -> bool:
     """Whether it is an agent, or a class of agents (or of what is looked for) that this very module defines."""
+    from ..actions import BaseAction
     from ..module import Module
 
     if isinstance(value, type):
         return issubclass(value, of or Module) and value.__module__ == module.__name__
-    return of is None and isinstance(value, Module)
+    return of is None and isinstance(value, Module) and not isinstance(value, BaseAction)

@@ -130,7 +130,7 @@ def test_version(lagentlike: Callable[..., Outcome]) -> None:
         (("run",), "required: agent ("),
         (("run", "nowhere:agent", "hi"), "no module 'nowhere'"),
         (("run", "nowhere.py:agent", "hi"), "no file 'nowhere.py'"),
-        (("run", "my_agents.py:nobody", "hi"), "its agents are Async, Broken, agent, blocking"),
+        (("run", "my_agents.py:nobody", "hi"), "its agents are Async, Broken, agent, blocking, react, streaming"),
         (("run", "my_agents.py:number", "hi"), "is no agent but of type int"),
         (("run", "my_agents.py:picky", "hi"), "cannot be made without arguments"),
         (("run", ":agent", "hi"), "the module's name is missing"),
