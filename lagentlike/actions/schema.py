@@ -8,10 +8,11 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, create_model, Field, PydanticSchemaGenerationError, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
 
 from ..errors import InvalidArgument, ToolArgumentsError
 from ..prompts.parsers.room import Room
@@ -80,6 +81,7 @@ class ToolSchema:
             elif parameter.name not in self._hidden:
                 self._shown.append(parameter)
         self._names = {f"p{index}": parameter.name for index, parameter in enumerate(self._shown)}
+        self._filled = {field for field, one in zip(self._names, self._shown, strict=True) if _default_is_a_fields(one)}
 
     def validate(self, arguments: Mapping[str, Any] | str | None) -> dict[str, Any]:
         """The arguments to call the function with, as Python values.
@@ -194,8 +196,8 @@ class ToolSchema:
             raise self._refusal("; ".join(_complaints(error))) from None
         except (ValueError, RecursionError) as error:
             raise self._refusal(_fault(error)) from None
-        given, names = found.__dict__, self._names
-        kwargs = {names[field]: given[field] for field in found.__pydantic_fields_set__ if field in given}
+        given, wanted = found.__dict__, found.__pydantic_fields_set__ | self._filled
+        kwargs = {name: given[field] for field, name in self._names.items() if field in wanted}
         if found.__pydantic_extra__:
             if hidden := self._hidden & found.__pydantic_extra__.keys():
                 raise self._refusal(f"there is no argument {', '.join(sorted(hidden))}")
@@ -275,7 +277,7 @@ def _hidden(
     hidden = (set(parameters) - included) | excluded
     for parameter in parameters.values():
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        needed = named and parameter.default is parameter.empty and parameter.name != "session_id"
+        needed = named and _default_is_a_fields(parameter) and parameter.name != "session_id"
         if needed and parameter.name in hidden:
             raise InvalidArgument("exclude_arguments", parameter.name, f"{name} needs it: give the parameter a default")
     return hidden | (parameters.keys() & {"session_id"})
@@ -296,13 +298,20 @@ def _type_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
 def _field(kind: Any, parameter: inspect.Parameter, description: str) -> Any:
     """A field of the arguments' model: the type, and the field's default, prose and real name."""
     options: dict[str, Any] = {"alias": parameter.name}
+    if isinstance(parameter.default, FieldInfo):
+        kind = Annotated[kind, parameter.default]
     if description and not any(getattr(note, "description", None) for note in getattr(kind, "__metadata__", ())):
         options["description"] = description
-    if parameter.default is parameter.empty:
+    if _default_is_a_fields(parameter):
         return kind, Field(**options)
     if not _has_json(parameter.default):  # then the schema does not show it; the function has it anyway
         return kind, Field(default=None, json_schema_extra=_drop_default, **options)
     return kind, Field(default=parameter.default, **options)
+
+
+def _default_is_a_fields(parameter: inspect.Parameter) -> bool:
+    """Whether the function has no default of its own: there may be one in a pydantic `Field`."""
+    return parameter.default is parameter.empty or isinstance(parameter.default, FieldInfo)
 
 
 def _has_json(value: Any) -> bool:

@@ -261,6 +261,39 @@ def test_a_field_description_goes_before_the_docstring() -> None:
     assert ToolSchema(function, "f").parameters["properties"]["a"]["description"] == "from the type"
 
 
+def test_a_field_may_hold_the_default_in_either_place() -> None:
+    def function(
+        a: Annotated[int, Field(default=3)],
+        b: int = Field(4, ge=1, description="how many"),
+        c: list[int] = Field(default_factory=list),  # noqa: B008
+        d: str = Field(description="needed"),
+    ) -> None:
+        """Do it.
+
+        Args:
+            b: not this.
+        """
+
+    schema = ToolSchema(function, "f")
+    assert schema.parameters["required"] == ["d"]
+    assert schema.parameters["properties"]["a"] == {"type": "integer", "default": 3}
+    assert schema.parameters["properties"]["b"] == {
+        "type": "integer",
+        "description": "how many",
+        "default": 4,
+        "minimum": 1,
+    }
+    assert schema.parameters["properties"]["d"]["description"] == "needed"
+    assert schema.validate({"d": "x"}) == {"a": 3, "b": 4, "c": [], "d": "x"}
+    assert schema.validate({"d": "x", "b": 1, "c": [2]}) == {"a": 3, "b": 1, "c": [2], "d": "x"}
+    with pytest.raises(ToolArgumentsError, match="b: input should be greater than or equal to 1"):
+        schema.validate({"d": "x", "b": 0})
+    with pytest.raises(ToolArgumentsError, match="d is missing"):
+        schema.validate({})
+    with pytest.raises(InvalidArgument, match="give the parameter a default"):
+        ToolSchema(function, "f", exclude=["b"])
+
+
 def test_a_returned_dict_can_be_described_item_by_item() -> None:
     def function() -> dict[str, int]:
         """Do it.
