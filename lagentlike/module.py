@@ -342,6 +342,7 @@ class Module:
 
         Raises:
             StateError: it does not fit; nothing was changed.
+            SessionBusy: a turn of a session that it changes is under way; nothing was changed.
         """
         if not isinstance(state_dict, Mapping):
             raise StateError(f"a state dict is a dict, got {type(state_dict).__name__}")
@@ -385,6 +386,7 @@ class Module:
 
         Raises:
             StateError: the file is no state, or does not fit; nothing was changed.
+            SessionBusy: a turn of a session that it changes is under way; nothing was changed.
         """
         try:
             state = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
@@ -793,7 +795,11 @@ def _carry_out(
     restored: Sequence[tuple[SessionState, SessionId, Any]], forgotten: Sequence[tuple[SessionState, SessionId]]
 ) -> None:
     """Put new values in place, all or none."""
-    undo = [state.snapshot(one) for state, one in [*forgotten, *((state, one) for state, one, _ in restored)]]
+    reader, changed = outermost_turn(), [*forgotten, *((state, one) for state, one, _ in restored)]
+    for state, one in changed:
+        if isinstance(state, MemoryManager) and state.is_changing(one, reader):
+            raise SessionBusy(f"a turn of session {one!r} is under way, and its end would go into what is loaded: wait")
+    undo = [state.snapshot(one) for state, one in changed]
     try:
         for state, session_id in forgotten:
             state.reset(session_id)

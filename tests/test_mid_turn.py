@@ -226,6 +226,37 @@ def test_other_state_of_a_session_is_refused_while_a_turn_may_be_changing_it() -
     assert agent.state_dict()["notes"] == ["a note"]
 
 
+@every_colour
+def test_nothing_is_loaded_into_a_session_whose_turn_is_under_way(base: Any, tmp_path: Path) -> None:
+    unit = tree(base, gate := Gate())
+    ask(unit, "hi")
+    state = unit.state_dict()
+    unit.save(tmp_path / "state.json")
+    with Running(unit, gate, "again"):
+        for load in (
+            lambda: unit.load_state_dict(state),
+            lambda: unit.load(tmp_path / "state.json"),
+            lambda: unit.load_state_dict({"version": 1, "sessions": []}, "all"),
+        ):
+            with pytest.raises(SessionBusy, match="a turn of session 0 is under way"):
+                load()
+        unit.load_state_dict(state, "quiet")
+    assert len(unit.state_dict()["memory"]) == 4
+    unit.load_state_dict(state)
+    assert unit.state_dict() == unit.state_dict("quiet") == state
+
+
+def test_a_turn_may_load_into_its_own_session() -> None:
+    class Recalling(Agent):
+        def forward(self, message: AgentMessage, session_id: Any = 0) -> str:
+            self.load_state_dict({"memory": [{"content": "long ago"}, message.plain()]}, session_id)
+            return "I remember."
+
+    agent = Recalling()
+    agent("Go on.")
+    assert [message.content for message in agent.memory.get(0)] == ["long ago", "Go on.", "I remember."]
+
+
 def test_a_tool_of_the_turn_itself_may_read_other_state() -> None:
     states = []
 
