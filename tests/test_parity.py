@@ -137,6 +137,11 @@ def test_containers_are_sequential_list_and_dict() -> None:
     for ours, theirs in (rows, lists, dicts):
         assert [path for path, _ in ours.named_modules()] == [path for path, _ in theirs.named_modules()]
         assert len(ours) == len(theirs)
+    for module, kind in ((rows[0], Agent), (rows[1], nn.Identity)):
+        module.append(kind())
+        module[0] = replaced = kind()
+        assert [name for name, _ in module.named_children()] == ["0", "1", "2"]
+        assert module[0] is replaced
     for module, kind in ((lists[0], Agent), (lists[1], nn.Identity)):
         module.append(kind())
         module.extend([kind()])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
 from itertools import cycle, islice
-from typing import Any, overload
+from typing import Any, overload, Self
 
 from ..errors import ColourError, InvalidArgument
 from ..memory import SessionId
 from ..module import Module
+from ..registry import create_object
 from ..schema import AgentMessage
 from .agent import Agent, AsyncAgent, AsyncStreamingAgent, StreamingAgent
 
@@ -39,7 +40,28 @@ class Sequential(Agent):
             if name in self._children:
                 raise InvalidArgument("agents", name, "there are two of this name: give each its own")
             self.add_agent(name, agent)
-            _check_colour(self, self._children[name], name)
+
+    def add_module(self, name: str, module: Module | Mapping[str, Any] | None) -> None:
+        """Add an agent at the end under a name, or put it in the place of the one of that name.
+
+        Raises:
+            ColourError: it is called in another way than this one.
+            InvalidArgument: the name cannot be one, or it is no unit.
+        """
+        module = create_object(module, "module")
+        if isinstance(module, Module):
+            _check_colour(self, module, name)
+        super().add_module(name, module)
+
+    add_agent = add_module
+
+    def append(self, agent: Any) -> Self:
+        """Add an agent at the end, named by its number."""
+        name = str(len(self))
+        if name in self._children:
+            raise InvalidArgument("agents", list(self._children), f"{name!r} is taken: use add_agent with another name")
+        self.add_agent(name, agent)
+        return self
 
     def forward(
         self, *message: AgentMessage, session_id: SessionId = 0, exit_at: int | None = None, **kwargs: Any
@@ -73,6 +95,9 @@ class Sequential(Agent):
         if isinstance(index, slice):
             return type(self)(dict(list(self._children.items())[index]))
         return list(self._children.values())[index]
+
+    def __setitem__(self, index: int | str, agent: Any) -> None:
+        self.add_agent(index if isinstance(index, str) else list(self._children)[index], agent)
 
 
 class AsyncSequential(Sequential, AsyncAgent):
@@ -242,8 +267,8 @@ def _named(agents: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
         yield agent if isinstance(agent, tuple) and len(agent) == 2 else (str(index), agent)
 
 
-def _check_colour(container: Module, child: Module | None, name: str) -> None:
-    if child is not None and child.colour is not container.colour:
+def _check_colour(container: Module, child: Module, name: str) -> None:
+    if child.colour is not container.colour:
         raise ColourError(
             f"agents[{name!r}] is {type(child).__name__}, whose forward is {child.colour.value}; "
             f"{type(container).__name__} runs units whose forward is {container.colour.value}"

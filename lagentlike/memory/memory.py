@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cache, cached_property
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -224,7 +224,13 @@ class Memory:
     def __iter__(self) -> Iterator[AgentMessage]:
         return iter(self._log[: self._length])
 
-    def __getitem__(self, index: int) -> AgentMessage:
+    @overload
+    def __getitem__(self, index: int) -> AgentMessage: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[AgentMessage]: ...
+    def __getitem__(self, index: int | slice) -> AgentMessage | list[AgentMessage]:
+        if isinstance(index, slice):
+            return list(self)[index]
         return self._log[range(self._length)[index]]
 
     def __repr__(self) -> str:

@@ -115,6 +115,22 @@ def test_a_row_is_indexed_sliced_named_and_counted() -> None:
         Sequential(("a", Agent()), ("a", Agent()))
 
 
+def test_an_agent_of_a_row_is_replaced_in_its_place_and_added_at_its_end() -> None:
+    unit = row()
+    unit[1] = Agent(ScriptedLLM(adding("B")))
+    unit["2"] = Agent(ScriptedLLM(adding("C")))
+    assert unit.append(Agent(ScriptedLLM(adding("d")))) is unit
+    assert unit("x").content == "x a B C d"
+    for add in (unit.append, lambda agent: unit.__setitem__(0, agent), lambda agent: unit.add_agent("more", agent)):
+        with pytest.raises(ColourError, match="is AsyncAgent"):
+            add(AsyncAgent())
+    assert unit("x").content == "x a B C d"
+    with pytest.raises(IndexError):
+        unit[9] = Agent()
+    with pytest.raises(InvalidArgument, match="'1' is taken"):
+        Sequential(("1", Agent())).append(Agent())
+
+
 @pytest.mark.parametrize(
     ("kind", "bases"),
     [

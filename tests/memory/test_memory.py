@@ -55,6 +55,16 @@ def test_shows_the_last_few_when_asked() -> None:
     assert len(memory.get_memory(recent_n=10)) == 3
 
 
+def test_is_indexed_and_sliced_as_a_list() -> None:
+    memory = filled("a", "b", "c")
+    assert (memory[0].content, memory[-1].content) == ("a", "c")
+    assert [message.content for message in memory[-2:]] == ["b", "c"]
+    memory.rewind((memory.mark()[0], 2))
+    assert [message.content for message in memory[:]] == ["a", "b"]
+    with pytest.raises(IndexError):
+        memory[2]
+
+
 def test_its_own_window_holds_unless_another_is_asked_for() -> None:
     memory = filled("a", "b", "c", recent_n=1)
     assert texts(memory) == ["c"]
