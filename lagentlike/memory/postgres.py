@@ -195,6 +195,7 @@ class PostgresStore(SessionStore):
 
     async def _do(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Do something with a connection, on the background loop, which has them all."""
+        self._check_process()
         return await on_background(self._on_connection(work))
 
     async def _on_connection(self, work: Callable[[Any], Awaitable[T]]) -> T:

@@ -192,6 +192,7 @@ class RedisStore(SessionStore):
 
     async def _do(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Do something with the client, on the background loop, which has its connections."""
+        self._check_process()
         return await on_background(self._on_client(work))
 
     async def _on_client(self, work: Callable[[Any], Awaitable[T]]) -> T:

@@ -101,6 +101,7 @@ class SQLiteStore(SessionStore):
         self._thread = ThreadPoolExecutor(1, "lagentlike-sqlite")
 
     async def version(self, session_id: SessionId) -> int:
+        self._check_process()
         key = session_key(session_id)
         with self._reading:  # a query that begins during another one of its connection sees no later turn than that
             found = self._read(self._reader, "SELECT version FROM sessions WHERE key = ?", key)
@@ -137,6 +138,7 @@ class SQLiteStore(SessionStore):
         return f"{type(self).__name__}({os.fspath(self.path)!r})"
 
     def _connect(self) -> sqlite3.Connection:
+        self._check_process()
         return sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
 
     def _prepare(self) -> bool:
@@ -207,6 +209,7 @@ class SQLiteStore(SessionStore):
                 raise StateError(f"{os.fspath(self.path)!r} cannot be searched: {error}") from error
 
     async def _write(self, work: Work) -> Any:
+        self._check_process()
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._guard:
             if not self._writing:

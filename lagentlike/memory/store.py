@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,8 +90,26 @@ class SessionStore(ABC):
     """Sessions by their id, which several processes may read and write.
 
     `agent.keep(store)` keeps an agent's sessions in one, and `AgentServer(agent, store=store)` a server's. All methods
-    are coroutines, for any event loop; `blocking` has them for code without one.
+    are coroutines, for any event loop; `blocking` has them for code without one. A store is of the process that opened
+    it, and not of one that is forked from that: a file or a connection that both go on with would be damaged.
     """
+
+    _process: int
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        store = super().__new__(cls)
+        store._process = os.getpid()
+        return store
+
+    def _check_process(self) -> None:
+        """Refuse to go on in a process that was forked from the store's.
+
+        Raises:
+            StateError: this is one.
+        """
+        if self._process != os.getpid():
+            cure = "open stores after the fork, or start processes by 'spawn'"
+            raise StateError(f"{self!r} was opened before this process was forked: {cure}")
 
     @abstractmethod
     async def version(self, session_id: SessionId) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import json
+import os
 import random
 import resource
 import signal
@@ -171,6 +172,30 @@ async def test_a_hundred_calls_of_one_session_are_all_kept(another: Callable[[],
     messages = kept.messages["memory"]
     assert [message["sender"] for message in messages] == ["user", "echo"] * 100
     assert {message["content"] for message in messages[::2]} == {str(number) for number in range(100)}
+
+
+def test_a_forked_process_is_refused_and_does_not_disturb(store: SessionStore) -> None:
+    agent = an_agent(store)
+    agent("one")
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        told = []
+        for work in (lambda: agent("two"), store.blocking.session_ids, lambda: store.blocking.load(0)):
+            try:
+                work()
+            except StateError as error:
+                told.append(str(error))
+        os.write(theirs, "\n".join(told).encode())
+        os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as pipe:
+        told = pipe.read().splitlines()
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(told) == 3
+    assert all("was opened before this process was forked: open stores after the fork" in line for line in told)
+    assert agent("two").content == "heard one, two"
+    assert said(an_agent(store)) == []
 
 
 async def test_many_sessions_are_read_at_once(store: SessionStore) -> None:
