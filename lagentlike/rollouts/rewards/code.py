@@ -86,14 +86,17 @@ def _problem(where: Isolation, limits: Limits, code: str, test: str | Mapping[st
     """What is wrong with a program by a test; empty if nothing is."""
     if len(code) > MAX_CODE:
         return f"the program is longer than {MAX_CODE} characters"
+    end = secrets.token_hex(16)  # a program that ends before its test is over has not passed
     if isinstance(test, str):
-        end = secrets.token_hex(16)  # a program that ends early has not passed
-        done = _ran(where, limits, ["python3", "-I", "-"], f"{code}\n\n{test}\nprint({f'/{end}/'!r})\n")
-        return _why(done, limits) if not done.ok else "" if f"/{end}/" in done.stdout.text() else "it ended early"
-    done = _ran(where, limits, ["python3", "-I", "-c", code], test["input"])
+        done = _ran(where, limits, ["python3", "-I", "-"], f"{code}\n\n{test}\nprint('/{end}/')\n")
+    else:
+        done = _ran(where, limits, ["python3", "-I", "-c", code], test["input"])
+    said = done.stdout.text()
     if not done.ok:
         return _why(done, limits)
-    return "" if _lines(done.stdout.text()) == _lines(test["output"]) else "it wrote something else"
+    if isinstance(test, str):
+        return "" if f"/{end}/" in said else "it ended early"
+    return "" if _lines(said) == _lines(test["output"]) else "it wrote something else"
 
 
 def _ran(where: Isolation, limits: Limits, argv: list[str], given: str) -> Completed:

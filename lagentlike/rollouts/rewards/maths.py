@@ -53,13 +53,13 @@ def are_equal(one: str, other: str, tolerance: float = 1e-6) -> bool:
     """Whether two texts are the same mathematics."""
     if len(one) > MAX_CHARACTERS or len(other) > MAX_CHARACTERS:
         return one.strip() == other.strip()
-    first, second = _cleaned(one), _cleaned(other)
-    plain, other_plain = _plain(first), _plain(second)
-    if plain == other_plain:
-        return True
-    if plain.isalpha() and other_plain.isalpha():
-        return False  # words, not products of variables
     try:
+        first, second = _cleaned(one), _cleaned(other)
+        plain, other_plain = _plain(first), _plain(second)
+        if plain == other_plain:
+            return True
+        if plain.isalpha() and other_plain.isalpha():
+            return False  # words, not products of variables
         return _equal(_read(first), _read(second), tolerance)
     except Unreadable:
         return False
