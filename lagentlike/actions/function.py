@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any, Generic, Literal, overload, ParamSpec, TypeVar
 
@@ -166,7 +167,7 @@ def checked_timeout(timeout: Any) -> float | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         raise InvalidArgument("timeout", timeout, "give seconds, or None for no limit")
-    return float(timeout)
+    return min(float(timeout), threading.TIMEOUT_MAX)  # longer than that, infinity above all, no thread can wait
 
 
 def checked_max_length(max_length: Any) -> int:

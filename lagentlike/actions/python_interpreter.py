@@ -75,7 +75,7 @@ class PythonInterpreter(BaseAction):
         Args:
             command: The Python code.
         """
-        seconds = UNLIMITED_SECONDS if self.seconds is None else self.seconds
+        seconds = UNLIMITED_SECONDS if self.seconds is None else min(self.seconds, UNLIMITED_SECONDS)
         until = time.monotonic() + seconds
         limits = replace(self.isolation.limits, seconds=seconds)
         with Worker(self.isolation, limits=limits) as worker, when_given_up(worker.kill):

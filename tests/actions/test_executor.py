@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -433,6 +434,13 @@ def test_an_async_tool_that_takes_too_long_is_stopped(run: Run) -> None:
     returned = run([hang], one("hang"), timeout=0.1).content
     assert "took longer than its 0.1 seconds: it was stopped" in returned.text
     assert stopped.is_set()
+
+
+@BOTH
+@pytest.mark.parametrize("timeout", [math.inf, 1e300])
+def test_a_limit_may_be_longer_than_any_thread_can_wait(run: Run, timeout: float) -> None:
+    assert run([add, add_later], calls(("add", {"a": 1, "b": 2}), ("add_later", {"a": 1, "b": 2})), timeout=timeout)
+    assert run([add], one("add", {"a": 1, "b": 2}), timeout=timeout).content.text == "3"
 
 
 async def test_an_async_tool_that_does_not_heed_cancellation_is_left_alone() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import math
 import os
 import subprocess
 import sys
@@ -252,6 +253,11 @@ def test_what_is_wrong_with_a_program_is_said(options: dict[str, Any], code: str
     returned = PythonInterpreter(**options)({"command": code})
     assert returned.state != ActionStatusCode.SUCCESS
     assert said in returned.text
+
+
+@pytest.mark.parametrize("timeout", [None, math.inf])
+def test_a_program_may_take_as_long_as_it_likes(timeout: Any) -> None:
+    assert PythonInterpreter(timeout=timeout)("def solution(): return 7").text == "7"
 
 
 def test_programs_begin_from_nothing() -> None:
