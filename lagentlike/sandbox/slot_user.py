@@ -7,8 +7,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -37,6 +39,10 @@ class SlotUser(Isolation):
     def _check(self, launch: Launch) -> None:
         if os.geteuid() != 0:
             raise SandboxUnavailable("slots can only have users of their own where the sandbox server is root")
+        if not _can_run(sys.executable):
+            raise SandboxUnavailable(
+                f"users of slots cannot run {sys.executable}: put Python where all users can read it"
+            )
 
     def hand_over(self, path: Path) -> None:
         """Give a path to the user of its slot: what is in one directory is of one slot."""
@@ -96,6 +102,18 @@ class _UsersProcess(Process):
                 with suppress(FileNotFoundError):
                     if entry.lstat().st_uid == self._uid:
                         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+@cache
+def _can_run(program: str) -> bool:
+    """Whether any user can run a program; one in root's home, say, is run by root alone."""
+    command = [program, "-I", "-S", "-c", ""]
+    try:
+        return not subprocess.run(
+            command, user=_FIRST, group=_FIRST, extra_groups=[], cwd="/", capture_output=True, check=False, timeout=60
+        ).returncode
+    except OSError:
+        return False
 
 
 class _Uids:
