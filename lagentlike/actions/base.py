@@ -346,7 +346,10 @@ def checked_name(name: Any) -> str:
 def _options_of(cls: type, name: str) -> _Options | None:
     """The mark of a method, also where a subclass overrides it without marking it again."""
     for base in cls.__mro__:
-        options = getattr(base.__dict__.get(name), _MARK, None)
+        member = base.__dict__.get(name)
+        options = getattr(member, _MARK, None)
+        if options is None:  # `staticmethod` and `classmethod` hide what they are put around
+            options = getattr(getattr(member, "__func__", None), _MARK, None)
         if options is not None:
             return options  # type: ignore[no-any-return]
     return None

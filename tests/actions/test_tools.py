@@ -149,6 +149,31 @@ def test_marks_are_inherited_and_overridden_methods_keep_them() -> None:
     assert Louder()({"x": 1}, "plain").format_result() == "10"
 
 
+def test_methods_that_need_no_object_can_be_marked_too() -> None:
+    class Kit(BaseAction):
+        @staticmethod
+        @tool_api
+        def above(x: int) -> int:
+            """Static, marked within."""
+            return x + 1
+
+        @tool_api
+        @classmethod
+        def below(cls, x: int) -> str:
+            """Of the class, marked around."""
+            return f"{cls.__name__} {x}"
+
+        @classmethod
+        @tool_api
+        def within(cls, x: int) -> str:
+            """Of the class, marked within."""
+            return f"{cls.__name__} {x}"
+
+    kit = Kit()
+    assert [kit({"x": 1}, name).text for name in kit.apis()] == ["2", "Kit 1", "Kit 1"]
+    assert list(kit.apis()) == ["above", "below", "within"]
+
+
 def test_a_class_cannot_be_a_tool_and_a_toolkit() -> None:
     with pytest.raises(InvalidArgument, match="not both"):
 
