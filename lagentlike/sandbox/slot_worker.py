@@ -184,13 +184,11 @@ class Worker:
 
     def _archive_artifacts(self, path: str, max_bytes: int, timeout_s: float) -> dict[str, Any]:
         root = self._inside(path)
-        held, unpacked = _Bounded(max_bytes), 0
+        held, room = _Bounded(max_bytes), MAX_UNPACKED
         with tarfile.open(fileobj=held, mode="w:gz", compresslevel=1) as archive:
             for member, status in [(root, root.lstat())] if root.is_file() else _below(root, recursive=True):
                 name = str(member.relative_to(root)) if member != root else root.name
-                unpacked += _archived(archive, member, name, _kind(status.st_mode))
-                if unpacked > MAX_UNPACKED:
-                    raise Refused(f"the files are larger than {MAX_UNPACKED} bytes")
+                room -= _archived(archive, member, name, _kind(status.st_mode), room)
         return {"success": True, "content": base64.b64encode(held.getvalue()).decode()}
 
     def _inside(self, path: str) -> Path:
@@ -545,7 +543,7 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _archived(archive: tarfile.TarFile, member: Path, name: str, kind: str) -> int:
+def _archived(archive: tarfile.TarFile, member: Path, name: str, kind: str, room: int) -> int:
     """Put a file, a directory or a link into an archive, if it is still there; how many bytes it holds."""
     if kind == "other":
         return 0
@@ -554,11 +552,10 @@ def _archived(archive: tarfile.TarFile, member: Path, name: str, kind: str) -> i
         told = archive.gettarinfo(member, name, file)
     except (FileNotFoundError, Refused):  # it has just gone, or something else has come
         return 0
-    if file is None:
-        archive.addfile(told)
-    else:
-        with file:
-            archive.addfile(told, _Padded(file))  # type: ignore[arg-type]  # it reads, and no more is asked of it
+    with file or contextlib.nullcontext():
+        if told.size > room:
+            raise Refused(f"the files are larger than {MAX_UNPACKED} bytes")
+        archive.addfile(told, None if file is None else _Padded(file))  # type: ignore[arg-type]  # it reads: that is all
     return told.size
 
 

@@ -108,8 +108,11 @@ def test_an_archive_that_would_unpack_to_much_more_than_it_has_is_refused(
         with (worker.workspace / name).open("wb") as sparse:
             sparse.truncate(MIB)
     assert archive(worker, "a").getmember("a").size == MIB
-    reply = ask(worker, "artifacts/archive", path=".", max_bytes=16 * MIB)
-    assert "the files are larger than" in reply["error"]
+    with (worker.workspace / "huge").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    for path in (".", "huge"):
+        reply = ask(worker, "artifacts/archive", path=path, max_bytes=16 * MIB)
+        assert "the files are larger than" in reply["error"]
 
 
 def test_a_tree_that_changes_is_listed_and_put_into_archives(worker: Worker) -> None:
