@@ -155,7 +155,10 @@ class RemoteSessions(SessionState):
         self._remote = remote
 
     def session_ids(self) -> list[SessionId]:
-        return [_session_id(name) for name in self._ask("GET", "/sessions")["sessions"]]
+        names = self._ask("GET", "/sessions").get("sessions")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise BadResponse("the server's answer to GET /sessions has no list of names as its 'sessions'")
+        return [_session_id(name) for name in names]
 
     def knows(self, session_id: SessionId) -> bool:
         return self._found(lambda: self._ask("GET", f"/sessions/{_wire_name(session_id)}"))

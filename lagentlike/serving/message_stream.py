@@ -59,7 +59,10 @@ class MessageDecoder:
             message = self._last.twin()
             for name in _GROWING:
                 if name in event:
-                    setattr(message, name, (getattr(message, name) or "") + str(event[name]))
+                    before = getattr(message, name) or ""
+                    if not isinstance(before, str):
+                        raise BadResponse(f"the stream adds to a {name} that is no text but {type(before).__name__}")
+                    setattr(message, name, before + str(event[name]))
         else:
             message = message_from(event.get("message"))
         self._last = message

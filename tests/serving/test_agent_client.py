@@ -24,6 +24,7 @@ from lagentlike.agents import (
 from lagentlike.concurrency import run_in_background
 from lagentlike.errors import (
     AuthenticationFailed,
+    BadResponse,
     BudgetExceeded,
     ConnectFailed,
     ContextLengthExceeded,
@@ -364,6 +365,21 @@ async def test_an_answer_that_is_no_agents_is_a_typed_error() -> None:
         async with FaultServer(reply(body)) as server:
             with pytest.raises(LagentlikeError, match="server"):
                 await AsyncHTTPAgentClient(url=server.url, retry=0)("one")
+
+
+@pytest.mark.parametrize("sessions", [{}, {"sessions": None}, {"sessions": 3}, {"sessions": ["ann", {}]}])
+async def test_sessions_that_are_no_names_are_a_typed_error(sessions: Any) -> None:
+    async with FaultServer(reply(json.dumps(sessions).encode())) as server:
+        agent = AsyncHTTPAgentClient(url=server.url, retry=0)
+        with pytest.raises(BadResponse, match="list of names"):
+            await asyncio.to_thread(agent.session_ids)
+
+
+def test_a_part_that_adds_to_no_text_is_a_typed_error() -> None:
+    decoder = MessageDecoder()
+    decoder.decode({"type": "message", "message": {"content": [1], "sender": "a"}})
+    with pytest.raises(BadResponse, match="no text but list"):
+        decoder.decode({"type": "delta", "content": "x"})
 
 
 def test_a_url_must_be_one() -> None:
