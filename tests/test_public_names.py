@@ -209,6 +209,7 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
         "InternLMActionProcessor",
         "MessageLogger",
         "RemovableHandle",
+        "SpecialTokenNeutralizer",
     ),
     "lagentlike.llms": (
         "AsyncBaseLLM",

@@ -10,8 +10,16 @@ if TYPE_CHECKING:
     from .action import ActionPreprocessor, InternLMActionProcessor
     from .hook import Hook, RemovableHandle
     from .logger import MessageLogger
+    from .special_tokens import SpecialTokenNeutralizer
 
-__all__ = ["ActionPreprocessor", "Hook", "InternLMActionProcessor", "MessageLogger", "RemovableHandle"]
+__all__ = [
+    "ActionPreprocessor",
+    "Hook",
+    "InternLMActionProcessor",
+    "MessageLogger",
+    "RemovableHandle",
+    "SpecialTokenNeutralizer",
+]
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -19,5 +27,6 @@ __getattr__, __dir__ = attach(
         "action": ["ActionPreprocessor", "InternLMActionProcessor"],
         "hook": ["Hook", "RemovableHandle"],
         "logger": ["MessageLogger"],
+        "special_tokens": ["SpecialTokenNeutralizer"],
     },
 )
