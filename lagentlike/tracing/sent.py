@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
@@ -23,7 +22,6 @@ class Sent:
         self._most = most
         self._last: OrderedDict[Hashable, tuple[str, list[Any]]] = OrderedDict()  # ids of spans, and their messages
         self._held = 0
-        self._guard = threading.RLock()  # garbage that is collected meanwhile may end a span
 
     def before(self, span: Span) -> tuple[str, list[Any]] | None:
         """What a request goes on from: the id of an earlier one's span, and the messages that both begin with.
@@ -44,14 +42,13 @@ class Sent:
             return span_id, []
 
     def wrote(self, span: Span, messages: list[Any]) -> None:
-        """Remember a request that was written, by all its messages as plain data."""
-        with self._guard:
-            _, before = self._last.pop(_conversation(span), ("", []))
-            self._last[_conversation(span)] = span.span_id, messages
-            self._held += len(messages) - len(before)
-            while self._held > self._most:
-                _, (_, gone) = self._last.popitem(last=False)
-                self._held -= len(gone)
+        """Remember a request that was written, by all its messages as plain data; one thread at a time may do so."""
+        _, before = self._last.pop(_conversation(span), ("", []))
+        self._last[_conversation(span)] = span.span_id, messages
+        self._held += len(messages) - len(before)
+        while self._held > self._most:
+            _, (_, gone) = self._last.popitem(last=False)
+            self._held -= len(gone)
 
 
 def restore(span: dict[str, Any], sent: dict[str, list[Any]]) -> None:
