@@ -439,6 +439,15 @@ async def test_ids_and_values_may_be_of_any_kind() -> None:
         assert len((await ask("GET", "/ui/sessions"))[1]["sessions"]) == 6
 
 
+async def test_a_parameter_that_json_cannot_hold_is_told_as_a_text() -> None:
+    agent = AsyncAgent(AsyncScriptedLLM(["Yes."]))
+    async with shown(agent) as ask:
+        place = await ask.place()
+        await agent("Go", session_id="ann", temperature=float("nan"))
+        spans = [event["span"] for event, _ in await ask.events(place, "end") if "span" in event]
+        assert [span["temperature"] for span in spans if span["kind"] == "request"] == ["nan", "nan"]
+
+
 async def test_what_is_told_of_a_turn_does_not_grow_with_the_conversation() -> None:
     async with shown(an_agent(lambda messages, params: "ok")) as ask:
         sizes = [sum(len(json.dumps(event)) for event in await ask.say("x" * 100)) for _ in range(30)]

@@ -60,7 +60,7 @@ class SpanLog:
         """Take a span that has begun; one that is part of none that is remembered is an outermost turn."""
         with self._guard:
             parent = self._entries.get(span["parent_id"] or "")
-            entry = _Entry(dict(span), content, None if parent is None else parent.root)
+            entry = _Entry(_cut(dict(span)), content, None if parent is None else parent.root)
             told, root = entry.told, entry.root
             if parent is None:
                 told.update(parent_id=None, session=key_of(told.get("session_id")))
@@ -99,7 +99,7 @@ class SpanLog:
                 entry.content, entry.parts = content, {}
                 told = entry.told
                 kept = {name: told[name] for name in ("parent_id", "path") if name in told}
-                told.update(span, **kept, content=_brief(told["kind"], content))
+                told.update(_cut(dict(span)), **kept, content=_brief(told["kind"], content))
                 if told["kind"] == "request":
                     self._hold(entry)
                 self.feed.publish({"type": "end", "span": told})
