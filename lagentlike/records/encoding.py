@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import orjson
 
 __all__ = ["decoded", "encoded"]
 
-_LONG = re.compile(rb"\d{19}")  # the fast codec rounds integers beyond 64 bits
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG = b"0" * 19  # the fast codec rounds integers beyond 64 bits
 
 
 def encoded(value: Any) -> bytes:
@@ -34,7 +34,7 @@ def decoded(text: bytes) -> Any:
     >>> decoded(b"[100000000000000000000]")
     [100000000000000000000]
     """
-    if not _LONG.search(text):
+    if _LONG not in text.translate(_DIGITS):  # much faster than a regular expression
         try:
             return orjson.loads(text)
         except ValueError:
