@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from .function import FunctionTool, tool
     from .google_scholar_search import AsyncGoogleScholar, GoogleScholar
     from .google_search import AsyncGoogleSearch, GoogleSearch
-    from .ipython_interactive import IPythonInteractive
+    from .ipython_interactive import AsyncIPythonInteractive, IPythonInteractive
     from .ipython_interpreter import AsyncIPythonInterpreter, IPythonInterpreter
     from .ipython_manager import IPythonInteractiveManager
     from .mcp import MCPServer
     from .notes import Notes
     from .ppt import AsyncPPT, PPT
-    from .python_interpreter import PythonInterpreter
+    from .python_interpreter import AsyncPythonInterpreter, PythonInterpreter
     from .search_sessions import SearchSessions
     from .terminal import Process, Terminal, terminal_tools
     from .todo import Todo
@@ -50,8 +50,10 @@ __all__ = [
     "AsyncBINGMap",
     "AsyncGoogleScholar",
     "AsyncGoogleSearch",
+    "AsyncIPythonInteractive",
     "AsyncIPythonInterpreter",
     "AsyncPPT",
+    "AsyncPythonInterpreter",
     "AsyncWebBrowser",
     "BINGMap",
     "BaseAction",
@@ -104,10 +106,10 @@ __getattr__, __dir__ = attach(
         "arithmetic": ["calculator"],
         "executor": ["ActionExecutor", "AsyncActionExecutor"],
         "function": ["FunctionTool", "tool"],
-        "ipython_interactive": ["IPythonInteractive"],
+        "ipython_interactive": ["AsyncIPythonInteractive", "IPythonInteractive"],
         "ipython_interpreter": ["AsyncIPythonInterpreter", "IPythonInterpreter"],
         "ipython_manager": ["IPythonInteractiveManager"],
-        "python_interpreter": ["PythonInterpreter"],
+        "python_interpreter": ["AsyncPythonInterpreter", "PythonInterpreter"],
         "arxiv_search": ["ArxivSearch", "AsyncArxivSearch"],
         "bing_map": ["AsyncBINGMap", "BINGMap"],
         "google_scholar_search": ["AsyncGoogleScholar", "GoogleScholar"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,8 +16,9 @@ from .code import extract_code
 from .function import checked_max_length, checked_timeout
 from .ipython_manager import ShellWorkers
 from .result import failed
+from .workers import submit_from_loop
 
-__all__ = ["IPythonInteractive"]
+__all__ = ["AsyncIPythonInteractive", "IPythonInteractive"]
 
 
 class IPythonInteractive(BaseAction):
@@ -71,3 +73,12 @@ class IPythonInteractive(BaseAction):
     def close(self) -> None:
         """End the processes."""
         self.workers.close()
+
+
+class AsyncIPythonInteractive(IPythonInteractive):
+    """Run Python code in an IPython shell that keeps its variables, awaited; see `IPythonInteractive`."""
+
+    @tool_api
+    @functools.wraps(IPythonInteractive.run)
+    async def run(self, command: str, session_id: SessionId = 0) -> ActionReturn:  # type: ignore[override]  # awaited
+        return await submit_from_loop(super().run, command, session_id)

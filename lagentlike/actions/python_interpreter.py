@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,9 +16,9 @@ from .base import BaseAction, tool_api
 from .code import extract_code
 from .function import checked_timeout
 from .result import failed
-from .workers import when_given_up
+from .workers import submit_from_loop, when_given_up
 
-__all__ = ["PythonInterpreter"]
+__all__ = ["AsyncPythonInterpreter", "PythonInterpreter"]
 
 
 class PythonInterpreter(BaseAction):
@@ -103,6 +104,15 @@ class PythonInterpreter(BaseAction):
                 return failed("the code must print the answer", self.name)
             return failed("the last line of the code must be an expression: the answer", self.name)
         return ActionReturn(type=self.name, result=[{"type": "text", "content": answer}])
+
+
+class AsyncPythonInterpreter(PythonInterpreter):
+    """Run a Python program and give back what it computes, awaited; see `PythonInterpreter`."""
+
+    @tool_api
+    @functools.wraps(PythonInterpreter.run)
+    async def run(self, command: str) -> ActionReturn:  # type: ignore[override]  # awaited
+        return await submit_from_loop(super().run, command)
 
 
 UNLIMITED_SECONDS = 7 * 86_400.0

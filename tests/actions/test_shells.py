@@ -20,6 +20,8 @@ import pytest
 from lagentlike.actions import (
     ActionExecutor,
     AsyncActionExecutor,
+    AsyncIPythonInteractive,
+    AsyncPythonInterpreter,
     IPythonInteractive,
     IPythonInteractiveManager,
     PythonInterpreter,
@@ -264,6 +266,31 @@ def test_programs_begin_from_nothing() -> None:
     interpreter = PythonInterpreter()
     interpreter("left = 1\ndef solution(): return 1")
     assert "NameError" in interpreter("def solution(): return left").text
+
+
+@pytest.mark.parametrize(
+    ("make", "blocking", "code"),
+    [
+        (AsyncIPythonInteractive, IPythonInteractive, "import time\ntime.sleep({0})\n{0} + 1"),
+        (
+            AsyncPythonInterpreter,
+            PythonInterpreter,
+            "import time\ndef solution():\n    time.sleep({0})\n    return {0} + 1",
+        ),
+    ],
+)
+async def test_async_forms_are_awaited_and_given_up(make: Any, blocking: Any, code: str) -> None:
+    shell = make()
+    assert shell.description == blocking(name=shell.name).description
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(shell({"command": code.format(200)}), 1)
+    results = await asyncio.gather(*(shell({"command": code.format(0)}, session_id=number) for number in range(2)))
+    assert [result.text for result in results] == ["1", "1"]
+    assert time.monotonic() - began < 60
+    call = AgentMessage(content={"name": shell.name, "parameters": {"command": code.format(0)}})
+    replies = ActionExecutor([shell])(call), await AsyncActionExecutor([shell])(call)
+    assert [reply.content.text for reply in replies] == ["1", "1"]
 
 
 def test_bad_options_are_refused() -> None:
