@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any, NamedTuple, TYPE_CHECKING
@@ -95,7 +95,7 @@ async def map_async(
 
 def _jobs(messages: Any, session_ids: Any, max_concurrency: Any) -> tuple[list[_Job], int]:
     """The calls by session, and how many they are."""
-    if isinstance(messages, str | AgentMessage) or not isinstance(messages, Iterable):
+    if isinstance(messages, str | AgentMessage | Mapping) or not isinstance(messages, Iterable):
         raise InvalidArgument("messages", messages, "give a list with one message for each call")
     if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
         raise InvalidArgument("max_concurrency", max_concurrency, "give a whole number of at least 1")

@@ -163,6 +163,7 @@ def test_progress_is_shown_on_stderr_when_asked_for(kind: Any, capsys: pytest.Ca
     [
         (["a text"], {}, "messages="),
         ([AgentMessage(content="x")], {}, "messages="),
+        ([{"a": "x"}], {}, "messages="),
         ([5], {}, "messages="),
         ([["a"]], {"max_concurrency": 0}, "max_concurrency="),
         ([["a"]], {"max_concurrency": 1.5}, "max_concurrency="),

@@ -716,3 +716,18 @@ def test_reset_reaches_down_by_path_or_recursively() -> None:
         module.reset(0, keypath="nobody")
     with pytest.raises(InvalidArgument, match="session_id="):
         module.reset(None)
+
+
+def test_a_message_with_fields_of_its_own_is_refused_where_they_would_be_lost() -> None:
+    class Scored(AgentMessage):
+        score: float = 0.5
+
+    class Named(AgentMessage):
+        """Has no field more."""
+
+    agent = Agent(ScriptedLLM(["ok", "ok"]))
+    agent(Named(content="x"))
+    assert agent.state_dict()["memory"][0]["content"] == "x"
+    agent(Scored(content="x"))
+    with pytest.raises(StateError, match=r"memory: message 2 is a Scored, whose own fields \['score'\] would be lost"):
+        agent.state_dict()

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ..errors import InvalidArgument, StateError
-from ..schema import to_plain
+from ..schema import AgentMessage, to_plain
 
 __all__ = [
     "ALL_SESSIONS",
@@ -149,6 +149,11 @@ class SessionValue(SessionState, Generic[T]):
 
 def plain_state(value: Any, where: str) -> Any:
     """`value` as plain JSON data, or a `StateError` that names the place."""
+    if isinstance(value, AgentMessage) and type(value) is not AgentMessage:
+        own = [name for name in value.__dict__ if name not in AgentMessage.model_fields]
+        if own:
+            kind = type(value).__name__
+            raise StateError(f"{where} is a {kind}, whose own fields {own} would be lost: put them into extra_info")
     try:
         return to_plain(value, where)
     except TypeError as error:
