@@ -164,6 +164,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _wrapped(text: str) -> str:
     """A text as wide as the terminal, but for its indented lines, which are tables."""
-    width = shutil.get_terminal_size().columns - 2  # as argparse has it
+    width = max(shutil.get_terminal_size().columns - 2, 11)  # as argparse has it
     paragraphs = re.sub(r"(?<=\S)\n(?=\S)", " ", text).splitlines()
     return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in paragraphs)
