@@ -34,9 +34,9 @@ def decoded(text: bytes) -> Any:
     >>> decoded(b"[100000000000000000000]")
     [100000000000000000000]
     """
-    if _LONG not in text.translate(_DIGITS):  # much faster than a regular expression
-        try:
-            return orjson.loads(text)
-        except ValueError:
-            pass
-    return json.loads(text)
+    if _LONG in text.translate(_DIGITS):  # much faster than a regular expression
+        return json.loads(text)
+    try:
+        return orjson.loads(text)
+    except ValueError:  # half a surrogate pair, or NaN
+        return json.loads(text)
