@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-import tempfile
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from ..errors import SandboxError, SandboxUnavailable
 from .client import RemoteHost
+from .folders import OwnedFolder
 from .host import SlotHost
 from .pooled import PooledBackend
 from .settings import SandboxSettings
@@ -62,7 +62,8 @@ class DockerBackend(PooledBackend):
     async def _launch(self) -> SlotHost:
         settings = self.settings
         name = f"lagentlike-{secrets.token_hex(6)}"
-        folder = Path(tempfile.mkdtemp(prefix="lagentlike-"))
+        owned = OwnedFolder("docker")
+        folder = owned.path
         token = secrets.token_urlsafe(32)
         (folder / "token").touch(mode=0o600)
         (folder / "token").write_text(token)
@@ -71,7 +72,8 @@ class DockerBackend(PooledBackend):
             try:
                 await self._run("rm", "--force", name)
             finally:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                with suppress(OSError):  # the next process tries again
+                    await asyncio.to_thread(owned.remove)
 
         async def gone() -> str:
             code = (await self._run("wait", name, seconds=None)).strip()
