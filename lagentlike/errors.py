@@ -3,7 +3,7 @@
 LagentlikeError
 ├── InvalidArgument (ValueError)        an argument is wrong: names it, its value and the cure
 ├── ColourError (TypeError)             blocking and async code were mixed
-├── SessionBusy                         a turn of this session is already under way in this very call
+├── SessionBusy                         a turn of this session is under way: it cannot be waited for, read or loaded
 ├── StateError (ValueError)             a state cannot be written, or what should be loaded is no state
 │   └── SessionConflict                 a kept session went on elsewhere: nothing of this turn is kept
 ├── BudgetExceeded                      a `Budget` is used up
@@ -140,7 +140,8 @@ class ColourError(LagentlikeError, TypeError):
 
 
 class SessionBusy(LagentlikeError):
-    """A turn of this session is already under way in this very call, so waiting for it would never end."""
+    """A turn of this session is under way: in this very call, which would wait for itself, or while its state is read
+    or loaded, which the turn may be changing."""
 
 
 class StateError(LagentlikeError, ValueError):
