@@ -27,6 +27,7 @@ from lagentlike.agents import (
 )
 from lagentlike.concurrency import LoopThread
 from lagentlike.llms import AsyncScriptedLLM, AsyncTinyLM, ScriptedLLM, TinyLM
+from lagentlike.memory import Memory
 from lagentlike.schema import ToolCall
 from lagentlike.serving.ui import launch, launcher, TraceViewer, UI
 from lagentlike.tracing import JSONLTracer
@@ -376,19 +377,19 @@ def test_a_trace_is_shown_as_it_was(page: Page, tmp_path: Path) -> None:
 
 def test_the_end_of_a_long_trace_says_so_and_its_turns_are_counted(page: Page, tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
-    agent = Agent(ScriptedLLM(lambda messages, params: "Yes."))
+    agent = Agent(ScriptedLLM(lambda messages, params: "Yes."), memory=Memory(recent_n=1))
     with JSONLTracer(path, content=True):
-        for number in range(1600):  # two spans a turn
-            agent(f"Question {number}", session_id=number % 2)
-    for options, turns in (({}, 800), ({"max_spans": 100}, 25)):
+        for number in range(1510):  # two spans a turn
+            agent(f"Question {number}", session_id="ann")
+    for options, turns in (({}, 1510), ({"max_spans": 100}, 50)):
         viewer, loop = TraceViewer(path, **options), LoopThread("viewer")
         loop.submit(viewer.start()).result()
         try:
             page.goto(viewer.page_url)
-            expect(page.locator(".said").last).to_have_text("Question 1599")
+            expect(page.locator(".said").last).to_have_text("Question 1509")
             expect(page.locator(".said")).to_have_count(turns)
             expect(page.get_by_label("Turn", exact=True).locator("option").last).to_contain_text(f"Turn {turns}:")
-            note = page.get_by_text("3,100 earlier spans are not shown")
+            note = page.get_by_text("2,920 earlier spans are not shown")
             expect(note).to_be_visible(visible=bool(options))
         finally:
             loop.submit(viewer.stop()).result()
