@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 from ..concurrency import step
@@ -129,7 +130,9 @@ class _Scripted(_LLM):
     def _take(self, messages: Conversation, params: Params) -> Any:
         """Record the request; the reply that is next in line, a function's reply already called for."""
         with self._guard:
-            self.requests.append(ScriptedRequest([dict(item) for item in messages], dict(params)))
+            known = self.requests[-1].messages if self.requests else []  # a conversation is kept once
+            kept = [old if old == item else dict(item) for old, item in zip_longest(known[: len(messages)], messages)]
+            self.requests.append(ScriptedRequest(kept, dict(params)))
             reply: Any = self._always if self._always is not None else next(self._replies, _END)
             number = len(self.requests)
         if reply is _END:

@@ -177,3 +177,16 @@ def test_wrong_arguments_are_named(build: Any, message: str) -> None:
 
 def test_errors_of_the_script_are_llm_errors() -> None:
     assert issubclass(ScriptExhausted, LLMError)
+
+
+def test_a_conversation_is_remembered_once_and_as_it_was_asked() -> None:
+    llm = ScriptedLLM(lambda messages, params: "yes")
+    asked = [{"role": "user", "content": "first"}]
+    llm.chat(asked)
+    asked += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "second"}]
+    llm.chat(asked)
+    asked[0]["content"] = "changed"
+    llm.chat(asked[:1])
+    assert [request.messages[0]["content"] for request in llm.requests] == ["first", "first", "changed"]
+    assert llm.requests[1].messages[0] is llm.requests[0].messages[0]
+    assert [len(request.messages) for request in llm.requests] == [1, 3, 1]
