@@ -29,7 +29,8 @@ class PythonInterpreter(BaseAction):
     Args:
         answer_symbol: name of the variable that holds the answer.
         answer_expr: expression that gives the answer, such as `"solution()"`; `answer_symbol` goes before it. With
-            neither, the last line of the program is the expression.
+            neither, or where the program does not define what is in it, the last line of the program is the expression,
+            or what it printed is the answer.
         answer_from_stdout: the last line that is printed is the answer; goes before both.
         timeout: seconds it may take.
         isolation: how it is held back from this machine: `"bwrap"`, an `Isolation`, or `"unsafe_local"`, with which it
@@ -81,13 +82,22 @@ class PythonInterpreter(BaseAction):
         limits = replace(self.isolation.limits, seconds=seconds)
         with Worker(self.isolation, limits=limits) as worker, when_given_up(worker.kill):
             worker.start()
-            result = worker.run(extract_code(command), show="str")
+            result = program = worker.run(extract_code(command), show="str")
             expression = self.answer_symbol or self.answer_expr
-            if result.ok and expression is not None and not self.answer_from_stdout:
+            if program.ok and expression is not None and not self.answer_from_stdout:
                 result = worker.run(expression, max(until - time.monotonic(), 0.01), show="str")
-                if self.answer_symbol is not None and result.error.rstrip().endswith("is not defined"):
-                    return failed(f"the code must set the variable {self.answer_symbol!r}", self.name)
+                if _lacks_a_name(result.error, expression):
+                    return self._without(program)
         return self._returned(result)
+
+    def _without(self, program: CellResult) -> ActionReturn:
+        """What is given back of a program that did not define what gives the answer."""
+        if self.answer_symbol is not None:
+            return failed(f"the code must set the variable {self.answer_symbol!r}", self.name)
+        answer = program.output.strip() if program.value in (None, "None") else program.value  # as that of print()
+        if not answer:
+            return failed(f"the code must define what gives the answer, {self.answer_expr}, or print it", self.name)
+        return ActionReturn(type=self.name, result=[{"type": "text", "content": answer}])
 
     def _returned(self, result: CellResult) -> ActionReturn:
         if result.ending == "interrupted":
@@ -116,6 +126,12 @@ class AsyncPythonInterpreter(PythonInterpreter):
 
 
 UNLIMITED_SECONDS = 7 * 86_400.0
+
+
+def _lacks_a_name(error: str, expression: str) -> bool:
+    """Whether an error says that a name of an expression is not defined."""
+    names = [node.id for node in ast.walk(ast.parse(expression, mode="eval")) if isinstance(node, ast.Name)]
+    return error.rstrip().endswith(tuple(f"NameError: name {name!r} is not defined" for name in names))
 
 
 def _check_expression(code: str, argument: str) -> None:

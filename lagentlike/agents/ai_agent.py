@@ -10,6 +10,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
+from ..actions.arithmetic import calculator
 from ..actions.base import BaseAction
 from ..actions.executor import ActionExecutor, AsyncActionExecutor
 from ..actions.toolsets import tools_of
@@ -57,7 +58,8 @@ class AIAgent(Workflow):
 
     Args:
         model: `"TinyLM"`, the embedded model; any other name, of a model behind an OpenAI-compatible server; or a model
-            object.
+            object. Without one, the embedded model; as that follows few tools at a time, it has only those that are
+            named, or else a calculator.
         api_key: the server's key; None takes `OPENAI_API_KEY` from the environment.
         base_url: the server; OpenAI's by default.
         max_turns: most times the model is asked while it may use tools; then once more without them.
@@ -84,9 +86,7 @@ class AIAgent(Workflow):
     Its units are `agent` (the model with its memory), `actions` (the executor), `callbacks`, and `others` (those that
     may take over). The task's id is the session's.
 
-    >>> from lagentlike.actions import calculator
-    >>> agent = AIAgent("TinyLM", enabled_toolsets=[], tools=[calculator])
-    >>> agent.chat("What is the result of 1 + 1?")
+    >>> AIAgent().chat("What is the result of 1 + 1?")
     'The result of 1 + 1 is 2.'
     """
 
@@ -96,7 +96,7 @@ class AIAgent(Workflow):
 
     def __init__(
         self,
-        model: Any = "TinyLM",
+        model: Any = None,
         api_key: str | None = None,
         base_url: str | None = None,
         max_turns: int = 20,
@@ -129,6 +129,9 @@ class AIAgent(Workflow):
         self.compressor = _function("compressor", compressor)
         self.reasoning_policy = checked_policy(reasoning)
         self._controls = Controls()
+        if model is None:
+            model, enabled_toolsets = "TinyLM", enabled_toolsets or ()
+            tools = tools or ([] if enabled_toolsets else [calculator])
         llm = self._model_of(model, api_key, base_url)
         if fallback_models:
             others = [self._model_of(other, api_key, base_url) for other in fallback_models]

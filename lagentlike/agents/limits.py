@@ -16,7 +16,7 @@ __all__ = ["RunLimits"]
 
 @dataclass(frozen=True)
 class RunLimits:
-    """How much one run of an agent may use; None for no limit.
+    """How much one run of an agent may use, by default more than a sane one needs; None for no limit.
 
     A run that has used one up makes no further call, and ends with what it has; `finish_reason` is `budget_exceeded`. A
     `Budget` around several runs bounds them together.
@@ -32,9 +32,9 @@ class RunLimits:
     0.3
     """
 
-    tool_calls: int | None = None
-    tokens: int | None = None
-    seconds: float | None = None
+    tool_calls: int | None = 1_000
+    tokens: int | None = 10_000_000
+    seconds: float | None = 86_400.0
     cost: float | None = None
     prompt_price: float = 0.0
     completion_price: float = 0.0

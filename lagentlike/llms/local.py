@@ -282,6 +282,8 @@ def _cure(name: str, kind: str) -> str:
     close = _ALIASES.get(name) or next(iter(difflib.get_close_matches(name, [*_KNOWN, "session_id"], n=1)), None)
     if close:
         return f"{kind} has no such parameter; did you mean {close}?"
+    if name == "meta_template":
+        return f"{kind} has none: the model's chat template takes its place, or for HFTransformer template='internlm2'"
     return f"{kind} has no such parameter; it knows {', '.join(sorted(_KNOWN))}"
 
 

@@ -232,6 +232,8 @@ def test_a_worker_ends_with_its_parent() -> None:
         ({"answer_expr": None}, "x = 1\nx + 1", "2"),
         ({"answer_expr": "f(2)"}, "def f(n): return n * n", "4"),
         ({"answer_from_stdout": True}, "print(3)\nprint(4)", "4"),
+        ({}, "print(17 * 25)", "425"),
+        ({}, "x = 17\nx * 25", "425"),
     ],
 )
 def test_a_programs_answer_comes_back(options: dict[str, Any], code: str, answer: str) -> None:
@@ -242,7 +244,8 @@ def test_a_programs_answer_comes_back(options: dict[str, Any], code: str, answer
     ("options", "code", "said"),
     [
         ({}, "def solution():\n    return 1/0", "ZeroDivisionError: division by zero"),
-        ({}, "x = 1", "NameError: name 'solution' is not defined"),
+        ({}, "x = 1", "the code must define what gives the answer, solution(), or print it"),
+        ({}, "def solution(): return nothing", "NameError: name 'nothing' is not defined"),
         ({}, "def solution(:", "SyntaxError"),
         ({}, "import sys; sys.exit(2)", "SystemExit: 2"),
         ({"timeout": 0.2}, "while True: pass", "was stopped"),

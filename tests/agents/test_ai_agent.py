@@ -76,7 +76,7 @@ def test_parts_of_a_stream_come_as_they_are_made() -> None:
 
 
 def test_the_embedded_model_works_from_end_to_end() -> None:
-    agent = AIAgent("TinyLM", enabled_toolsets=[], tools=[calculator])
+    agent = AIAgent()
     result = agent.run_conversation("What is the result of 12 + 30?")
     assert "42" in result["final_response"]
     assert results_of(result["messages"]).popitem()[1] == "42"
@@ -207,10 +207,17 @@ def test_calls_get_ids_of_their_own() -> None:
 
 
 def test_a_hundred_thousand_calls_in_a_reply_are_bounded() -> None:
-    result = run(make(AIAgent, [[call()] * 100_000, "done"], system_prompt=None), "go")
+    replies = [[call()] * 100_000, "done"]
+    result = run(make(AIAgent, replies, system_prompt=None, limits=RunLimits(tool_calls=None)), "go")
     made = [text for text in results_of(result["messages"]).values() if text == "3"]
     assert len(made) == 128
     assert result["finish_reason"] == "stop"
+    assert run(make(AIAgent, replies, system_prompt=None), "go")["finish_reason"] == "budget_exceeded"
+
+
+def test_a_run_has_limits_unless_it_is_said_otherwise() -> None:
+    agent = make(AIAgent, ["done"])
+    assert None not in (agent.limits.tool_calls, agent.limits.tokens, agent.limits.seconds)
 
 
 # Why it ends

@@ -149,7 +149,7 @@ def test_what_is_no_conversation_is_named_in_one_line(
     ("words", "message"),
     [
         (["rollout"], "give questions, or --data"),
-        (["rollout", "hi", "--reward", "niceness"], "give one of exact_match"),
+        (["rollout", "hi", "--reward", "niceness"], "give one of code_tests, exact_match"),
         (["rollout", "hi", "--backend", "magic"], "the backends are tiny, transformers"),
         (["rollout", "hi", "--agent", "x.py:y", "--system", "be nice"], "--system goes with --model"),
         (["rollout", "hi", "--chains", "0"], "num_chains=0"),

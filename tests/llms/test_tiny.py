@@ -297,6 +297,7 @@ def test_words_of_the_template_in_a_message_are_only_words() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
+        ({"meta_template": []}, "the model's chat template takes its place"),
         ({"max_tokens": 5}, "max_tokens=5: TinyLM has no such parameter; did you mean max_new_tokens"),
         ({"max_new_token": 5}, "did you mean max_new_tokens"),
         ({"stop": "x"}, "did you mean stop_words"),
