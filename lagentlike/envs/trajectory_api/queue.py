@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -54,7 +53,6 @@ class _Env:
         self.registration = registration
         self.group_size = max(1, registration.group_size)
         self.connected = True
-        self.last_update = time.time()
 
     @property
     def share(self) -> float:
@@ -215,7 +213,6 @@ class TrajectoryQueue:
             InvalidArgument: there is none of that number.
         """
         env = self._env(env_id)
-        env.last_update = time.time()
         by_env: dict[int | None, int] = {}
         for group in self._groups:
             by_env[group.env_id] = by_env.get(group.env_id, 0) + group.rows
