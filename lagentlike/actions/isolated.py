@@ -72,6 +72,8 @@ def _kill(process: BaseProcess) -> None:
 def _work(answering: Connection, module: str, name: str, arguments: dict[str, Any]) -> None:
     """What the new process does."""
     os.setsid()
+    multiprocessing.current_process().daemon = False  # it may start processes, which end with it
+    os.register_at_fork(after_in_child=answering.close)  # they have no answer, nor keep one awaited
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         found = operator.attrgetter(name)(importlib.import_module(module))

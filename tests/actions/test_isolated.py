@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -44,6 +45,13 @@ def end(how: str) -> Any:
     """End in some way."""
     if how == "exit":
         os._exit(3)
+    if how == "exit without a child":
+        if os.fork() == 0:
+            time.sleep(1000)
+        os._exit(3)
+    if how == "end twice":
+        os.fork()
+        return "once"
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "value":
@@ -51,6 +59,13 @@ def end(how: str) -> Any:
     if how == "odd":
         raise type("Odd", (Exception,), {})("gone wrong")
     raise {"error": LookupError("not here"), "system exit": SystemExit(2), "interrupt": KeyboardInterrupt()}[how]
+
+
+@tool(isolated=True)
+def spread(numbers: list[int]) -> list[int]:
+    """Work in several processes."""
+    with multiprocessing.Pool(2) as pool:
+        return pool.map(abs, numbers)
 
 
 def result_of(
@@ -113,6 +128,8 @@ async def test_a_call_that_is_cancelled_is_killed(tmp_path: Path) -> None:
     ("how", "text"),
     [
         ("exit", "its process ended before the call did (exit code 3)"),
+        ("exit without a child", "its process ended before the call did (exit code 3)"),
+        ("end twice", "once"),
         ("kill", "its process ended before the call did (exit code -9)"),
         ("value", "its result cannot leave its process: cannot pickle 'module' object"),
         ("odd", "Odd: gone wrong"),
@@ -123,6 +140,10 @@ async def test_a_call_that_is_cancelled_is_killed(tmp_path: Path) -> None:
 )
 def test_however_it_ends_there_is_a_result(how: str, text: str) -> None:
     assert text in result_of(end, {"how": how}).text
+
+
+def test_it_may_start_processes() -> None:
+    assert result_of(spread, {"numbers": [-1, 2, -3]}).text == "[1, 2, 3]"
 
 
 async def later() -> None:
