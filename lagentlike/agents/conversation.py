@@ -62,6 +62,23 @@ class LoopAggregator(DefaultAggregator):
                 rendered[0].pop("blocks", None)  # there may be thinking in them
         return rendered
 
+    def _shown(self, memory: Memory) -> list[AgentMessage]:
+        """What it shows, marks with the index that they keep from among those shown; no result without its call."""
+        everything, shown = list(memory), super()._shown(memory)
+        index_of = {id(message): index for index, message in enumerate(everything)}
+        places: list[int] = []  # in the memory; of one that was made to be shown, right before the next one
+        for message in reversed(shown):
+            places.append(index_of.get(id(message), (places[-1] if places else len(everything)) - 1))
+        places.reverse()
+        while _begins_with_results(shown) and places[0] > 0:
+            places.insert(0, places[0] - 1)
+            shown.insert(0, everything[places[0]])
+        for at, message in enumerate(shown):
+            if is_mark(message):
+                kept = sum(place < message.extra_info["keep_from"] for place in places)
+                shown[at] = message.model_copy(update={"extra_info": {"keep_from": kept}})
+        return shown
+
     def _cut(
         self, rendered: list[dict[str, Any]], new: list[AgentMessage], memory: Memory
     ) -> tuple[list[dict[str, Any]], Sequence[AgentMessage]]:
@@ -88,6 +105,11 @@ class LoopAggregator(DefaultAggregator):
             rendered.insert(0, ChatMessage(role="system", content=as_content(instructions[-1].content)))
             new = [message for message in new if not is_system(message)]
         return super()._merged(rendered, new, name, parser)
+
+
+def _begins_with_results(messages: Iterable[AgentMessage]) -> bool:
+    first = next((message for message in messages if not is_mark(message)), None)
+    return first is not None and first.tool_results is not None
 
 
 class Transcript(DefaultAggregator):
@@ -118,6 +140,14 @@ class Transcript(DefaultAggregator):
             if message.reasoning:
                 item["reasoning"] = message.reasoning
         return rendered
+
+    def _shown(self, memory: Memory) -> list[AgentMessage]:
+        return list(memory)
+
+    def _cut(
+        self, rendered: list[dict[str, Any]], new: list[AgentMessage], memory: Memory
+    ) -> tuple[list[dict[str, Any]], Sequence[AgentMessage]]:
+        return rendered, new if rendered else memory.since(0)
 
 
 def from_openai(history: Iterable[Mapping[str, Any]], name: str) -> list[AgentMessage]:

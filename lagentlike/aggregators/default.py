@@ -107,7 +107,7 @@ class DefaultAggregator:
             raise InvalidArgument("messages", memory, "give a Memory, such as agent.memory.get(session_id)")
         if type(memory).get_memory is not Memory.get_memory:  # it may show anything, and something else each time
             shown = Memory()
-            for message in memory.get_memory():
+            for message in self._shown(memory):
                 shown.append(message)
             return self._merged(*self._cut([], shown.since(0), shown), name, parser)
         if memory.recent_n is not None:
@@ -121,6 +121,10 @@ class DefaultAggregator:
             view = _View(list(messages), count + len(new), self, parser)
             memory.views = {**memory.views, key: view}
         return messages
+
+    def _shown(self, memory: Memory) -> list[AgentMessage]:
+        """What a memory whose `get_memory` is its own shows."""
+        return list(memory.get_memory())
 
     def _cut(
         self, rendered: list[dict[str, Any]], new: list[AgentMessage], memory: Memory

@@ -300,13 +300,55 @@ def test_a_result_cannot_be_kept_without_its_call() -> None:
         DropOldest(keep=1)
 
 
-def test_a_window_of_memory_splits_no_call_from_its_result() -> None:
+class LastOnes(Memory):
+    size = 6
+
+    def get_memory(self, recent_n: int | None = None, filter_func: Any = None) -> list[AgentMessage]:
+        return super().get_memory(self.size if recent_n is None else recent_n, filter_func)
+
+
+class Discreet(Memory):
+    def get_memory(self, recent_n: int | None = None, filter_func: Any = None) -> list[AgentMessage]:
+        shown = super().get_memory(recent_n, filter_func)
+        return [message for message in shown if "secret" not in str(message.content)]
+
+
+class Masking(Memory):
+    def get_memory(self, recent_n: int | None = None, filter_func: Any = None) -> list[AgentMessage]:
+        shown = [message.clone() for message in super().get_memory(recent_n, filter_func)]
+        for message in shown:
+            message.content = message.content.replace("secret", "***")
+        return shown
+
+
+@pytest.mark.parametrize("memory", [Memory, LastOnes, Discreet, Masking])
+def test_what_a_compressor_keeps_is_sent_whatever_a_memory_shows(memory: Any) -> None:
+    script = ["a", "b", "c", ContextLengthExceeded("too long"), "d", "e"]
+    agent = make(
+        AIAgent, script, memory=memory, compressor=lambda messages: Compressed(len(messages) - 3, "We counted.")
+    )
+    for message in ["1", "secret 2", "3", "4", "5"]:
+        run(agent, message)
+    assert [[item["content"] for item in request.messages] for request in agent.agent.llm.requests[-2:]] == [
+        ["We counted.\n3", "c", "4"],
+        ["We counted.\n3", "c", "4", "d", "5"],
+    ]
+
+
+@pytest.mark.parametrize("is_own_kind", [False, True])
+def test_a_window_of_memory_splits_no_call_from_its_result(is_own_kind: bool) -> None:
     for size in range(1, 8):
-        agent = make(AIAgent, [call(), "three"] * 4, memory={"type": Memory, "recent_n": size})
+        windowed = type("Windowed", (LastOnes,), {"size": size})
+        agent = make(
+            AIAgent,
+            [call(), "three"] * 4,
+            memory=windowed if is_own_kind else {"type": Memory, "recent_n": size},
+        )
         for _ in range(4):
-            run(agent, "go")
+            result = run(agent, "go")
         for request in agent.agent.llm.requests:
             assert_paired(request.messages)
+        assert len(result["messages"]) == 4 * 4  # a session is told of whole
 
 
 # Real servers
