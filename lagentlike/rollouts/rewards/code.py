@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,9 +18,10 @@ from .base import FunctionReward
 __all__ = ["code_tests", "program_in"]
 
 MAX_CODE = 65_536
-"""Longest program that is run, in characters."""
+"""Longest program that is run, in bytes; half of what one argument of a process may have."""
 
-_BLOCK = re.compile(r"```(?:python3?|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_BLOCK = re.compile(r"```([^\s`]*)[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_PYTHON = dict.fromkeys(("py", "python", "python3"), "python")
 _at_once = threading.BoundedSemaphore(os.cpu_count() or 1)  # so that time limits are those of the code, not of a queue
 
 
@@ -34,10 +36,10 @@ def code_tests(
 ) -> FunctionReward:
     """A reward of the share of its query's `tests` that the Python program in the last answer passes.
 
-    The program is the last block of code, or the whole answer where there is none. `tests`, in the query's metadata, is
-    a list; each is run with the program in a sandbox of its own, without network. A text is Python that raises nothing
-    if all is well, such as `"assert add(1, 2) == 3"`; a dict `{"input": …, "output": …}` is what a program reads, and
-    what it should write, but for space at the ends of lines.
+    The program is what `program_in` finds in it. `tests`, in the query's metadata, is a list; each is run with the
+    program in a sandbox of its own, without network. A text is Python that raises nothing if all is well, such as
+    `"assert add(1, 2) == 3"`; a dict `{"input": …, "output": …}` is what a program reads, and what it should write to
+    standard output, but for space at the ends of lines.
 
     Args:
         timeout: seconds that each test may take; one that takes longer fails.
@@ -61,7 +63,8 @@ def code_tests(
 
     def run(prediction: str, tests: Any) -> dict[str, Any]:
         listed = _checked(tests)
-        code, problem, passed = program_in(prediction), "", 0
+        code = program_in(prediction).encode("utf-8", "replace").decode()  # no half of a surrogate pair
+        problem, passed = "", 0
         for number, test in enumerate(listed):
             wrong = _problem(where, limits, code, test)
             passed += not wrong
@@ -73,19 +76,21 @@ def code_tests(
 
 
 def program_in(text: str) -> str:
-    """The last block of code in a text, or all of it.
+    """The last block of Python in a text, or else of no language that is named, or else all of the text.
 
-    >>> program_in("First\\n```python\\nprint(1)\\n```")
+    >>> program_in("First\\n```python\\nprint(1)\\n```\\nthen\\n```bash\\npython first.py\\n```")
     'print(1)\\n'
     """
-    blocks = _BLOCK.findall(text)
-    return str(blocks[-1]) if blocks else text
+    blocks = {_PYTHON.get(language.lower(), language): code for language, code in _BLOCK.findall(text)}
+    return blocks.get("python", blocks.get("", text))
 
 
 def _problem(where: Isolation, limits: Limits, code: str, test: str | Mapping[str, str]) -> str:
     """What is wrong with a program by a test; empty if nothing is."""
-    if len(code) > MAX_CODE:
-        return f"the program is longer than {MAX_CODE} characters"
+    if len(code.encode()) > MAX_CODE:
+        return f"the program is longer than {MAX_CODE} bytes"
+    if "\0" in code:
+        return "the program holds a NUL"
     end = secrets.token_hex(16)  # a program that ends before its test is over has not passed
     if isinstance(test, str):
         done = _ran(where, limits, ["python3", "-I", "-"], f"{code}\n\n{test}\nprint('/{end}/')\n")
@@ -101,12 +106,12 @@ def _problem(where: Isolation, limits: Limits, code: str, test: str | Mapping[st
 
 def _ran(where: Isolation, limits: Limits, argv: list[str], given: str) -> Completed:
     with _at_once:
-        return where.run(argv, input=given.encode("utf-8", "replace"), limits=limits)
+        return where.run(argv, input=given.encode("utf-8", "replace"), stderr=subprocess.PIPE, limits=limits)
 
 
 def _why(done: Completed, limits: Limits) -> str:
     """Why a program failed: the last line of what it said, with how it ended."""
-    said = done.stdout.text().strip().rpartition("\n")[2][:200]
+    said = (done.stderr if done.stderr.size else done.stdout).text().strip().rpartition("\n")[2][:200]
     return f"{done.problem(limits)}: {said}" if said else done.problem(limits)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from lagentlike.errors import InvalidArgument, RewardError
 from lagentlike.rollouts.rewards import code_tests, get_reward, score
+from lagentlike.rollouts.rewards.code import program_in
 from lagentlike.sandbox import Bwrap, sandbox_unavailable
 from lagentlike.trajectory import Trajectory
 
@@ -32,6 +33,28 @@ def test_programs_read_and_write() -> None:
     assert (told["reward"], told["problem"]) == (0.5, "test 1: it wrote something else")
 
 
+def test_what_a_program_writes_to_standard_error_is_no_output() -> None:
+    program = "import sys, warnings\nwarnings.warn('slow')\nprint(sys.stdin.read())"
+    assert code_tests()(program, [{"input": "7", "output": "7"}])["reward"] == 1.0
+    program += "\nsys.exit('no more')"
+    told = code_tests()(program, [{"input": "7", "output": "7"}])
+    assert (told["reward"], told["problem"]) == (0.0, "test 0: exit code 1: no more")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = 1\n",
+        "```\nx = 1\n```",
+        "```python\r\nx = 1\n```",
+        "```python\nx = 1\n```\nwith\n```bash\npython x.py\n```\nwrites\n```\n1\n```\nDone.",
+        "```Python 3\nx = 2\n```\nor better\n```py\nx = 1\n",
+    ],
+)
+def test_the_program_in_an_answer(text: str) -> None:
+    assert program_in(text) == "x = 1\n"
+
+
 @pytest.mark.parametrize(
     ("code", "problem"),
     [
@@ -43,15 +66,19 @@ def test_programs_read_and_write() -> None:
         ("open('/etc/shadow')", "No such file"),
         ("def add(", "SyntaxError"),
         ("'" + "x" * 70_000 + "'", "longer than"),
+        ("'" + "\U0001f600" * 20_000 + "'", "longer than"),
+        ("'\0'", "NUL"),
         ("\ud800", "exit code 1"),
         ("", "NameError"),
     ],
 )
 def test_what_a_program_should_not_do_fails_its_test_alone(code: str, problem: str) -> None:
     began = time.monotonic()
-    told = code_tests(timeout=1.0, memory=64 * 2**20)(f"```python\n{code}\n```", ["assert add(1, 2) == 3"])
+    rewarded = code_tests(timeout=1.0, memory=64 * 2**20)
+    told = rewarded(f"```python\n{code}\n```", ["assert add(1, 2) == 3"])
     assert told["reward"] == 0.0
     assert re.search(problem, told["problem"])
+    assert rewarded(f"```python\n{code}\n```", [{"input": "1", "output": "3"}])["reward"] == 0.0
     assert time.monotonic() - began < 30
 
 
