@@ -81,7 +81,7 @@ def program_in(text: str) -> str:
     >>> program_in("First\\n```python\\nprint(1)\\n```\\nthen\\n```bash\\npython first.py\\n```")
     'print(1)\\n'
     """
-    blocks = {_PYTHON.get(language.lower(), language): code for language, code in _BLOCK.findall(text)}
+    blocks: dict[str, str] = {_PYTHON.get(language.lower(), language): code for language, code in _BLOCK.findall(text)}
     return blocks.get("python", blocks.get("", text))
 
 
