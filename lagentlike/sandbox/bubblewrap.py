@@ -329,9 +329,9 @@ def _workspace_of(launch: Launch) -> str:
 
 def _writable_folders(launch: Launch) -> list[Path]:
     """The directories of this machine that it can write to."""
-    folders = [mount.source for mount in launch.mounts if mount.writable and mount.source.is_dir()]
-    folders += [] if launch.workspace is None else [launch.workspace]
-    return [folder for folder in folders if not any(other in folder.parents for other in folders)]
+    folders = {mount.source.resolve() for mount in launch.mounts if mount.writable and mount.source.is_dir()}
+    folders |= set() if launch.workspace is None else {launch.workspace}
+    return [folder for folder in folders if folders.isdisjoint(folder.parents)]
 
 
 def _filesystem(launch: Launch) -> list[str]:

@@ -32,6 +32,9 @@ MOST_RESERVE = 64 << 20
 LATE = 4 << 20
 """Bytes by which a workspace may still grow when nothing more can be written to files: by what was on its way."""
 
+MOST_ROUNDS = 10
+"""How often its processes are gone through for some that were started meanwhile, with the limit of before."""
+
 FULL_SECONDS = 0.1
 """How often a workspace that is full is looked through, for what was removed."""
 
@@ -82,11 +85,12 @@ def watch(process: Process, folders: Sequence[Path], most: int) -> None:
 
 
 def size_of(folders: Iterable[Path], most_entries: float = math.inf) -> Amount | None:
-    """What is on disk below directories, links not followed; None if that cannot be told.
+    """What is on disk below directories, links not followed, a file of several names once; None if that is not known.
 
     It cannot where there are more entries, paths too long to follow, or a directory that this user closed to itself.
     """
     size, entries, waiting = 0, 0, [str(folder) for folder in folders]
+    counted: set[tuple[int, int]] = set()  # of the files that have several names
     while waiting:
         path = waiting.pop()
         try:
@@ -95,9 +99,14 @@ def size_of(folders: Iterable[Path], most_entries: float = math.inf) -> Amount |
                     entries += 1
                     if entries > most_entries:
                         return None
-                    size += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
                         waiting.append(entry.path)
+                    elif status.st_nlink > 1:
+                        if (status.st_dev, status.st_ino) in counted:
+                            continue
+                        counted.add((status.st_dev, status.st_ino))
+                    size += status.st_blocks * 512
         except (FileNotFoundError, NotADirectoryError):
             continue  # it was removed meanwhile
         except PermissionError:
@@ -132,14 +141,23 @@ def _let_write(process: Process, allowed: bool) -> bool:
     if process.disk_full or not allowed:
         process.disk_full = not allowed
         try:
-            for pid in process.members():
-                with suppress(ProcessLookupError):
-                    most, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-                    if allowed == (most == 0):
-                        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if allowed else 0, hard))
+            for _ in range(MOST_ROUNDS):
+                changed = [_let_one_write(pid, allowed) for pid in process.members()]
+                if not any(changed):
+                    break
         except OSError:
             return False
     return True
+
+
+def _let_one_write(pid: int, allowed: bool) -> bool:
+    """The same for one process; whether that changed anything."""
+    with suppress(ProcessLookupError):
+        most, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        if allowed == (most == 0) and hard != 0:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if allowed else 0, hard))
+            return True
+    return False
 
 
 def _is_own(path: str) -> bool:
@@ -170,7 +188,7 @@ class _Watched:
         self._is_counted = self._before is not None
         self._free_first = self._free = _free(self._places.values())
         self._left = most  # before another look has to be taken
-        self._looked = time.monotonic()
+        self._looked = self._ticked = time.monotonic()
         self._took = 0.0
         self._full_at: int | None = None  # bytes by which it had grown when no more could be written
         self.is_looking = False
@@ -182,12 +200,16 @@ class _Watched:
 
     def tick(self, now: float) -> None:
         """Have the directories looked through, if it is time for it."""
-        if self.is_looking or now < self._looked + self._took:
+        if self.is_looking or now < max(self._looked + self._took, self._ticked + self.patience()):
             return
+        self._ticked = now
         usual = WHOLE_SECONDS if self._full_at is None else FULL_SECONDS
         if now >= self._looked + max(usual, 20 * self._took) or self._is_suspicious():
             self.is_looking = True
-            threading.Thread(target=self._look, name="lagentlike-quota-look", daemon=True).start()
+            try:
+                threading.Thread(target=self._look, name="lagentlike-quota-look", daemon=True).start()
+            except RuntimeError:  # there are too many threads now
+                self.is_looking = False
 
     def _is_suspicious(self) -> bool:
         """Whether so much was taken from the file systems, since most was free there, that the limit may be passed."""
@@ -259,10 +281,10 @@ class _Watcher:
 
     def add(self, watched: _Watched) -> None:
         with self._guard:
-            self._watched.append(watched)
             if not self._running:
-                self._running = True
                 threading.Thread(target=self._work, name="lagentlike-quota", daemon=True).start()
+                self._running = True
+            self._watched.append(watched)
 
     def _work(self) -> None:
         while True:

@@ -374,6 +374,20 @@ for number in range(1000):
     assert 16 < sized(more) < 500
 
 
+def test_a_directory_that_it_has_by_two_ways_counts_once(tmp_path: Path) -> None:
+    workspace = Bwrap().scratch_folder(tmp_path / "work")
+    (tmp_path / "link").symlink_to(workspace)
+    mounts = [Mount(tmp_path / "link", writable=True)]
+    code = """
+import time
+for number in range(5):
+    open(str(number), "wb").write(bytes(5 << 20))
+    time.sleep(0.2)
+"""
+    done = python(code, Limits(disk=40 * MIB), workspace=workspace, mounts=mounts)
+    assert (done.ok, done.disk_full) == (True, False)
+
+
 def test_a_workspace_that_is_large_already_may_grow_as_much(tmp_path: Path) -> None:
     workspace = Bwrap().scratch_folder(tmp_path / "work")
     for number in range(3):
