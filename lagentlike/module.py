@@ -144,7 +144,7 @@ class Module:
         if name.startswith("_") or name in KINDS:
             check_attribute(self, name, value)
         elif isinstance(value, list | tuple | dict):
-            _warn_of_units_in(value, f"{type(self).__name__}.{name}")
+            _warn_of_units_in(value, self, name)
         if isinstance(value, Module) and any(unit is self for unit in value.modules()):
             cure = "it holds the unit that it would be in, and a tree has no circles: keep a weakref.ref to it instead"
             raise InvalidArgument(f"{type(self).__name__}.{name}", value, cure)
@@ -285,7 +285,7 @@ class Module:
 
     def _register_all(self, hooks: Any) -> None:
         """Add what an argument `hooks` gave: a hook, several, or None."""
-        several = isinstance(hooks, Iterable) and not isinstance(hooks, str | Mapping)
+        several = isinstance(hooks, Iterable) and not isinstance(hooks, Hook | str | Mapping)
         for hook in hooks if several else [] if hooks is None else [hooks]:
             self.register_hook(hook)
 
@@ -679,7 +679,7 @@ def _callable(hook: Any, takes: Sequence[str]) -> Callable[..., Any]:
     if not callable(hook):
         raise InvalidArgument("hook", hook, "give a function")
     try:
-        signature = inspect.signature(hook)
+        signature = inspect.signature(hook, follow_wrapped=False)  # what is called, not what a decorator is put on
     except ValueError:  # written in C, and says nothing
         return hook  # type: ignore[no-any-return]
     try:
@@ -689,13 +689,13 @@ def _callable(hook: Any, takes: Sequence[str]) -> Callable[..., Any]:
     return hook  # type: ignore[no-any-return]
 
 
-def _warn_of_units_in(collection: Any, attribute: str) -> None:
+def _warn_of_units_in(collection: Any, unit: Module, attribute: str) -> None:
     """Say that a unit which remembers something is where the tree does not reach, if the first item is one."""
     first = next(iter(collection.values() if isinstance(collection, dict) else collection), None)
-    if isinstance(first, Module) and any(first.named_states()):
+    if isinstance(first, Module) and any(first.named_states()) and all(one is not first for one in unit.modules()):
         warnings.warn(
-            f"{attribute} is a {type(collection).__name__} of units, and what is in it is not in the tree: repr, "
-            "state_dict and fork do not see it; make it an AgentList or an AgentDict",
+            f"{type(unit).__name__}.{attribute} is a {type(collection).__name__} of units, and what is in it is not in "
+            "the tree: repr, state_dict and fork do not see it; make it an AgentList or an AgentDict",
             stacklevel=3,
         )
 

@@ -7,6 +7,7 @@ import pickle
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -317,6 +318,13 @@ def test_collections_of_other_things_and_private_ones_are_nobodys_business() -> 
     assert not list(unit.children())
 
 
+def test_a_plain_collection_of_units_that_are_in_the_tree_is_fine() -> None:
+    unit = Leaf()
+    unit.first, unit.second = Agent(), Agent()
+    unit.in_turn = [unit.first, unit.second]
+    assert [name for name, _ in unit.named_children()] == ["first", "second"]
+
+
 def test_a_unit_cannot_be_inside_itself() -> None:
     outer, inner = Agent(), Agent()
     outer.inner = inner
@@ -369,9 +377,28 @@ def test_a_function_hook_that_takes_something_else_is_refused_when_it_is_registe
     Leaf().register_forward_hook(print)
 
 
+@mock.patch("os.getpid")
+def counted(unit: Any, messages: Any, getpid: Any) -> None:
+    getpid()
+
+
+def test_a_function_hook_takes_what_its_decorator_does() -> None:
+    leaf = Leaf()
+    leaf.register_forward_pre_hook(counted)
+    assert leaf("a")
+
+
+class Several(Hook):
+    """A hook that is iterable itself."""
+
+    def __iter__(self) -> Iterator[Hook]:
+        return iter(())
+
+
 def test_hooks_are_given_one_or_several() -> None:
     assert len(Agent(hooks=Hook())._hooks) == len(Agent(hooks=(Hook() for _ in "1"))._hooks) == 1
     assert len(Agent(hooks=[Hook(), {"type": Hook}])._hooks) == 2
+    assert len(Agent(hooks=Several())._hooks) == 1
     for wrong in ("logging", Hook):
         with pytest.raises(InvalidArgument, match=re.escape(f"hook={wrong!r}: give a Hook object")):
             Agent(hooks=wrong)  # type: ignore[arg-type]

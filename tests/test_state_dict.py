@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -725,8 +726,13 @@ def test_a_message_with_fields_of_its_own_is_refused_where_they_would_be_lost() 
     class Named(AgentMessage):
         """Has no field more."""
 
+        @cached_property
+        def words(self) -> list[str]:
+            return str(self.content).split()
+
     agent = Agent(ScriptedLLM(["ok", "ok"]))
     agent(Named(content="x"))
+    assert agent.memory.get(0)[0].words == ["x"]
     assert agent.state_dict()["memory"][0]["content"] == "x"
     agent(Scored(content="x"))
     with pytest.raises(StateError, match=r"memory: message 2 is a Scored, whose own fields \['score'\] would be lost"):

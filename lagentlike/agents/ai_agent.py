@@ -133,6 +133,7 @@ class AIAgent(Workflow):
             model, enabled_toolsets = "TinyLM", enabled_toolsets or ()
             tools = tools or ([] if enabled_toolsets else [calculator])
         llm = self._model_of(model, api_key, base_url)
+        fallback_models = _several("fallback_models", fallback_models, "models, each as model")
         if fallback_models:
             others = [self._model_of(other, api_key, base_url) for other in fallback_models]
             llm = (AsyncFallbackLLM if self.colour.is_async else FallbackLLM)([llm, *others], on=_is_no_refusal)

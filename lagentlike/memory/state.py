@@ -150,7 +150,7 @@ class SessionValue(SessionState, Generic[T]):
 def plain_state(value: Any, where: str) -> Any:
     """`value` as plain JSON data, or a `StateError` that names the place."""
     if isinstance(value, AgentMessage) and type(value) is not AgentMessage:
-        own = [name for name in value.__dict__ if name not in AgentMessage.model_fields]
+        own = [name for name in type(value).model_fields if name not in AgentMessage.model_fields]
         if own:
             kind = type(value).__name__
             raise StateError(f"{where} is a {kind}, whose own fields {own} would be lost: put them into extra_info")

@@ -536,6 +536,7 @@ def test_overflow_without_a_compressor_is_a_clear_end() -> None:
         ("approve", True),
         ("tools", add),
         ("handoffs", AIAgent(ScriptedLLM(), enabled_toolsets=[])),
+        ("fallback_models", "gpt-4o"),
     ],
 )
 def test_what_cannot_do_its_part_is_refused_when_the_agent_is_made(argument: str, value: Any) -> None:
