@@ -26,6 +26,8 @@ def main() -> None:
     woken, waker = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(waker, False)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # programs get what this one has
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a shell that writes to a full disk is told, and lives
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waker)
     room = _Room(channel)
@@ -95,6 +97,7 @@ def _start(request: dict, descriptors: list[int]) -> subprocess.Popen[bytes]:  #
         stderr=stdout,
         pass_fds=more,
         start_new_session=True,
+        restore_signals=False,
     )
 
 

@@ -229,11 +229,18 @@ def test_a_full_disk_is_told_and_the_session_goes_on(tmp_path: Path) -> None:
     filled = do(shell, f"mkdir deep; cd deep; export LEVEL=1; {fill}").text
     assert "(exit code 3; the disk was full, since no more than 16 MiB may be written to it" in filled
     assert do(shell, "pwd; echo $LEVEL").text == f"{place}/deep\n1", "where it is was kept"
-    assert "the disk was full" in do(shell, "echo x > more").text
+    refused = do(shell, "export LEVEL=2; echo x > more || cp 1 more; exit 5").text
+    assert refused.count("File too large") == 2
+    assert "(exit code 5; the disk was full" in refused
+    assert do(shell, "echo $LEVEL").text == "2", "the shell itself was refused, and lived"
     try_to_write = "for n in $(seq 200); do sleep 0.05; (echo x > more) 2>/dev/null && break; done"
     assert do(shell, f"rm *; {try_to_write}; cat more").text.endswith("x")
     assert do(shell, "exit 4").text.endswith("(exit code 4)"), "that is over"
     shell["terminal"].close()  # type: ignore[attr-defined]
+
+
+def test_what_nobody_reads_any_more_ends(shell: ActionExecutor) -> None:
+    assert do(shell, 'yes | head -n 1; echo "${PIPESTATUS[0]}"').text == "y\n141"
 
 
 def test_the_end_of_its_sandbox_is_told(shell: ActionExecutor) -> None:
