@@ -263,11 +263,16 @@ def _mark(memories: MemoryManager, session_id: SessionId) -> Mark:
 async def surely(work: Coroutine[Any, Any, T]) -> T:
     """Wait for something that a cancellation must not break off: whoever goes on finds it done, or not done."""
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:  # there may be several
+            cancelled = error
+    failed = task.exception()
+    if cancelled is not None:
+        raise cancelled from failed
+    return task.result()
 
 
 class _Used(Protocol):

@@ -40,6 +40,7 @@ from lagentlike.memory import (
     SQLiteStore,
     Tail,
 )
+from lagentlike.memory.keeper import surely
 from lagentlike.memory.store import session_key, to_json
 
 from .talker import echoing, open_store
@@ -222,6 +223,29 @@ async def test_after_a_turn_that_was_cancelled_at_any_moment_the_next_one_is_mad
         kept = await store.load(session_id)
         assert kept is not None
         assert [message["content"] for message in kept.messages["memory"]] == said(agent, session_id)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_must_not_be_broken_off_is_done_however_often_it_is_cancelled(fails: bool) -> None:
+    go_on, done = asyncio.Event(), []
+
+    async def work() -> None:
+        await go_on.wait()
+        done.append("work")
+        if fails:
+            raise StateError("full")
+
+    turn = asyncio.create_task(surely(work()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        turn.cancel()
+    await asyncio.sleep(0)
+    assert not turn.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await turn
+    assert done == ["work"]
+    assert isinstance(caught.value.__cause__, StateError) == fails
 
 
 def test_a_turn_that_fails_leaves_the_store_as_it_was(another: Callable[[], SessionStore]) -> None:
