@@ -8,6 +8,7 @@ import subprocess
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -138,10 +139,7 @@ class Isolation(ABC):
             return await asyncio.wrap_future(starting)
         except asyncio.CancelledError:
             if not starting.cancelled():  # it has begun, with descriptors that its caller is about to close
-                begun = asyncio.wrap_future(starting)
-                await asyncio.wait([begun])
-                if begun.exception() is None:
-                    await begun.result().close_async()
+                await asyncio.wait([asyncio.create_task(_end(starting))])  # which goes on if this is cancelled again
             raise
 
     def run(
@@ -226,6 +224,14 @@ class Launch:
     mounts: tuple[Mount, ...]
     limits: Limits
     streams: tuple[int, int, int]
+
+
+async def _end(starting: Future[Process]) -> None:
+    """End a program that is being started, if it does start."""
+    begun = asyncio.wrap_future(starting)
+    await asyncio.wait([begun])
+    if begun.exception() is None:
+        await begun.result().close_async()
 
 
 def default_isolation() -> Isolation:

@@ -76,7 +76,8 @@ async def test_programs_run_at_once(isolation: Isolation) -> None:
     assert [text(one) for one in done] == [str(n) for n in range(10)]
 
 
-async def test_a_program_that_is_given_up_while_it_starts_is_ended() -> None:
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_program_that_is_given_up_while_it_starts_is_ended(again: bool) -> None:
     begun, go = threading.Event(), threading.Event()
     made: list[Process] = []
 
@@ -90,10 +91,17 @@ async def test_a_program_that_is_given_up_while_it_starts_is_ended() -> None:
     starting = asyncio.create_task(Slow().run_async(["sleep", "300"]))
     await asyncio.to_thread(begun.wait, 20)
     starting.cancel()
+    await asyncio.sleep(0)
+    assert not starting.done(), "the caller must not close what it has given away"
+    if again:
+        starting.cancel()
+        await asyncio.wait([starting])
     go.set()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert made[0].poll() is not None
+    async with asyncio.timeout(20):
+        while not made or made[0].poll() is None:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_cancelled_program_is_killed(isolation: Isolation, tmp_path: Path) -> None:
