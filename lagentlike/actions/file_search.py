@@ -142,4 +142,4 @@ def _with_choices(expression: str) -> str:
     return _BRACES.sub(lambda found: f"(?:{found[1].replace(',', '|')})", expression)
 
 
-_BRACES = re.compile(r"\\\{((?:[^\\]|\\[^{}])*,(?:[^\\]|\\[^{}])*)\\\}")
+_BRACES = re.compile(r"\\\{((?:[^\\,]|\\[^{}])*+,(?:[^\\]|\\[^{}])*+)\\\}")

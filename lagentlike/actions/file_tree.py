@@ -124,6 +124,7 @@ class FileTree:
         """
         there: list[Path] = []
         with contextlib.ExitStack() as stack:
+            folders: dict[Path, int] = {}
             steps: list[tuple[Path, int, str]] = []
             for path, content in contents.items():
                 with self._told(path):
@@ -131,7 +132,9 @@ class FileTree:
                         there.append(path)
                         if not path.is_file():
                             raise ToolError(f"{self.shown(path)!r} cannot be written: it is no file")
-                    folder = stack.enter_context(self.folder(path.parent, make=True))
+                    folder = folders.get(path.parent, -1)
+                    if folder < 0:
+                        folder = folders[path.parent] = stack.enter_context(self.folder(path.parent, make=True))
                     beside = stack.enter_context(_beside(folder, path.name, content or b""))
                     steps.append((path, folder, beside))
             for path, folder, beside in steps:
