@@ -5,23 +5,20 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from ..errors import KernelDied, ToolTimeout
 from ..memory import SessionId
 from ..sandbox import Isolation, isolation_of
 from ..schema import ActionReturn
-from .base import BaseAction, tool_api
-from .code import extract_code
+from .base import tool_api
 from .function import checked_max_length, checked_timeout
-from .ipython_manager import ShellWorkers
-from .result import failed
+from .ipython_manager import ShellAction, ShellWorkers
 from .workers import submit_from_loop
 
 __all__ = ["AsyncIPythonInteractive", "IPythonInteractive"]
 
 
-class IPythonInteractive(BaseAction):
+class IPythonInteractive(ShellAction):
     """Run Python code in an IPython shell that keeps its variables; each session has a shell of its own.
 
     Each shell is a process in a sandbox, without a network and with a workspace in memory. It has no images, which
@@ -42,9 +39,6 @@ class IPythonInteractive(BaseAction):
     >>> shell.close()
     """
 
-    aliases: ClassVar[Mapping[str, str]] = {"code": "command"}
-    interruptible = True
-
     def __init__(
         self,
         timeout: float | None = 30,
@@ -57,22 +51,6 @@ class IPythonInteractive(BaseAction):
         self.max_length = checked_max_length(max_out_len)
         self.workers = ShellWorkers(None, checked_timeout(timeout), self.max_length, isolation_of(isolation))
         weakref.finalize(self, ShellWorkers.close, self.workers)
-
-    @tool_api
-    def run(self, command: str, session_id: SessionId = 0) -> ActionReturn:
-        """Run Python code in a live session that keeps its variables; print what you want to see.
-
-        Args:
-            command: The Python code.
-        """
-        try:
-            return self.workers.run(session_id, extract_code(command)).as_return(self.name)
-        except (KernelDied, ToolTimeout) as error:
-            return failed(str(error), self.name)
-
-    def close(self) -> None:
-        """End the processes."""
-        self.workers.close()
 
 
 class AsyncIPythonInteractive(IPythonInteractive):

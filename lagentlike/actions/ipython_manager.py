@@ -28,10 +28,34 @@ from .session import Unsaved
 from .unsafe_ipython import ShellResult
 from .workers import when_given_up
 
-__all__ = ["IPythonInteractiveManager", "ShellWorkers"]
+__all__ = ["IPythonInteractiveManager", "ShellAction", "ShellWorkers"]
 
 
-class IPythonInteractiveManager(BaseAction):
+class ShellAction(BaseAction):
+    """What tools whose shells are in `ShellWorkers` have in common."""
+
+    aliases: ClassVar[Mapping[str, str]] = {"code": "command"}
+    interruptible = True
+    workers: ShellWorkers
+
+    @tool_api
+    def run(self, command: str, session_id: SessionId = 0) -> ActionReturn:
+        """Run Python code in a live session that keeps its variables; print what you want to see.
+
+        Args:
+            command: The Python code.
+        """
+        try:
+            return self.workers.run(session_id, extract_code(command)).as_return(self.name)
+        except (KernelDied, ToolTimeout) as error:
+            return failed(str(error), self.name)
+
+    def close(self) -> None:
+        """End the processes."""
+        self.workers.close()
+
+
+class IPythonInteractiveManager(ShellAction):
     """Run Python code in IPython shells that keep their variables, spread over several processes.
 
     Each session has a shell of its own, in one of the processes; code of sessions in different processes runs at once.
@@ -55,9 +79,6 @@ class IPythonInteractiveManager(BaseAction):
     ['2', '4']
     >>> manager.close()
     """
-
-    aliases: ClassVar[Mapping[str, str]] = {"code": "command"}
-    interruptible = True
 
     def __init__(
         self,
@@ -107,22 +128,6 @@ class IPythonInteractiveManager(BaseAction):
         ]
         return run_calls(calls, len(calls) if self.workers.most is None else self.workers.most)
 
-    @tool_api
-    def run(self, command: str, session_id: SessionId = 0) -> ActionReturn:
-        """Run Python code in a live session that keeps its variables; print what you want to see.
-
-        Args:
-            command: The Python code.
-        """
-        try:
-            return self.workers.run(session_id, extract_code(command)).as_return(self.name)
-        except (KernelDied, ToolTimeout) as error:
-            return failed(str(error), self.name)
-
-    def close(self) -> None:
-        """End the processes."""
-        self.workers.close()
-
 
 class ShellWorkers(Unsaved):
     """Processes with shells, and which sessions are in which.
@@ -139,15 +144,25 @@ class ShellWorkers(Unsaved):
         self._timeout = threading.TIMEOUT_MAX if timeout is None else timeout
         self._max_length = max_length
         self._isolation = isolation
+        self._begin()
+
+    def _begin(self) -> None:
         self._guard = threading.Lock()
         self._workers: list[_Worker] = []
         self._homes: dict[SessionId, _Worker] = {}
         self._owner = os.getpid()
 
+    def _check_owner(self) -> None:
+        """In a forked child, begin anew: the processes are the parent's."""
+        if self._owner != os.getpid():
+            self._begin()
+
     def session_ids(self) -> list[SessionId]:
-        return list(self._homes) if self._owner == os.getpid() else []
+        self._check_owner()
+        return list(self._homes)
 
     def reset(self, session_id: SessionId) -> None:
+        self._check_owner()
         with self._guard:
             worker = self._homes.pop(session_id, None)
         if worker is None:
@@ -158,8 +173,7 @@ class ShellWorkers(Unsaved):
             worker.forget(session_id)
 
     def run(self, session_id: SessionId, code: str) -> ShellResult:
-        if self._owner != os.getpid():  # forked: the processes are the parent's
-            self._guard, self._workers, self._homes, self._owner = threading.Lock(), [], {}, os.getpid()
+        self._check_owner()
         worker = self._home(check_session_id(session_id))
         stop = threading.Event()
         try:
@@ -170,6 +184,7 @@ class ShellWorkers(Unsaved):
             raise
 
     def close(self) -> None:
+        self._check_owner()
         with self._guard:
             workers, self._workers, self._homes = self._workers, [], {}
         for worker in workers:
