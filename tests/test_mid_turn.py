@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +18,8 @@ from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.memory import Memory, SessionValue
 from lagentlike.module import Module
 from lagentlike.schema import AgentMessage
+
+from .colours import parts_of
 
 WORKFLOWS: list[Any] = [Workflow, AsyncWorkflow, StreamingWorkflow, AsyncStreamingWorkflow]
 AGENTS: dict[Any, Any] = dict(zip(WORKFLOWS, [Agent, AsyncAgent, StreamingAgent, AsyncStreamingAgent], strict=True))
@@ -57,15 +58,8 @@ def tree(base: Any, gate: Callable[[Any, Any], str]) -> Any:
     return Two()
 
 
-def ask(unit: Any, *message: Any, **kwargs: Any) -> Any:
-    async def gather() -> Any:
-        if unit.colour.is_streaming:
-            return [part async for part in unit(*message, **kwargs)][-1]
-        return await unit(*message, **kwargs)
-
-    if unit.colour.is_async:
-        return asyncio.run(gather())
-    return list(unit(*message, **kwargs))[-1] if unit.colour.is_streaming else unit(*message, **kwargs)
+def ask(unit: Any, *message: Any, **kwargs: Any) -> AgentMessage:
+    return parts_of(unit, *message, **kwargs)[-1]
 
 
 class Running:

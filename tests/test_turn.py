@@ -28,6 +28,8 @@ from lagentlike.memory import Memory
 from lagentlike.module import AsyncModule, Module
 from lagentlike.schema import AgentMessage, AgentStatusCode, Completion, ToolCall, Usage
 
+from .colours import parts_of
+
 Answer = Callable[..., Any]
 AGENTS: dict[Colour, type[Agent]] = {
     Colour.BLOCKING: Agent,
@@ -87,17 +89,6 @@ def fail(*message: AgentMessage, **kwargs: Any) -> str:
 def ask(agent: Any, *message: Any, **kwargs: Any) -> AgentMessage:
     """The reply of an agent of whatever colour."""
     return parts_of(agent, *message, **kwargs)[-1]
-
-
-def parts_of(agent: Any, *message: Any, **kwargs: Any) -> list[AgentMessage]:
-    async def gather() -> list[AgentMessage]:
-        if agent.colour.is_streaming:
-            return [part async for part in agent(*message, **kwargs)]
-        return [await agent(*message, **kwargs)]
-
-    if agent.colour.is_async:
-        return asyncio.run(gather())
-    return list(agent(*message, **kwargs)) if agent.colour.is_streaming else [agent(*message, **kwargs)]
 
 
 def contents(agent: Any, session_id: Any = 0) -> list[Any]:

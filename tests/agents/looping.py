@@ -10,7 +10,7 @@ import pytest
 from lagentlike.actions import tool
 from lagentlike.agents import AIAgent, AsyncAIAgent, AsyncStreamingAIAgent, StreamingAIAgent
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
-from lagentlike.schema import AgentMessage, Completion, ToolCall
+from lagentlike.schema import Completion, ToolCall
 
 KINDS: list[Any] = [AIAgent, AsyncAIAgent, StreamingAIAgent, AsyncStreamingAIAgent]
 every_colour = pytest.mark.parametrize("kind", KINDS)
@@ -69,19 +69,6 @@ def run(agent: Any, message: Any, **options: Any) -> dict[str, Any]:
 def decide(agent: Any, call_id: str, approved: bool, reason: str = "", task_id: Any = None) -> dict[str, Any]:
     result = agent.approve(task_id, call_id, approved, reason)
     return asyncio.run(result) if agent.colour.is_async else result
-
-
-def parts_of(agent: Any, message: Any, **options: Any) -> list[AgentMessage]:
-    """All messages that a call gives out."""
-
-    async def gather() -> list[AgentMessage]:
-        if agent.colour.is_streaming:
-            return [part async for part in agent(message, **options)]
-        return [await agent(message, **options)]
-
-    if agent.colour.is_async:
-        return asyncio.run(gather())
-    return list(agent(message, **options)) if agent.colour.is_streaming else [agent(message, **options)]
 
 
 def results_of(messages: list[dict[str, Any]]) -> dict[str, str]:

@@ -29,7 +29,8 @@ from lagentlike.errors import (
 from lagentlike.llms import AsyncTinyLM, GPTAPI, ScriptedLLM, TinyLM
 from lagentlike.schema import AgentMessage, Completion, ToolCall, Usage
 
-from .looping import add, assert_paired, call, cut, every_colour, make, parts_of, results_of, run
+from ..colours import parts_of
+from .looping import add, assert_paired, call, cut, every_colour, make, results_of, run
 
 # An answer
 

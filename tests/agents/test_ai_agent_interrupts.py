@@ -18,8 +18,9 @@ from lagentlike.agents import AIAgent, AsyncAIAgent, AsyncStreamingAIAgent, Stre
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.schema import Completion, ToolCall
 
+from ..colours import parts_of
 from ..llms.fault_server import answer, Behaviour, events, FaultServer, JSON_HEAD, stream_of
-from .looping import add, assert_paired, call, every_colour, in_loop, make, parts_of, results_of, run
+from .looping import add, assert_paired, call, every_colour, in_loop, make, results_of, run
 
 SOON = 20  # seconds; what hangs here hangs for ever
 

@@ -19,8 +19,9 @@ from lagentlike.prompts.parsers.tool_formats import tool_format, tool_format_nam
 from lagentlike.schema import AgentMessage, Completion, ToolCall
 from lagentlike.serving import ModelServer
 
+from ..colours import parts_of
 from ..llms.fault_server import answer, chunk, completion, events, FaultServer, raw, refuse, reply, reset, stream_of
-from .looping import add, assert_paired, call, every_colour, make, parts_of, results_of, run
+from .looping import add, assert_paired, call, every_colour, make, results_of, run
 
 # Thinking
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -24,6 +23,8 @@ from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.module import Module
 from lagentlike.schema import AgentMessage
 
+from ..colours import parts_of
+
 
 def adding(word: str) -> Any:
     return lambda messages, params: f"{messages[-1]['content']} {word}"
@@ -40,24 +41,13 @@ def row(colour: str = "") -> Any:
     return container(*(agent(llm(adding(word), chunk_size=100), name=word) for word in ("a", "b", "c")))
 
 
-def ask(unit: Any, *args: Any, **kwargs: Any) -> list[AgentMessage]:
-    async def gather() -> list[AgentMessage]:
-        if unit.colour.is_streaming:
-            return [part async for part in unit(*args, **kwargs)]
-        return [await unit(*args, **kwargs)]
-
-    if unit.colour.is_async:
-        return asyncio.run(gather())
-    return list(unit(*args, **kwargs)) if unit.colour.is_streaming else [unit(*args, **kwargs)]
-
-
 every_colour = pytest.mark.parametrize("colour", ["", "async", "streaming", "async streaming"])
 
 
 @every_colour
 def test_each_gets_the_reply_of_the_one_before(colour: str) -> None:
     unit = row(colour)
-    assert ask(unit, "x", session_id=3)[-1].content == "x a b c"
+    assert parts_of(unit, "x", session_id=3)[-1].content == "x a b c"
     assert {key: len(value) for key, value in unit.state_dict(3).items()} == {
         "memory": 2, "0.memory": 2, "1.memory": 2, "2.memory": 2,
     }  # fmt: skip
@@ -68,7 +58,7 @@ def test_each_gets_the_reply_of_the_one_before(colour: str) -> None:
     ("exit_at", "content"), [(0, "x a"), (1, "x a b"), (2, "x a b c"), (4, "x a b c a\nx a b c b")]
 )
 def test_it_may_end_early_or_go_round(colour: str, exit_at: int, content: str) -> None:
-    reply = ask(row(colour), "x", exit_at=exit_at)[-1].content
+    reply = parts_of(row(colour), "x", exit_at=exit_at)[-1].content
     assert reply == content if exit_at < 3 else reply.startswith("x a b c a")
 
 
@@ -76,12 +66,12 @@ def test_it_may_end_early_or_go_round(colour: str, exit_at: int, content: str) -
 @pytest.mark.parametrize("exit_at", [-1, 1.0, True, "1"])
 def test_an_exit_that_is_none_is_refused(colour: str, exit_at: Any) -> None:
     with pytest.raises(InvalidArgument, match="exit_at="):
-        ask(row(colour), "x", exit_at=exit_at)
+        parts_of(row(colour), "x", exit_at=exit_at)
 
 
 def test_a_streaming_row_gives_out_what_each_does() -> None:
     for colour in ("streaming", "async streaming"):
-        parts = ask(row(colour), "x")
+        parts = parts_of(row(colour), "x")
         assert [(part.sender, part.content, int(part.stream_state)) for part in parts] == [
             ("a", "x a", 1), ("a", "x a", 1), ("b", "x a b", 1), ("b", "x a b", 1), ("c", "x a b c", 1),
             ("c", "x a b c", 0),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -23,6 +22,8 @@ from lagentlike.errors import BudgetExceeded, InvalidArgument
 from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM, TinyLM
 from lagentlike.prompts import ToolParser
 from lagentlike.schema import AgentMessage, AgentStatusCode, ToolCall
+
+from ..colours import parts_of
 
 
 @tool
@@ -53,17 +54,6 @@ every_colour = pytest.mark.parametrize("kind", KINDS)
 def make(kind: Any, replies: Any, actions: Any = (add,), **options: Any) -> Any:
     llm = (AsyncScriptedLLM if issubclass(kind, AsyncAgent) else ScriptedLLM)(replies, chunk_size=100)
     return kind(llm, list(actions), **options)
-
-
-def parts_of(agent: Any, *args: Any, **kwargs: Any) -> list[AgentMessage]:
-    async def gather() -> list[AgentMessage]:
-        if agent.colour.is_streaming:
-            return [part async for part in agent(*args, **kwargs)]
-        return [await agent(*args, **kwargs)]
-
-    if agent.colour.is_async:
-        return asyncio.run(gather())
-    return list(agent(*args, **kwargs)) if agent.colour.is_streaming else [agent(*args, **kwargs)]
 
 
 @every_colour

@@ -23,6 +23,8 @@ from lagentlike.llms import AsyncScriptedLLM, ScriptedLLM
 from lagentlike.module import AsyncModule, Module
 from lagentlike.schema import AgentMessage
 
+from ..colours import parts_of
+
 
 class Review(Workflow):
     """A writer and a critic, until the critic is content."""
@@ -66,17 +68,6 @@ class MixedReview(Review, StreamingWorkflow):
 every_colour = pytest.mark.parametrize(
     "kind", [Review, AsyncReview, StreamingReview, AsyncStreamingReview, MixedReview]
 )
-
-
-def parts_of(agent: Any, *args: Any, **kwargs: Any) -> list[AgentMessage]:
-    async def gather() -> list[AgentMessage]:
-        if agent.colour.is_streaming:
-            return [part async for part in agent(*args, **kwargs)]
-        return [await agent(*args, **kwargs)]
-
-    if agent.colour.is_async:
-        return asyncio.run(gather())
-    return list(agent(*args, **kwargs)) if agent.colour.is_streaming else [agent(*args, **kwargs)]
 
 
 @every_colour
