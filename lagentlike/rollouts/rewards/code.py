@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
 import subprocess
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
+from ...concurrency import on_background, run_in_background
 from ...errors import InvalidArgument
 from ...sandbox import Completed, Isolation, isolation_of, Limits
 from .base import FunctionReward
@@ -22,7 +24,6 @@ MAX_CODE = 65_536
 
 _BLOCK = re.compile(r"```([^\s`]*)[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _PYTHON = dict.fromkeys(("py", "python", "python3"), "python")
-_at_once = threading.BoundedSemaphore(os.cpu_count() or 1)  # so that time limits are those of the code, not of a queue
 
 
 def code_tests(
@@ -61,18 +62,25 @@ def code_tests(
     limits = replace(Limits(), seconds=timeout, memory=memory)
     where = isolation_of(isolation)
 
-    def run(prediction: str, tests: Any) -> dict[str, Any]:
+    async def run(prediction: str, tests: Any) -> dict[str, Any]:
         listed = _checked(tests)
         code = program_in(prediction).encode("utf-8", "replace").decode()  # no half of a surrogate pair
         problem, passed = "", 0
         for number, test in enumerate(listed):
-            wrong = _problem(where, limits, code, test)
+            wrong = await _problem(where, limits, code, test)
             passed += not wrong
             problem = problem or (wrong and f"test {number}: {wrong}")
         reward = float(passed == len(listed)) if binary else passed / len(listed)
         return {"reward": reward, "passed": passed, "tests": len(listed), "problem": problem}
 
-    return FunctionReward(run, name, weight)
+    return _CodeTests(run, name, weight)
+
+
+class _CodeTests(FunctionReward):
+    """Awaited by rollouts, which kill the program when they wait no longer; called as a function, it blocks."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return run_in_background(super().__call__(*args, **kwargs))
 
 
 def program_in(text: str) -> str:
@@ -85,7 +93,7 @@ def program_in(text: str) -> str:
     return blocks.get("python", blocks.get("", text))
 
 
-def _problem(where: Isolation, limits: Limits, code: str, test: str | Mapping[str, str]) -> str:
+async def _problem(where: Isolation, limits: Limits, code: str, test: str | Mapping[str, str]) -> str:
     """What is wrong with a program by a test; empty if nothing is."""
     if len(code.encode()) > MAX_CODE:
         return f"the program is longer than {MAX_CODE} bytes"
@@ -93,9 +101,9 @@ def _problem(where: Isolation, limits: Limits, code: str, test: str | Mapping[st
         return "the program holds a NUL"
     end = secrets.token_hex(16)  # a program that ends before its test is over has not passed
     if isinstance(test, str):
-        done = _ran(where, limits, ["python3", "-I", "-"], f"{code}\n\n{test}\nprint('/{end}/')\n")
+        done = await _ran(where, limits, ["python3", "-I", "-"], f"{code}\n\n{test}\nprint('/{end}/')\n")
     else:
-        done = _ran(where, limits, ["python3", "-I", "-c", code], test["input"])
+        done = await _ran(where, limits, ["python3", "-I", "-c", code], test["input"])
     said = done.stdout.text()
     if not done.ok:
         return _why(done, limits)
@@ -104,9 +112,19 @@ def _problem(where: Isolation, limits: Limits, code: str, test: str | Mapping[st
     return "" if _lines(said) == _lines(test["output"]) else "it wrote something else"
 
 
-def _ran(where: Isolation, limits: Limits, argv: list[str], given: str) -> Completed:
-    with _at_once:
-        return where.run(argv, input=given.encode("utf-8", "replace"), stderr=subprocess.PIPE, limits=limits)
+async def _ran(where: Isolation, limits: Limits, argv: list[str], given: str) -> Completed:
+    async def run() -> Completed:
+        async with _at_once(os.getpid()):
+            return await where.run_async(argv, input=given.encode("utf-8", "replace"), **options)
+
+    options: dict[str, Any] = {"stderr": subprocess.PIPE, "limits": limits}
+    return await on_background(run())
+
+
+@cache
+def _at_once(process: int) -> asyncio.Semaphore:
+    """Lets few run, so that time limits are those of the code, not of a queue; a forked process has its own."""
+    return asyncio.Semaphore(os.cpu_count() or 1)
 
 
 def _why(done: Completed, limits: Limits) -> str:

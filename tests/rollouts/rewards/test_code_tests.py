@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from lagentlike.errors import InvalidArgument, RewardError
 from lagentlike.rollouts.rewards import code_tests, get_reward, score
 from lagentlike.rollouts.rewards.code import program_in
 from lagentlike.sandbox import Bwrap, sandbox_unavailable
+from lagentlike.sandbox.process import Process
 from lagentlike.trajectory import Trajectory
 
 pytestmark = pytest.mark.skipif(sandbox_unavailable() is not None, reason="no sandbox here")
@@ -91,12 +94,32 @@ def test_nothing_is_left_on_this_machine(tmp_path: Path) -> None:
 
 async def test_where_nothing_can_be_isolated_it_is_the_reward_that_fails() -> None:
     class Broken(Bwrap):
-        def run(self, *args: object, **options: object) -> None:  # type: ignore[override]
+        async def run_async(self, *args: object, **options: object) -> None:  # type: ignore[override]
             raise OSError("no bubblewrap")
 
     chain = Trajectory([{"role": "assistant", "content": ADD}], metadata={"tests": ["pass"]})
     with pytest.raises(RewardError, match="no bubblewrap"):
         await score(code_tests(isolation=Broken()), chain)
+
+
+async def test_a_program_is_killed_when_nobody_waits_for_its_reward_any_more() -> None:
+    begun: asyncio.Queue[Process] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    class Watched(Bwrap):
+        async def start_async(self, argv: Any, **options: Any) -> Process:
+            process = await super().start_async(argv, **options)
+            loop.call_soon_threadsafe(begun.put_nowait, process)
+            return process
+
+    loops = Trajectory([{"role": "assistant", "content": "while True: pass"}], metadata={"tests": ["pass"] * 9})
+    scoring = asyncio.create_task(score(code_tests(isolation=Watched(), timeout=600), loops))
+    process = await begun.get()
+    scoring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await scoring
+    await asyncio.to_thread(process.popen.wait, 60)
+    assert begun.empty()
 
 
 @pytest.mark.parametrize("tests", [[], None, [3], [{"input": "1"}]])
