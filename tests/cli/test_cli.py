@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from lagentlike.cli import main
 from lagentlike.concurrency import run_in_background
 from lagentlike.llms import AsyncTinyLM
 from lagentlike.serving import ModelServer
+
+from .conftest import Outcome
 
 AGENTS = '''
 from lagentlike import Agent, AsyncAgent, AsyncStreamingAgent, ReAct, ScriptedLLM, StreamingAgent, tool
@@ -57,32 +55,6 @@ def picky(argument):
 
 number = 3
 '''
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def lagentlike(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Outcome]:
-    """Call the command in an empty folder with `my_agents.py` in it."""
-    (tmp_path / "my_agents.py").write_text(AGENTS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "my_agents", raising=False)
-
-    def call(*arguments: str, stdin: str = "") -> Outcome:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        code = main(arguments)
-        out, err = capsys.readouterr()
-        return Outcome(code, out, err)
-
-    yield call  # type: ignore[misc]
-    sys.modules.pop("my_agents", None)
 
 
 # Help and errors

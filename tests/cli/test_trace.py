@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from lagentlike.cli import main
 from lagentlike.tracing import read_trace, spans
+
+from .conftest import Outcome
 
 AGENTS = '''
 from lagentlike import Agent, ReAct, ScriptedLLM, Sequential, tool
@@ -31,30 +29,15 @@ broken = Agent(ScriptedLLM([ValueError("my key is sk-0123456789abcdefgh")]), nam
 '''
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def lagentlike(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Callable[..., Outcome]]:
-    """Call the command in an empty folder with `my_agents.py` in it; durations it prints are `…`."""
-    (tmp_path / "my_agents.py").write_text(AGENTS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "my_agents", raising=False)
+def lagentlike(lagentlike: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Call the command; durations it prints are `…`."""
 
-    def call(*arguments: str, stdin: str = "") -> Outcome:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        code = main(arguments)
-        out, err = capsys.readouterr()
+    def call(*arguments: str) -> Outcome:
+        code, out, err = lagentlike(*arguments)
         return Outcome(code, re.sub(r"[\d.]+ (ms|s)\b", "…", out), err)
 
-    yield call
-    sys.modules.pop("my_agents", None)
+    return call
 
 
 def test_a_run_is_traced_and_shown_as_a_tree(lagentlike: Callable[..., Outcome]) -> None:
