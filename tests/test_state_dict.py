@@ -730,7 +730,7 @@ def test_a_message_with_fields_of_its_own_is_refused_where_they_would_be_lost() 
         def words(self) -> list[str]:
             return str(self.content).split()
 
-    agent = Agent(ScriptedLLM(["ok", "ok"]))
+    agent: Any = Agent(ScriptedLLM(["ok", "ok"]))
     agent(Named(content="x"))
     assert agent.memory.get(0)[0].words == ["x"]
     assert agent.state_dict()["memory"][0]["content"] == "x"
