@@ -7,6 +7,7 @@ import contextlib
 import io
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -198,6 +199,21 @@ def test_forked_children_leave_the_workers_alone(manager: IPythonInteractiveMana
     child = os.fork()
     if child == 0:
         os._exit("NameError" not in text(manager, "x", session_id="forked") or text(manager, "x = 2\nx") != "2")
+    assert os.waitpid(child, 0)[1] == 0
+    assert text(manager, "x", session_id="forked") == "1"
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("action", ["reset", "close"])
+def test_a_forked_child_does_not_wait_for_what_its_parent_does(manager: IPythonInteractiveManager, action: str) -> None:
+    text(manager, "x = 1", session_id="forked")
+    manager.workers._guard.acquire()  # as while another thread of the parent starts a session
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        manager.workers.reset("forked") if action == "reset" else manager.close()
+        os._exit(0)
+    manager.workers._guard.release()
     assert os.waitpid(child, 0)[1] == 0
     assert text(manager, "x", session_id="forked") == "1"
 
