@@ -47,6 +47,21 @@ async def serving(**options: Any) -> AsyncIterator[SandboxServer]:
         yield server
 
 
+async def started(folder: Path, orphan_seconds: int, *container: str) -> tuple[asyncio.subprocess.Process, RemoteHost]:
+    """The program of a server on a socket in the folder, in a process of its own, and what asks it."""
+    (folder / "token").write_text(TOKEN)
+    words = ["--slots", "1", "--isolation", "unsafe_local", "--network", "--orphan-seconds", str(orphan_seconds)]
+    words += ["--socket", str(folder / "s"), "--token-file", str(folder / "token")]
+    process = await asyncio.create_subprocess_exec(
+        *(*container, sys.executable, "-m", "lagentlike.sandbox.server", *words),
+        env=server_environment({}, folder),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    host = RemoteHost("h", TOKEN, socket=str(folder / "s"))
+    await host.connect(60)
+    return process, host
+
+
 @asynccontextmanager
 async def asking(server: SandboxServer | ToolServer, token: str = TOKEN) -> AsyncIterator[aiohttp.ClientSession]:
     headers = {"Authorization": f"Bearer {token}"}
@@ -250,16 +265,7 @@ async def test_what_a_hostile_server_says_is_no_result(line: bytes) -> None:
 
 
 async def test_the_program_serves_until_it_is_told_to_end_or_nobody_comes(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text(TOKEN)
-    words = ["--slots", "1", "--isolation", "unsafe_local", "--network", "--orphan-seconds", "3"]
-    words += ["--socket", str(tmp_path / "s"), "--token-file", str(tmp_path / "token")]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "lagentlike.sandbox.server", *words),
-        env=server_environment({}, tmp_path),
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    host = RemoteHost("h", TOKEN, socket=str(tmp_path / "s"))
-    await host.connect(60)
+    process, host = await started(tmp_path, 3)
     assert not (tmp_path / "token").exists()
     results = [one async for _, one in host.run_batch([HostCall("slot-1", "bash", {"command": "echo hi"})], 30)]
     assert results[0].output == "hi\n"
@@ -273,16 +279,7 @@ async def test_the_first_process_of_a_container_reaps_what_commands_leave_behind
     container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if os.geteuid() or subprocess.run([*container, "true"], capture_output=True, check=False).returncode:
         pytest.skip("it takes root to make a namespace of processes")
-    (tmp_path / "token").write_text(TOKEN)
-    words = ["--slots", "1", "--isolation", "unsafe_local", "--network", "--orphan-seconds", "60"]
-    words += ["--socket", str(tmp_path / "s"), "--token-file", str(tmp_path / "token")]
-    process = await asyncio.create_subprocess_exec(
-        *(*container, sys.executable, "-m", "lagentlike.sandbox.server", *words),
-        env=server_environment({}, tmp_path),
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    host = RemoteHost("h", TOKEN, socket=str(tmp_path / "s"))
-    await host.connect(60)
+    process, host = await started(tmp_path, 60, *container)
     commands = ("(setsid sleep 0.1 &)", "sleep 0.5; ps -e -o stat= -o args= | grep ^Z; kill -TERM 1")
     results = []
     for command in commands:
