@@ -143,7 +143,7 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_") or name in KINDS:
             check_attribute(self, name, value)
-        elif isinstance(value, list | tuple | dict):
+        elif isinstance(value, _COLLECTIONS):
             _warn_of_units_in(value, self, name)
         if isinstance(value, Module) and any(unit is self for unit in value.modules()):
             cure = "it holds the unit that it would be in, and a tree has no circles: keep a weakref.ref to it instead"
@@ -285,9 +285,10 @@ class Module:
 
     def _register_all(self, hooks: Any) -> None:
         """Add what an argument `hooks` gave: a hook, several, or None."""
-        several = isinstance(hooks, Iterable) and not isinstance(hooks, Hook | str | Mapping)
-        for hook in hooks if several else [] if hooks is None else [hooks]:
-            self.register_hook(hook)
+        if hooks is not None:
+            several = isinstance(hooks, Iterable) and not isinstance(hooks, Hook | str | Mapping)
+            for hook in hooks if several else [hooks]:
+                self.register_hook(hook)
 
     # State
 
@@ -687,6 +688,9 @@ def _callable(hook: Any, takes: Sequence[str]) -> Callable[..., Any]:
     except TypeError:
         raise InvalidArgument("hook", hook, f"it takes {signature}, and must take ({', '.join(takes)})") from None
     return hook  # type: ignore[no-any-return]
+
+
+_COLLECTIONS = (list, tuple, dict)
 
 
 def _warn_of_units_in(collection: Any, unit: Module, attribute: str) -> None:
