@@ -24,20 +24,8 @@ from lagentlike.llms.torch_engine import _chosen, _Turn, _Unfolding
 from lagentlike.prompts.chat import ChatTemplate
 from lagentlike.schema import Completion, ModelStatusCode
 
-CALCULATOR = {
-    "type": "function",
-    "function": {
-        "name": "calculator",
-        "description": "Evaluate an arithmetic expression.",
-        "parameters": {
-            "type": "object",
-            "properties": {"expression": {"type": "string", "description": "The expression to evaluate."}},
-            "required": ["expression"],
-        },
-    },
-}
-HELLO = [{"role": "user", "content": "Hello"}]
-ONE_PLUS_ONE = [{"role": "user", "content": "What is the result of 1 + 1?"}]
+from .questions import CALCULATOR, HELLO, ONE_PLUS_ONE
+
 LONGER = [{"role": "system", "content": "Solve the problem step by step with assistance of Python code"}, *ONE_PLUS_ONE]
 TOLERANCE = 1e-4
 

@@ -25,20 +25,8 @@ from lagentlike.llms import AsyncTinyLM, forbid_real_requests, scheduler, TinyLM
 from lagentlike.llms.tiny.engine import SamplingParams, TinyEngine
 from lagentlike.schema import AgentMessage, Completion, ModelStatusCode
 
-CALCULATOR = {
-    "type": "function",
-    "function": {
-        "name": "calculator",
-        "description": "Evaluate an arithmetic expression.",
-        "parameters": {
-            "type": "object",
-            "properties": {"expression": {"type": "string", "description": "The expression to evaluate."}},
-            "required": ["expression"],
-        },
-    },
-}
-HELLO = [{"role": "user", "content": "Hello"}]
-ONE_PLUS_ONE = [{"role": "user", "content": "What is the result of 1 + 1?"}]
+from .questions import CALCULATOR, HELLO, ONE_PLUS_ONE
+
 CODER = {"role": "system", "content": "Solve the problem step by step with assistance of Python code"}
 
 

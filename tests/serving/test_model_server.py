@@ -27,20 +27,7 @@ from lagentlike.llms import AsyncGPTAPI, AsyncScriptedLLM, AsyncTinyLM, GPTAPI, 
 from lagentlike.schema import Completion, ModelStatusCode, ToolCall
 from lagentlike.serving import ModelServer
 
-HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
-ONE_PLUS_ONE: list[Any] = [{"role": "user", "content": "What is the result of 1 + 1?"}]
-CALCULATOR: Any = {
-    "type": "function",
-    "function": {
-        "name": "calculator",
-        "description": "Evaluate an arithmetic expression.",
-        "parameters": {
-            "type": "object",
-            "properties": {"expression": {"type": "string"}},
-            "required": ["expression"],
-        },
-    },
-}
+from ..llms.questions import CALCULATOR, HELLO, ONE_PLUS_ONE
 
 
 @pytest.fixture(scope="module")
