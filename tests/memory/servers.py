@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -141,6 +142,6 @@ def _running(command: list[str | Path], folder: Path, is_ready: Callable[[], boo
             time.sleep(0.05)
         yield
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # at SIGTERM, PostgreSQL waits for whoever is still connected
         process.wait(timeout=_DEADLINE)
         log.unlink()
