@@ -46,7 +46,8 @@ class SlotUser(Isolation):
 
     def hand_over(self, path: Path) -> None:
         """Give a path to the user of its slot: what is in one directory is of one slot."""
-        uid = next((owner for other in path.parent.iterdir() if (owner := other.stat().st_uid)), 0) or next(_uids)
+        owners = (other.lstat().st_uid for other in path.parent.iterdir())
+        uid = next((uid for uid in owners if _FIRST <= uid < _FIRST + _COUNT), 0) or next(_uids)
         os.chown(path, uid, uid)
 
     def environment(self, workspace: Path | None = None) -> dict[str, str]:

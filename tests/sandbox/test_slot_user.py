@@ -87,3 +87,14 @@ def test_python_that_only_root_can_run_is_told(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(sys, "executable", str(hidden / "python3"))
     with pytest.raises(SandboxUnavailable, match="put Python where all users can read it"):
         SlotUser().check()
+
+
+def test_a_folder_beside_one_of_a_user_of_this_machine_is_not_given_to_that_user(tmp_path: Path) -> None:
+    for name in ("others", "one", "two"):
+        (tmp_path / name).mkdir()
+    os.chown(tmp_path / "others", 65534, 65534)
+    for name in ("one", "two"):
+        SlotUser().hand_over(tmp_path / name)
+    first, second = ((tmp_path / name).stat().st_uid for name in ("one", "two"))
+    assert first == second
+    assert first not in (0, 65534)
