@@ -30,7 +30,7 @@ MOST_RESERVE = 64 << 20
 """Most bytes that are kept back: a program is refused to write that much earlier, since it is noticed late."""
 
 LATE = 4 << 20
-"""Bytes by which a workspace may still grow when nothing more can be written to files: by what was on its way."""
+"""Bytes by which what is beyond its limit may grow when no more can be written to files: by what was on its way."""
 
 MOST_ROUNDS = 10
 """How often its processes are gone through for some that were started meanwhile, with the limit of before."""
@@ -69,7 +69,7 @@ def watch(process: Process, folders: Sequence[Path], most: int) -> None:
     """See to it that the directories of a process grow by no more bytes than that, nor by more than 200,000 entries.
 
     Shortly before (a quarter, at most 64 MiB) what it writes to files fails with `EFBIG`, until something is removed.
-    Where they grow nevertheless, or get too many entries, the process is killed.
+    Where they grow nevertheless, beyond the limit, or get too many entries, the process is killed.
 
     It is to be called before the program runs. What is free in their file systems is looked at every 2 to 20 ms, more
     often the less is left, and they themselves when enough has been taken from there, by whomever: so what is kept back
@@ -81,7 +81,7 @@ def watch(process: Process, folders: Sequence[Path], most: int) -> None:
         folders: its workspace, and whatever else of the disk it can write to; none lies in another one.
         most: bytes by which all of them together may grow.
     """
-    _watcher.add(_Watched(process, folders, Amount(most - min(most // 4, MOST_RESERVE), MOST_ENTRIES)))
+    _watcher.add(_Watched(process, folders, most))
 
 
 def size_of(folders: Iterable[Path], most_entries: float = math.inf) -> Amount | None:
@@ -179,15 +179,16 @@ def _free(places: Iterable[Path]) -> Amount:
 class _Watched:
     """A process whose directories are looked at."""
 
-    def __init__(self, process: Process, folders: Sequence[Path], most: Amount) -> None:
+    def __init__(self, process: Process, folders: Sequence[Path], most: int) -> None:
         self._process = process
         self._folders = folders
         self._places = {folder.stat().st_dev: folder for folder in folders}
-        self._most = most
+        self._limit = most
+        self._most = Amount(most - min(most // 4, MOST_RESERVE), MOST_ENTRIES)  # before it is refused to write
         self._before = size_of(folders, FEW_ENTRIES)
         self._is_counted = self._before is not None
         self._free_first = self._free = _free(self._places.values())
-        self._left = most  # before another look has to be taken
+        self._left = self._most  # before another look has to be taken
         self._looked = self._ticked = time.monotonic()
         self._took = 0.0
         self._full_at: int | None = None  # bytes by which it had grown when no more could be written
@@ -247,7 +248,8 @@ class _Watched:
         elif may_go_on:
             grown = self._grown(True)  # since it was refused to write
             self._full_at = grown.size if self._full_at is None else min(self._full_at, grown.size)
-            self._left = Amount(self._full_at + LATE - grown.size, self._left.entries)
+            may_have = max(self._full_at + LATE, self._limit)
+            self._left = Amount(may_have - grown.size, self._left.entries)
             may_go_on = self._left.size >= 0
         if not may_go_on:
             self.is_done = True

@@ -374,6 +374,22 @@ for number in range(1000):
     assert 16 < sized(more) < 500
 
 
+def test_one_great_write_within_the_limit_is_let_end(tmp_path: Path) -> None:
+    workspace = Bwrap().scratch_folder(tmp_path / "work")
+    code = """
+import os, time
+for number in range(2):
+    file = os.open(str(number), os.O_CREAT | os.O_WRONLY)
+    try:
+        print(os.write(file, bytes(240 << 20)))
+    except OSError as error:
+        print(error.strerror)
+    time.sleep(1)
+"""
+    done = python(code, Limits(disk=256 * MIB, memory=1024 * MIB), workspace=workspace)
+    assert (done.ending, done.stdout.text()) == ("ended", f"{240 << 20}\nFile too large\n")
+
+
 def test_a_directory_that_it_has_by_two_ways_counts_once(tmp_path: Path) -> None:
     workspace = Bwrap().scratch_folder(tmp_path / "work")
     (tmp_path / "link").symlink_to(workspace)
