@@ -38,8 +38,9 @@ class ToolFormat(StrParser):
             from there.
         template: the instruction shown to the model; its places are `{tools}` and `{usage}`.
 
-    A format of your own sets `tool_type`, `usage`, `begin` and `end`, defines `parse`, `write_call` and `results`, and
-    is made known by `register_tool_format`. Whatever a model wrote, `parse` raises nothing.
+    A format of your own sets `tool_type`, `usage`, `begin` and `end`, defines `parse` and `write_call` (and `results`,
+    where its models read them in other marks), and is made known by `register_tool_format`. Whatever a model wrote,
+    `parse` raises nothing.
 
     >>> format = tool_format("hermes")
     >>> format.parse('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>').calls[0].arguments
