@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -62,10 +63,10 @@ def redis_server() -> Iterator[str]:
     pytest.importorskip("redis")
     program = _program("redis-server")
     with _folder() as folder:
-        socket = folder / "redis.sock"
-        command: list[str | Path] = [program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder]
-        with _running(command, folder, socket.exists):
-            yield f"unix://{socket}"
+        path = folder / "redis.sock"
+        command: list[str | Path] = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        with _running(command, folder, lambda: _listens(path)):
+            yield f"unix://{path}"
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +128,12 @@ def _unprivileged(folder: Path) -> list[str | Path]:
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--"]
+
+
+def _listens(path: Path) -> bool:
+    """Whether a connection is taken; the socket is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(path)) == 0
 
 
 @contextmanager
