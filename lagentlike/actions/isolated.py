@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import inspect
@@ -10,6 +11,7 @@ import multiprocessing
 import operator
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -74,6 +76,8 @@ def _work(answering: Connection, module: str, name: str, arguments: dict[str, An
     os.setsid()
     multiprocessing.current_process().daemon = False  # it may start processes, which end with it
     os.register_at_fork(after_in_child=answering.close)  # they have no answer, nor keep one awaited
+    if sys.platform == "linux":  # also where the function lets no other thread run; 1 is PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         found = operator.attrgetter(name)(importlib.import_module(module))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -107,6 +108,34 @@ def test_what_takes_too_long_is_killed_with_what_it_started(tmp_path: Path) -> N
     while any(map(is_alive, processes)) and time.monotonic() < until:
         time.sleep(0.02)
     assert not any(map(is_alive, processes))
+
+
+CALL = """
+import sys
+from tests.actions.test_isolated import hang, result_of
+if __name__ == "__main__":
+    result_of(hang, {"how": "c", "note": sys.argv[1]})
+"""
+
+
+def test_it_ends_with_the_process_that_called_it_whatever_it_does(tmp_path: Path) -> None:
+    note, script = tmp_path / "note", tmp_path / "script.py"
+    script.write_text(CALL)
+    paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    caller = subprocess.Popen([sys.executable, script, note], env={**os.environ, **paths})
+    until = time.monotonic() + 30
+    while not (note.exists() and len(note.read_text().split()) == 2) and time.monotonic() < until:
+        time.sleep(0.02)
+    caller.kill()
+    caller.wait()
+    process, child = map(int, note.read_text().split())
+    try:
+        while is_alive(process) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not is_alive(process)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 async def test_a_call_that_is_cancelled_is_killed(tmp_path: Path) -> None:
