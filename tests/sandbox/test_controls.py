@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,13 @@ def test_one_control_that_fails_is_a_sandbox_that_is_not_used(
 
 
 def test_a_directory_that_is_shown_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    in_memory, owner = bubblewrap._in_memory, Path("/tmp").stat().st_uid
+
+    def shared(target: str, *options: Any) -> tuple[str, ...]:
+        return ("--bind", "/tmp", "/tmp") if target == "/tmp" else in_memory(target, *options)
+
     monkeypatch.setattr(bubblewrap, "_checked", set())
-    monkeypatch.setattr(bubblewrap, "_in_memory", lambda target, *_: ("--bind", "/tmp", target))
+    monkeypatch.setattr(bubblewrap, "_in_memory", shared)
     with pytest.raises(SandboxUnavailable, match="another workspace"):
         Bwrap().run(["true"])
+    assert Path("/tmp").stat().st_uid == owner, "this machine's own stays as it is"
